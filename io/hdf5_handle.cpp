@@ -1,0 +1,283 @@
+#include "io/hdf5_handle.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "src/base/error.h"
+
+namespace espalier {
+
+std::unique_lock<std::recursive_mutex> lock_hdf5() {
+    static std::recursive_mutex mutex;
+    std::unique_lock lock(mutex);
+    static const bool quiet = [] {
+        H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+        return true;
+    }();
+    static_cast<void>(quiet);
+    return lock;
+}
+
+Hdf5Handle::Hdf5Handle(Hdf5Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
+
+Hdf5Handle::~Hdf5Handle() {
+    if (id_ >= 0) close_(id_);
+}
+
+Hdf5Handle hdf5_type(DType dtype) {
+    if (dtype == DType::u8) return {H5Tcopy(H5T_STD_U8LE), H5Tclose};
+    Hdf5Handle type(H5Tcopy(H5T_IEEE_F32LE), H5Tclose);
+    herr_t status = 0;
+    if (dtype == DType::bf16) {
+        status = std::min({H5Tset_fields(type.id(), 15, 7, 8, 0, 7), H5Tset_size(type.id(), 2), H5Tset_ebias(type.id(), 127)});
+    } else if (dtype == DType::f16) {
+        status = std::min({H5Tset_fields(type.id(), 15, 10, 5, 0, 10), H5Tset_size(type.id(), 2), H5Tset_ebias(type.id(), 15)});
+    }
+    require(type.id() >= 0 && status >= 0, "HDF5 accepts our element types");
+    return type;
+}
+
+namespace {
+
+std::size_t row_bytes_of(DType dtype, const std::vector<std::uint64_t>& shape) {
+    std::size_t bytes = bytes_of(dtype);
+    for (std::size_t d = 1; d < shape.size(); ++d) bytes *= static_cast<std::size_t>(shape[d]);
+    return bytes;
+}
+
+/// Whole rows, about 4 MiB, the dataset itself when it is smaller.
+Hdf5Handle chunked_properties(DType dtype, const std::vector<std::uint64_t>& shape) {
+    constexpr std::size_t chunk_bytes = std::size_t{4} << 20;
+    Hdf5Handle properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+    H5Pset_obj_track_times(properties.id(), false);
+    const bool empty = std::find(shape.begin(), shape.end(), 0U) != shape.end();
+    if (shape.empty() || empty) return properties;
+    std::vector<hsize_t> chunk(shape.begin(), shape.end());
+    const std::size_t rows = std::max<std::size_t>(1, chunk_bytes / row_bytes_of(dtype, shape));
+    chunk[0] = std::min<hsize_t>(chunk[0], rows);
+    H5Pset_chunk(properties.id(), static_cast<int>(chunk.size()), chunk.data());
+    H5Pset_fletcher32(properties.id());
+    return properties;
+}
+
+Hdf5Handle make_space(const std::vector<std::uint64_t>& shape) {
+    const std::vector<hsize_t> dimensions(shape.begin(), shape.end());
+    return {shape.empty() ? H5Screate(H5S_SCALAR)
+                          : H5Screate_simple(static_cast<int>(dimensions.size()), dimensions.data(), nullptr),
+            H5Sclose};
+}
+
+/// Selects rows [first, first + rows) in `space` and returns the matching memory space.
+Hdf5Handle select_rows(hid_t space, std::vector<hsize_t> shape, std::uint64_t first, std::uint64_t rows) {
+    std::vector<hsize_t> start(shape.size(), 0);
+    start[0] = first;
+    shape[0] = rows;
+    H5Sselect_hyperslab(space, H5S_SELECT_SET, start.data(), nullptr, shape.data(), nullptr);
+    return {H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr), H5Sclose};
+}
+
+std::vector<hsize_t> dimensions_of(hid_t space) {
+    std::vector<hsize_t> shape(static_cast<std::size_t>(std::max(0, H5Sget_simple_extent_ndims(space))));
+    if (!shape.empty()) H5Sget_simple_extent_dims(space, shape.data(), nullptr);
+    return shape;
+}
+
+/// Closing a file with unwritten data after a failure crashes HDF5 1.10.8; a leaked identifier costs nothing in comparison.
+Hdf5Handle file_access_properties() {
+    Hdf5Handle properties(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+    H5Pset_fclose_degree(properties.id(), H5F_CLOSE_SEMI);
+    return properties;
+}
+
+}  // namespace
+
+Hdf5Writer::Hdf5Writer(const std::filesystem::path& path) : path_(path) {
+    const auto lock = lock_hdf5();
+    Hdf5Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
+    H5Pset_obj_track_times(creation.id(), false);
+    file_ = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.id(), file_access_properties().id());
+    check(file_ >= 0, "cannot be created");
+}
+
+Hdf5Writer::~Hdf5Writer() {
+    const auto lock = lock_hdf5();
+    if (file_ >= 0 && !poisoned_) H5Fclose(file_);
+}
+
+void Hdf5Writer::check(bool ok, const std::string& what) {
+    if (ok) return;
+    poisoned_ = true;
+    throw ResourceError(path_.string() + " " + what + " (disk full, quota, or an I/O error)");
+}
+
+void Hdf5Writer::create(const std::string& name, DType dtype, const std::vector<std::uint64_t>& shape) {
+    const auto lock = lock_hdf5();
+    const Hdf5Handle space = make_space(shape), type = hdf5_type(dtype), properties = chunked_properties(dtype, shape);
+    const Hdf5Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
+    H5Pset_create_intermediate_group(links.id(), 1);
+    const Hdf5Handle dataset(
+        H5Dcreate2(file_, name.c_str(), type.id(), space.id(), links.id(), properties.id(), H5P_DEFAULT), H5Dclose);
+    check(dataset.id() >= 0, "does not take dataset " + name);
+}
+
+void Hdf5Writer::write(const std::string& name, DType dtype, const std::vector<std::uint64_t>& shape,
+                       std::span<const std::byte> data) {
+    create(name, dtype, shape);
+    if (!data.empty()) write_rows(name, 0, shape.empty() ? 1 : shape[0], data);
+}
+
+void Hdf5Writer::write_rows(const std::string& name, std::uint64_t first_row, std::uint64_t rows,
+                            std::span<const std::byte> data) {
+    const auto lock = lock_hdf5();
+    const Hdf5Handle dataset(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), H5Dclose);
+    check(dataset.id() >= 0, "does not open dataset " + name);
+    const Hdf5Handle space(H5Dget_space(dataset.id()), H5Sclose), type(H5Dget_type(dataset.id()), H5Tclose);
+    const Hdf5Handle memory = select_rows(space.id(), dimensions_of(space.id()), first_row, rows);
+    check(H5Dwrite(dataset.id(), type.id(), memory.id(), space.id(), H5P_DEFAULT, data.data()) >= 0,
+          "cannot be written at dataset " + name);
+}
+
+void Hdf5Writer::attribute(const std::string& object, const std::string& name, const std::string& value) {
+    const auto lock = lock_hdf5();
+    const Hdf5Handle type(H5Tcopy(H5T_C_S1), H5Tclose), space(H5Screate(H5S_SCALAR), H5Sclose);
+    H5Tset_size(type.id(), std::max<std::size_t>(1, value.size()));
+    H5Tset_cset(type.id(), H5T_CSET_UTF8);
+    const Hdf5Handle attribute(H5Acreate_by_name(file_, object.c_str(), name.c_str(), type.id(), space.id(), H5P_DEFAULT,
+                                                 H5P_DEFAULT, H5P_DEFAULT),
+                               H5Aclose);
+    check(attribute.id() >= 0 && H5Awrite(attribute.id(), type.id(), value.empty() ? "\0" : value.data()) >= 0,
+          "does not take attribute " + name);
+}
+
+void Hdf5Writer::attribute(const std::string& object, const std::string& name, std::int64_t value) {
+    const auto lock = lock_hdf5();
+    const Hdf5Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+    const Hdf5Handle attribute(H5Acreate_by_name(file_, object.c_str(), name.c_str(), H5T_STD_I64LE, space.id(),
+                                                 H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+                               H5Aclose);
+    check(attribute.id() >= 0 && H5Awrite(attribute.id(), H5T_NATIVE_INT64, &value) >= 0,
+          "does not take attribute " + name);
+}
+
+void Hdf5Writer::external_link(const std::string& name, const std::string& file, const std::string& target) {
+    const auto lock = lock_hdf5();
+    const Hdf5Handle links(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
+    H5Pset_create_intermediate_group(links.id(), 1);
+    check(H5Lcreate_external(file.c_str(), target.c_str(), file_, name.c_str(), links.id(), H5P_DEFAULT) >= 0,
+          "does not take link " + name);
+}
+
+void Hdf5Writer::close() {
+    const auto lock = lock_hdf5();
+    check(H5Fflush(file_, H5F_SCOPE_GLOBAL) >= 0, "cannot be flushed");
+    check(H5Fclose(std::exchange(file_, -1)) >= 0, "cannot be closed");
+}
+
+Hdf5Reader::Hdf5Reader(const std::filesystem::path& path) : path_(path) {
+    const auto lock = lock_hdf5();
+    if (!std::filesystem::is_regular_file(path)) throw InputError(path.string() + " does not exist or is not a file");
+    file_ = H5Fopen(path.c_str(), H5F_ACC_RDONLY, file_access_properties().id());
+    if (file_ < 0) throw InputError(path.string() + " is not a readable HDF5 file (damaged, or still being written?)");
+}
+
+Hdf5Reader::Hdf5Reader(Hdf5Reader&& other) noexcept
+    : path_(std::move(other.path_)), file_(std::exchange(other.file_, -1)) {}
+
+Hdf5Reader::~Hdf5Reader() {
+    const auto lock = lock_hdf5();
+    if (file_ >= 0) H5Fclose(file_);
+}
+
+void Hdf5Reader::fail(const std::string& what) const { throw InputError(path_.string() + ": " + what); }
+
+bool Hdf5Reader::contains(const std::string& name) const {
+    const auto lock = lock_hdf5();
+    for (std::size_t slash = name.find('/', 1); slash != std::string::npos; slash = name.find('/', slash + 1)) {
+        if (H5Lexists(file_, name.substr(0, slash).c_str(), H5P_DEFAULT) <= 0) return false;
+    }
+    return H5Lexists(file_, name.c_str(), H5P_DEFAULT) > 0;
+}
+
+Hdf5Handle Hdf5Reader::open_dataset(const std::string& name) const {
+    if (!contains(name)) fail("dataset " + name + " is missing");
+    Hdf5Handle dataset(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), H5Dclose);
+    if (dataset.id() < 0) fail(name + " cannot be opened as a dataset");
+    return dataset;
+}
+
+Hdf5DatasetInfo Hdf5Reader::info(const std::string& name) const {
+    const auto lock = lock_hdf5();
+    const Hdf5Handle dataset = open_dataset(name);
+    const Hdf5Handle space(H5Dget_space(dataset.id()), H5Sclose), type(H5Dget_type(dataset.id()), H5Tclose);
+    Hdf5DatasetInfo result;
+    for (const hsize_t dimension : dimensions_of(space.id())) result.shape.push_back(dimension);
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16, DType::u8}) {
+        if (H5Tequal(type.id(), hdf5_type(dtype).id()) > 0) {
+            result.dtype = dtype;
+            return result;
+        }
+    }
+    fail("dataset " + name + " has an element type that is neither float32, float16, bfloat16 nor uint8");
+}
+
+void Hdf5Reader::read_rows(const std::string& name, std::uint64_t first_row, std::uint64_t rows,
+                           std::span<std::byte> destination) const {
+    const auto lock = lock_hdf5();
+    const Hdf5Handle dataset = open_dataset(name);
+    const Hdf5Handle space(H5Dget_space(dataset.id()), H5Sclose), type(H5Dget_type(dataset.id()), H5Tclose);
+    const std::vector<hsize_t> shape = dimensions_of(space.id());
+    std::size_t row_bytes = H5Tget_size(type.id());
+    for (std::size_t d = 1; d < shape.size(); ++d) row_bytes *= static_cast<std::size_t>(shape[d]);
+    if (shape.empty() || first_row + rows > shape[0] || rows * row_bytes != destination.size()) {
+        fail("dataset " + name + " does not have the expected shape");
+    }
+    if (destination.empty()) return;
+    const Hdf5Handle memory = select_rows(space.id(), shape, first_row, rows);
+    if (H5Dread(dataset.id(), type.id(), memory.id(), space.id(), H5P_DEFAULT, destination.data()) < 0) {
+        fail("dataset " + name + " cannot be read; its data are damaged (checksum)");
+    }
+}
+
+void Hdf5Reader::read(const std::string& name, std::span<std::byte> destination) const {
+    const Hdf5DatasetInfo found = info(name);
+    read_rows(name, 0, found.shape.empty() ? 0 : found.shape[0], destination);
+}
+
+std::string Hdf5Reader::attribute(const std::string& object, const std::string& name) const {
+    const auto lock = lock_hdf5();
+    if (H5Aexists_by_name(file_, object.c_str(), name.c_str(), H5P_DEFAULT) <= 0) {
+        fail("attribute " + name + " of " + object + " is missing");
+    }
+    const Hdf5Handle attribute(H5Aopen_by_name(file_, object.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+    const Hdf5Handle type(H5Aget_type(attribute.id()), H5Tclose);
+    if (H5Tget_class(type.id()) != H5T_STRING || H5Tis_variable_str(type.id()) > 0) {
+        fail("attribute " + name + " of " + object + " is not a fixed-length string");
+    }
+    std::string value(H5Tget_size(type.id()), '\0');
+    if (H5Aread(attribute.id(), type.id(), value.data()) < 0) fail("attribute " + name + " of " + object + " is damaged");
+    return value;
+}
+
+std::vector<std::uint64_t> Hdf5Reader::integer_shape(const std::string& name) const {
+    const auto lock = lock_hdf5();
+    const Hdf5Handle dataset = open_dataset(name);
+    const Hdf5Handle space(H5Dget_space(dataset.id()), H5Sclose), type(H5Dget_type(dataset.id()), H5Tclose);
+    if (H5Tget_class(type.id()) != H5T_INTEGER) fail("dataset " + name + " does not hold integers");
+    std::vector<std::uint64_t> shape;
+    for (const hsize_t dimension : dimensions_of(space.id())) shape.push_back(dimension);
+    return shape;
+}
+
+void Hdf5Reader::read_integers(const std::string& name, std::span<std::int64_t> destination) const {
+    const auto lock = lock_hdf5();
+    const Hdf5Handle dataset = open_dataset(name);
+    const Hdf5Handle space(H5Dget_space(dataset.id()), H5Sclose);
+    if (static_cast<std::size_t>(std::max<hssize_t>(0, H5Sget_simple_extent_npoints(space.id()))) != destination.size()) {
+        fail("dataset " + name + " does not have the expected shape");
+    }
+    if (H5Dread(dataset.id(), H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, destination.data()) < 0) {
+        fail("dataset " + name + " cannot be read; its data are damaged");
+    }
+}
+
+}  // namespace espalier

@@ -1,0 +1,187 @@
+#include "io/run_folder.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+
+#include "io/checksum.h"
+#include "io/file.h"
+#include "io/hdf5_handle.h"
+#include "src/base/error.h"
+
+namespace espalier {
+
+namespace {
+
+constexpr const char* manifest_format = "espalier-run";
+constexpr int manifest_version = 1;
+constexpr std::uint64_t manifest_limit = 256u << 20;
+
+constexpr std::array run_files = {"config.json",  "manifest.json",     "manifest.json.tmp", "metrics.json", "metrics.json.tmp",
+                                  "events.jsonl", "lock",              "non_block.h5",      "model.h5",     "non_block.h5.tmp",
+                                  "model.h5.tmp", "config.json.tmp",   "report.html",       "perplexity.json", "run.log"};
+
+/// 00042.h5 or 00042.h5.tmp.
+bool is_block_file(const std::string& name) {
+    const std::size_t digits = name.find_first_not_of("0123456789");
+    if (digits == std::string::npos || digits < 5) return false;
+    return name.substr(digits) == ".h5" || name.substr(digits) == ".h5.tmp";
+}
+
+Json to_json(const FileRecord& record) {
+    return {{"file", record.file}, {"bytes", record.bytes}, {"xxh3_128", record.xxh3}};
+}
+
+FileRecord file_record_from(const Json& json) {
+    return {json.at("file").get<std::string>(), json.at("bytes").get<std::uint64_t>(),
+            json.at("xxh3_128").get<std::string>()};
+}
+
+}  // namespace
+
+std::string hdf5_path(const std::string& tensor_name) {
+    std::string path = "/" + tensor_name;
+    std::replace(path.begin(), path.end(), '.', '/');
+    return path;
+}
+
+Json Manifest::to_json() const {
+    Json block_list = Json::array();
+    for (const auto& [index, record] : blocks) {
+        Json entry = espalier::to_json(record.file);
+        entry["index"] = index;
+        entry["metrics"] = record.metrics;
+        block_list.push_back(std::move(entry));
+    }
+    Json outer = Json::array();
+    for (const FileRecord& record : outer_files) outer.push_back(espalier::to_json(record));
+    return {{"format", manifest_format},
+            {"version", manifest_version},
+            {"run_id", run_id},
+            {"program_version", program_version},
+            {"model", {{"path", model_path}, {"identity", model_identity}, {"blocks", blocks_in_model}}},
+            {"calibration", {{"path", calibration_path}, {"sha256", calibration_sha256}}},
+            {"options", options},
+            {"provenance", provenance},
+            {"learning_rate", learning_rate},
+            {"blocks", block_list},
+            {"outer_files", outer},
+            {"complete", complete}};
+}
+
+Manifest Manifest::from_json(const Json& json, const std::string& source) {
+    Manifest manifest;
+    try {
+        if (json.at("format").get<std::string>() != manifest_format) {
+            throw InputError(source + " is not an Espalier manifest (format '" + json.at("format").get<std::string>() + "')");
+        }
+        if (json.at("version").get<int>() != manifest_version) {
+            throw InputError(source + " has version " + json.at("version").dump() + "; this program reads version " +
+                             std::to_string(manifest_version));
+        }
+        manifest.run_id = json.at("run_id").get<std::string>();
+        manifest.program_version = json.at("program_version").get<std::string>();
+        manifest.model_path = json.at("model").at("path").get<std::string>();
+        manifest.model_identity = json.at("model").at("identity").get<std::string>();
+        manifest.blocks_in_model = json.at("model").at("blocks").get<std::size_t>();
+        manifest.calibration_path = json.at("calibration").at("path").get<std::string>();
+        manifest.calibration_sha256 = json.at("calibration").at("sha256").get<std::string>();
+        manifest.options = json.at("options");
+        manifest.provenance = json.at("provenance");
+        manifest.learning_rate = json.at("learning_rate");
+        for (const Json& entry : json.at("blocks")) {
+            manifest.blocks[entry.at("index").get<std::size_t>()] = {file_record_from(entry), entry.at("metrics")};
+        }
+        for (const Json& entry : json.at("outer_files")) manifest.outer_files.push_back(file_record_from(entry));
+        manifest.complete = json.at("complete").get<bool>();
+    } catch (const Json::exception& error) {
+        throw InputError(source + " is damaged (" + error.what() + ")");
+    }
+    return manifest;
+}
+
+std::string RunFolder::block_file(std::size_t block) {
+    std::array<char, 32> name{};
+    std::snprintf(name.data(), name.size(), "blocks/%05zu.h5", block);
+    return name.data();
+}
+
+Manifest RunFolder::read_manifest() const {
+    const std::filesystem::path path = path_ / "manifest.json";
+    if (!has_manifest()) throw InputError(path_.string() + " is not a run folder: it has no manifest.json");
+    return Manifest::from_json(parse_strict_json(read_text(path, manifest_limit), path.string()), path.string());
+}
+
+void RunFolder::write_manifest(const Manifest& manifest) const {
+    write_text_atomically(path_ / "manifest.json", manifest.to_json().dump(1) + "\n");
+}
+
+void RunFolder::prepare() const {
+    std::error_code error;
+    if (std::filesystem::exists(path_) && !std::filesystem::is_directory(path_)) {
+        throw InputError("--output " + path_.string() + " exists and is not a folder");
+    }
+    if (std::filesystem::is_directory(path_) && !has_manifest()) {
+        for (const auto& item : std::filesystem::directory_iterator(path_)) {
+            const std::string name = item.path().filename().string();
+            const bool ours = std::find(run_files.begin(), run_files.end(), name) != run_files.end();
+            const bool empty_blocks = name == "blocks" && item.is_directory() && std::filesystem::is_empty(item.path());
+            if (!ours && !empty_blocks) {
+                throw InputError("--output " + path_.string() + " holds '" + name +
+                                 "', which no run of this program wrote; choose a new or empty folder");
+            }
+        }
+    }
+    std::filesystem::create_directories(path_ / "blocks", error);
+    if (error) {
+        throw InputError("--output " + path_.string() + " cannot be created: " + error.message());
+    }
+}
+
+void RunFolder::clear() const {
+    for (const char* const name : run_files) {
+        if (std::string_view(name) != "lock") std::filesystem::remove(path_ / name);
+    }
+    if (!std::filesystem::is_directory(path_ / "blocks")) return;
+    std::vector<std::filesystem::path> stale;
+    for (const auto& item : std::filesystem::directory_iterator(path_ / "blocks")) {
+        if (is_block_file(item.path().filename().string())) stale.push_back(item.path());
+    }
+    for (const auto& path : stale) std::filesystem::remove(path);
+}
+
+FileRecord RunFolder::commit_file(const std::filesystem::path& temporary, const std::string& file) const {
+    sync_path(temporary);
+    FileRecord record{file, std::filesystem::file_size(temporary), xxh3_128_of_file(temporary)};
+    rename_durably(temporary, path_ / file);
+    return record;
+}
+
+FileRecord RunFolder::commit_block(std::size_t block, const std::vector<FileTensor>& tensors,
+                                   const std::map<std::string, std::string>& attributes,
+                                   const std::function<void(const std::filesystem::path&)>& audit) const {
+    const std::filesystem::path temporary = block_path(block).string() + ".tmp";
+    Hdf5Writer file(temporary);
+    for (const FileTensor& tensor : tensors) file.write(hdf5_path(tensor.name), tensor.dtype, tensor.shape, tensor.data);
+    for (const auto& [name, value] : attributes) file.attribute("/", name, value);
+    file.close();
+    audit(temporary);
+    return commit_file(temporary, block_file(block));
+}
+
+void RunFolder::write_linked_file(std::size_t blocks, const std::vector<std::string>& outer_tensors) const {
+    const std::filesystem::path temporary = path_ / (std::string(linked_file) + ".tmp");
+    Hdf5Writer file(temporary);
+    for (std::size_t block = 0; block < blocks; ++block) {
+        const std::string group = "/model/layers/" + std::to_string(block);
+        file.external_link(group, block_file(block), group);
+    }
+    for (const std::string& name : outer_tensors) {
+        file.external_link(hdf5_path(name), outer_file, hdf5_path(name));
+    }
+    file.close();
+    sync_path(temporary);
+    rename_durably(temporary, path_ / linked_file);
+}
+
+}  // namespace espalier

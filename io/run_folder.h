@@ -1,0 +1,121 @@
+#pragma once
+/// The folder that a run writes. It is the checkpoint: there is no other state.
+///
+///   config.json    the model's, as read        manifest.json  what is committed; replaced after every block
+///   blocks/00042.h5  one file per block         metrics.json   the same numbers, for people and plots
+///   non_block.h5   embedding, norm, head        events.jsonl   one JSON object a line, as it happens
+///   model.h5       links all of them            lock           who is writing
+///
+/// A block file: temporary name, checked close, fsync, reopen and audit, rename, fsync of the folder; then the manifest.
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "src/base/dtype.h"
+#include "src/base/strict_json.h"
+
+namespace espalier {
+
+/// One tensor of a block or outer file: `name` as in the checkpoint ("model.layers.3.mlp.up_proj.weight"), dots become groups.
+struct FileTensor {
+    std::string name;
+    DType dtype = DType::f32;
+    std::vector<std::uint64_t> shape;
+    std::span<const std::byte> data;
+};
+
+/// "/model/layers/3/mlp/up_proj/weight".
+std::string hdf5_path(const std::string& tensor_name);
+
+/// A file that the manifest vouches for.
+struct FileRecord {
+    std::string file;  ///< relative to the run folder
+    std::uint64_t bytes = 0;
+    std::string xxh3;
+};
+
+/// A committed block with what the run measured on it.
+struct BlockRecord {
+    FileRecord file;
+    Json metrics;
+};
+
+/// manifest.json. `options` are the effective values that decide the result; a resumed run must have the same.
+struct Manifest {
+    std::string run_id;
+    std::string program_version;
+    std::string model_path, model_identity;
+    std::string calibration_path, calibration_sha256;
+    std::size_t blocks_in_model = 0;
+    Json options;         ///< decide the result
+    Json provenance;      ///< command line, origins of options, host, ranks … of the last session
+    Json learning_rate;   ///< of the regional optimiser: value, and the search when it was `auto`; null before it is known
+    std::map<std::size_t, BlockRecord> blocks;
+    std::vector<FileRecord> outer_files;
+    bool complete = false;
+
+    Json to_json() const;
+    /// Throws InputError naming `source`.
+    static Manifest from_json(const Json& json, const std::string& source);
+};
+
+class RunFolder {
+  public:
+    explicit RunFolder(std::filesystem::path path) : path_(std::move(path)) {}
+
+    const std::filesystem::path& path() const { return path_; }
+    std::filesystem::path block_path(std::size_t block) const { return path_ / block_file(block); }
+    static std::string block_file(std::size_t block);
+    static constexpr const char* outer_file = "non_block.h5";
+    static constexpr const char* linked_file = "model.h5";
+
+    bool has_manifest() const { return std::filesystem::exists(path_ / "manifest.json"); }
+    /// Throws InputError when there is none or it cannot be used.
+    Manifest read_manifest() const;
+    void write_manifest(const Manifest& manifest) const;
+
+    /// Creates the folder, or checks that it is empty, holds a run, or what a run killed before its first manifest leaves.
+    /// Throws InputError when it holds anything else, or cannot be written.
+    void prepare() const;
+    /// Removes every file that a run writes, and nothing else.
+    void clear() const;
+
+    /// Writes, audits and commits one block file. `audit` gets the path of the closed temporary file and throws when it is not
+    /// as it should be. Thread-safe for different blocks.
+    FileRecord commit_block(std::size_t block, const std::vector<FileTensor>& tensors,
+                            const std::map<std::string, std::string>& attributes,
+                            const std::function<void(const std::filesystem::path&)>& audit) const;
+    /// Flushes a closed temporary file and renames it to `file`.
+    FileRecord commit_file(const std::filesystem::path& temporary, const std::string& file) const;
+    /// model.h5: one logical file over all others. Tensor names of a block come without their prefix.
+    void write_linked_file(std::size_t blocks, const std::vector<std::string>& outer_tensors) const;
+
+  private:
+    std::filesystem::path path_;
+};
+
+/// Held while a run writes its folder. A lock left by a dead process is taken over.
+class RunLock {
+  public:
+    /// Throws InputError naming host, process and job of the holder when another run is writing.
+    RunLock(const RunFolder& folder, const std::string& run_id);
+    RunLock(const RunLock&) = delete;
+    RunLock& operator=(const RunLock&) = delete;
+    ~RunLock();
+    /// A sentence when a stale lock was taken over; empty otherwise.
+    const std::string& takeover() const { return takeover_; }
+
+  private:
+    std::filesystem::path path_;
+    int descriptor_ = -1;
+    std::string takeover_;
+};
+
+}  // namespace espalier

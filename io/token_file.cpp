@@ -1,0 +1,108 @@
+#include "io/token_file.h"
+
+#include <cstring>
+#include <limits>
+#include <string_view>
+
+#include "io/checksum.h"
+#include "io/file.h"
+#include "io/hdf5_handle.h"
+#include "io/npy.h"
+#include "src/base/error.h"
+
+namespace espalier {
+
+namespace {
+
+constexpr std::uint64_t most_tokens = std::uint64_t{1} << 33;
+
+struct RawTokens {
+    std::vector<std::uint64_t> shape;
+    std::vector<std::int64_t> values;
+};
+
+std::uint64_t checked_count(const std::vector<std::uint64_t>& shape, const std::string& source) {
+    if (shape.size() != 1 && shape.size() != 2) {
+        throw InputError(source + ": token ids have " + std::to_string(shape.size()) +
+                         " dimensions; [samples, sequence length] or one dimension is expected");
+    }
+    std::uint64_t count = 1;
+    for (const std::uint64_t dimension : shape) {
+        if (__builtin_mul_overflow(count, dimension, &count) || count > most_tokens) {
+            throw InputError(source + ": more than " + std::to_string(most_tokens) + " token ids");
+        }
+    }
+    if (count == 0) throw InputError(source + ": holds no token ids");
+    return count;
+}
+
+template <typename Stored>
+void widen(const std::vector<std::byte>& data, std::vector<std::int64_t>& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        Stored value;
+        std::memcpy(&value, data.data() + i * sizeof(Stored), sizeof(Stored));
+        if constexpr (sizeof(Stored) == 8 && !std::numeric_limits<Stored>::is_signed) {
+            values[i] = value > static_cast<Stored>(std::numeric_limits<std::int64_t>::max()) ? -1 : static_cast<std::int64_t>(value);
+        } else {
+            values[i] = static_cast<std::int64_t>(value);
+        }
+    }
+}
+
+RawTokens read_npy(const InputFile& file) {
+    const std::string source = file.path().string();
+    std::vector<std::byte> prefix(static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), 65536 + 12)));
+    file.read(0, prefix);
+    const NpyHeader header = parse_npy_header(prefix, file.size(), source);
+    RawTokens raw{header.shape, {}};
+    const std::uint64_t count = checked_count(header.shape, source);
+    std::vector<std::byte> data(static_cast<std::size_t>(count) * header.item_bytes);
+    file.read(header.data_offset, data);
+    raw.values.resize(static_cast<std::size_t>(count));
+    const bool is_signed = header.kind == 'i';
+    switch (header.item_bytes) {
+        case 2: is_signed ? widen<std::int16_t>(data, raw.values) : widen<std::uint16_t>(data, raw.values); break;
+        case 4: is_signed ? widen<std::int32_t>(data, raw.values) : widen<std::uint32_t>(data, raw.values); break;
+        default: is_signed ? widen<std::int64_t>(data, raw.values) : widen<std::uint64_t>(data, raw.values); break;
+    }
+    return raw;
+}
+
+RawTokens read_hdf5(const std::filesystem::path& path) {
+    const Hdf5Reader file(path);
+    RawTokens raw{file.integer_shape("/input_ids"), {}};
+    raw.values.resize(static_cast<std::size_t>(checked_count(raw.shape, path.string() + " /input_ids")));
+    file.read_integers("/input_ids", raw.values);
+    return raw;
+}
+
+}  // namespace
+
+TokenTable read_token_file(const std::filesystem::path& path, std::size_t vocabulary) {
+    const InputFile file(path);
+    if (file.size() < 8) throw InputError(path.string() + " has only " + std::to_string(file.size()) + " bytes");
+    char magic[8];
+    file.read(0, std::as_writable_bytes(std::span(magic)));
+    RawTokens raw;
+    if (std::memcmp(magic, "\x89HDF\r\n\x1a\n", 8) == 0) raw = read_hdf5(path);
+    else if (std::memcmp(magic, "\x93NUMPY", 6) == 0) raw = read_npy(file);
+    else throw InputError(path.string() + " is neither an HDF5 file with /input_ids nor a .npy file");
+
+    TokenTable table;
+    table.rows = raw.shape.size() == 2 ? static_cast<std::size_t>(raw.shape[0]) : 1;
+    table.columns = static_cast<std::size_t>(raw.shape.back());
+    table.ids.reserve(raw.values.size());
+    for (std::size_t i = 0; i < raw.values.size(); ++i) {
+        if (raw.values[i] < 0 || static_cast<std::uint64_t>(raw.values[i]) >= vocabulary) {
+            throw InputError(path.string() + ": token id " + std::to_string(raw.values[i]) + " at [" +
+                             std::to_string(i / table.columns) + ", " + std::to_string(i % table.columns) +
+                             "] is outside the model's vocabulary of " + std::to_string(vocabulary) +
+                             " (tokens made with another tokenizer?)");
+        }
+        table.ids.push_back(static_cast<std::int32_t>(raw.values[i]));
+    }
+    table.sha256 = sha256_of_file(path);
+    return table;
+}
+
+}  // namespace espalier

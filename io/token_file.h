@@ -1,0 +1,24 @@
+#pragma once
+/// Token ids for calibration and evaluation: HDF5 dataset `input_ids` or a .npy file, [N, T] or one-dimensional.
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace espalier {
+
+/// `rows` sequences of `columns` tokens each, row-major; a one-dimensional file is one row.
+struct TokenTable {
+    std::size_t rows = 0;
+    std::size_t columns = 0;
+    std::vector<std::int32_t> ids;
+    std::string sha256;  ///< of the file
+};
+
+/// Reads and checks the file (by its first bytes, not its name). Throws InputError naming the file: wrong format, empty, a
+/// token id that is negative or not below `vocabulary` (with its place).
+TokenTable read_token_file(const std::filesystem::path& path, std::size_t vocabulary);
+
+}  // namespace espalier

@@ -1,0 +1,276 @@
+#!/usr/bin/env python3
+"""Turn text files into an HDF5 token file for `espalier prune` or `espalier evaluate`.
+
+    prepare_tokens.py calibration --tokenizer DIR --text FILE... [--samples 128] [--sequence-length 2048] [--seed 0]
+                      --output TOKENS.h5
+    prepare_tokens.py evaluation --tokenizer DIR --text FILE... [--sequence-length 2048] --output TOKENS.h5
+
+`calibration` draws samples by Wanda's rule (Sun et al., ICLR 2024, lib/data.py): draw a document until one has more
+than T tokens, then take T tokens at a random offset of it. `evaluation` follows the WikiText-2 convention: the whole
+text is tokenised once as one string and cut into floor(total / T) rows; the tail is dropped.
+
+A document is the "text" field of one line of a .jsonl or .json file (C4's shards are such), or a piece of a plain text
+file between two separator lines (by default lines that hold only a form feed); a file without separators is one
+document. Files ending in .gz are decompressed. `evaluation` joins documents with two newlines, as Wanda joins
+WikiText-2's rows.
+
+The output holds the dataset /input_ids, int32 [samples, T], whose attributes say where it came from; the same input and
+package versions give the same bytes. It is written under a temporary name and renamed. Exit status 2 and one sentence
+on stderr when there is nothing to write.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import os
+import random
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import h5py
+import numpy as np
+from tokenizers import Tokenizer
+
+SAMPLING_RULES = {
+    "calibration": "Wanda: draw documents until one has more than T tokens, then T tokens at a random offset",
+    "evaluation": "WikiText-2: documents joined by two newlines, tokenised once, floor(total / T) windows",
+}
+
+
+class InputRefused(Exception):
+    """The request cannot be met; the message is one sentence for the user."""
+
+
+@dataclass(frozen=True)
+class TextTokenizer:
+    """A tokenizer.json with a decision about the beginning-of-sequence token.
+
+    `add_special_tokens` lets the post-processor of tokenizer.json act; `bos_id` is put in front where that alone would
+    not do what the user asked for.
+    """
+
+    tokenizer: Tokenizer
+    sha256: str
+    add_special_tokens: bool
+    bos_id: int | None
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of one text."""
+        ids = self.tokenizer.encode(text, add_special_tokens=self.add_special_tokens).ids
+        return ids if self.bos_id is None else [self.bos_id, *ids]
+
+    def adds_bos(self) -> bool:
+        """Whether an encoded text begins with a token that is not part of the text."""
+        plain = self.tokenizer.encode("a", add_special_tokens=False).ids
+        return self.encode("a")[: len(plain)] != plain
+
+
+def load_tokenizer(path: Path, add_bos: bool | None) -> TextTokenizer:
+    """Load DIR/tokenizer.json or a tokenizer.json; `add_bos` None follows the file's own post-processor."""
+    file = path / "tokenizer.json" if path.is_dir() else path
+    try:
+        content = file.read_bytes()
+        tokenizer = Tokenizer.from_str(content.decode())
+    except OSError as error:
+        raise InputRefused(f"cannot read the tokenizer {file}: {error.strerror}") from error
+    except Exception as error:  # tokenizers raises the bare Exception
+        raise InputRefused(f"{file} is not a tokenizer.json ({error})") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    bos_id = bos_token_id(file.with_name("tokenizer_config.json"), tokenizer) if add_bos else None
+    return TextTokenizer(tokenizer, hashlib.sha256(content).hexdigest(), add_bos is None, bos_id)
+
+
+def bos_token_id(config: Path, tokenizer: Tokenizer) -> int:
+    """Id of the bos_token that tokenizer_config.json names."""
+    try:
+        token = json.loads(config.read_text(encoding="utf-8")).get("bos_token")
+    except (OSError, ValueError) as error:
+        raise InputRefused(f"--add-bos needs a readable {config} that names the bos_token ({error})") from error
+    token = token.get("content") if isinstance(token, dict) else token
+    index = tokenizer.token_to_id(token) if isinstance(token, str) else None
+    if index is None:
+        raise InputRefused(f"--add-bos: {config} names no bos_token that the tokenizer knows")
+    return index
+
+
+def split_documents(text: str, separator: str) -> Iterator[str]:
+    """Pieces of a plain text between separator lines, blank ones dropped; a text without separators stays as it is."""
+    pieces = re.split(rf"^{re.escape(separator)}\r?$", text, flags=re.MULTILINE)
+    if len(pieces) == 1:
+        yield text
+        return
+    for piece in pieces:
+        if piece.strip():
+            yield piece.strip("\r\n")
+
+
+def json_lines_documents(text: str, name: str) -> Iterator[str]:
+    """The "text" field of every line."""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            document = json.loads(line)["text"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputRefused(f'{name}, line {number}: not a JSON object with a "text" field') from error
+        if not isinstance(document, str):
+            raise InputRefused(f'{name}, line {number}: the "text" field is not a string')
+        yield document
+
+
+def read_documents(files: list[Path], separator: str) -> tuple[list[str], str]:
+    """All documents in order, and the SHA-256 of the files' bytes one after the other (as `cat FILES | sha256sum`)."""
+    documents: list[str] = []
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            content = file.read_bytes()
+            digest.update(content)
+            text = (gzip.decompress(content) if file.suffix == ".gz" else content).decode()
+        except (OSError, EOFError, UnicodeDecodeError) as error:
+            raise InputRefused(f"cannot read {file} as UTF-8 text: {error}") from error
+        is_json = file.name.removesuffix(".gz").endswith((".jsonl", ".json"))
+        documents += json_lines_documents(text, file.name) if is_json else split_documents(text, separator)
+    return documents, digest.hexdigest()
+
+
+def draw_rows(documents: list[str], tokenizer: TextTokenizer, samples: int, length: int, seed: int) -> np.ndarray:
+    """Wanda's sampling rule: the same draws, in the same order, from Python's own generator.
+
+    Rejected documents use up draws too, so the set depends on tokenizer and length. A finite text may hold no document
+    that is long enough; that is refused once every document has been seen.
+    """
+    generator = random.Random(seed)
+    long_documents: dict[int, list[int]] = {}
+    too_short: set[int] = set()
+    rows = np.empty((samples, length), dtype=np.int32)
+    for row in rows:
+        while True:
+            if len(too_short) == len(documents):
+                raise InputRefused(
+                    f"none of the {len(documents)} documents has more than {length} tokens: "
+                    "give longer documents or a smaller --sequence-length"
+                )
+            index = generator.randint(0, len(documents) - 1)
+            if index not in long_documents and index not in too_short:
+                ids = tokenizer.encode(documents[index])
+                if len(ids) > length:
+                    long_documents[index] = ids
+                else:
+                    too_short.add(index)
+            if index in long_documents:
+                break
+        ids = long_documents[index]
+        offset = generator.randint(0, len(ids) - length - 1)
+        row[:] = ids[offset : offset + length]
+    return rows
+
+
+def cut_windows(documents: list[str], tokenizer: TextTokenizer, length: int) -> np.ndarray:
+    """The WikiText-2 convention: one string, tokenised once, cut into rows that do not overlap."""
+    ids = tokenizer.encode("\n\n".join(documents))
+    windows = len(ids) // length
+    if windows == 0:
+        raise InputRefused(f"the text has only {len(ids)} tokens, fewer than one window of {length}")
+    return np.array(ids[: windows * length], dtype=np.int32).reshape(windows, length)
+
+
+def write_tokens(output: Path, rows: np.ndarray, attributes: dict[str, str | int]) -> None:
+    """Write /input_ids with its attributes, readable by HDF5 1.8 and later, without any time stamp."""
+    partial = output.with_name(output.name + ".partial")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with h5py.File(partial, "w", libver=("v108", "v110")) as file:
+                dataset = file.create_dataset("input_ids", data=rows, dtype="<i4", track_times=False)
+                for name, value in attributes.items():
+                    dataset.attrs[name] = value
+            os.replace(partial, output)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error  # HDF5's own message is a paragraph
+        raise InputRefused(f"cannot write {output}: {reason}") from error
+
+
+def prepare(options: argparse.Namespace) -> np.ndarray:
+    """Read, tokenise, sample and write; returns the rows."""
+    tokenizer = load_tokenizer(options.tokenizer, options.add_bos)
+    documents, text_sha256 = read_documents(options.text, options.document_separator)
+    if not any(document.strip() for document in documents):
+        raise InputRefused("the text is empty")
+    length = options.sequence_length
+    if options.kind == "calibration":
+        rows = draw_rows(documents, tokenizer, options.samples, length, options.seed)
+    else:
+        rows = cut_windows(documents, tokenizer, length)
+    attributes: dict[str, str | int] = {
+        "kind": options.kind,
+        "samples": rows.shape[0],
+        "sequence_length": rows.shape[1],
+        "dataset": ", ".join(file.name for file in options.text),
+        "text_sha256": text_sha256,
+        "tokenizer_sha256": tokenizer.sha256,
+        "add_bos": int(tokenizer.adds_bos()),
+        "sampling_rule": SAMPLING_RULES[options.kind],
+        "created_by": f"prepare_tokens.py with tokenizers {version('tokenizers')}, h5py {version('h5py')}",
+    }
+    if options.kind == "calibration":
+        attributes["seed"] = options.seed
+    write_tokens(options.output, rows, attributes)
+    return rows
+
+
+def positive(text: str) -> int:
+    """A command-line integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """The two sub-commands and their options."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--tokenizer", type=Path, required=True, help="checkpoint folder, or its tokenizer.json")
+    common.add_argument("--text", type=Path, nargs="+", required=True, help="text files (.txt, .jsonl, also .gz)")
+    common.add_argument("--sequence-length", type=positive, default=2048, help="tokens per row, T (default 2048)")
+    common.add_argument("--output", type=Path, required=True, help="HDF5 file to write")
+    common.add_argument("--document-separator", default="\f", help="line between two documents (default: a form feed)")
+    common.add_argument(
+        "--add-bos",
+        action=argparse.BooleanOptionalAction,
+        help="begin each tokenised text with the bos token, or not (default: as tokenizer.json does)",
+    )
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    commands = parser.add_subparsers(dest="kind", required=True)
+    calibration = commands.add_parser("calibration", parents=[common], help="random samples for pruning")
+    calibration.add_argument("--samples", type=positive, default=128, help="rows to draw (default 128)")
+    calibration.add_argument("--seed", type=int, default=0, help="seed of the draws (default 0)")
+    commands.add_parser("evaluation", parents=[common], help="consecutive windows for perplexity")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run, and map refusals to exit status 2."""
+    options = parse_arguments(arguments)
+    try:
+        rows = prepare(options)
+    except InputRefused as error:
+        print(f"prepare_tokens: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.output}: {options.kind}, {rows.shape[0]} rows of {rows.shape[1]} tokens")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+#include "kernels/cpu/cpu_device.h"
+
+#include <cblas.h>
+#include <omp.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "kernels/cpu/parallel.h"
+#include "src/base/units.h"
+
+namespace espalier {
+
+namespace {
+
+constexpr std::size_t alignment = 64;
+
+void check_processor() {
+#if defined(__x86_64__) && defined(__AVX2__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") == 0 || __builtin_cpu_supports("fma") == 0) {
+        throw InputError(
+            "this build uses AVX2 and FMA instructions, which this processor lacks; configure with "
+            "-DESPALIER_CPU_ARCHITECTURE=x86-64");
+    }
+#endif
+}
+
+}  // namespace
+
+CpuDevice::CpuDevice(int threads) {
+    check_processor();
+    if (threads > 0) omp_set_num_threads(threads);
+    // Threads come from OpenMP over tiles of fixed shape; a GEMM call itself must not split by the thread count.
+    openblas_set_num_threads(1);
+}
+
+std::string CpuDevice::description() const {
+    return "CPU, " + std::to_string(omp_get_max_threads()) + " thread(s), " + openblas_get_config() + ", kernels for " +
+           openblas_get_corename();
+}
+
+std::byte* CpuDevice::allocate(std::size_t bytes) {
+    const std::size_t rounded = (bytes + alignment) / alignment * alignment;  // at least one byte
+    void* const memory = std::aligned_alloc(alignment, rounded);
+    if (memory == nullptr) {
+        throw ResourceError("out of memory: no room for " + format_bytes(static_cast<double>(bytes)) + " beside the " +
+                            format_bytes(static_cast<double>(allocated_)) +
+                            " already in use; use fewer samples, a shorter sequence, or more ranks");
+    }
+    allocated_ += bytes;
+    peak_ = std::max(peak_, allocated_);
+    return static_cast<std::byte*>(memory);
+}
+
+void CpuDevice::release(std::byte* memory, std::size_t bytes) noexcept {
+    std::free(memory);
+    allocated_ -= bytes;
+}
+
+void CpuDevice::copy_from_host(const void* host, TensorView destination) {
+    if (destination.bytes() > 0) std::memcpy(destination.data, host, destination.bytes());
+}
+
+void CpuDevice::copy_to_host(TensorView source, void* host) {
+    if (source.bytes() > 0) std::memcpy(host, source.data, source.bytes());
+}
+
+void CpuDevice::copy(TensorView source, TensorView destination) {
+    require(source.bytes() == destination.bytes(), "copy between tensors of one size");
+    cpu::parallel_chunks(source.bytes(), 4 * cpu::elements_per_chunk, [&](std::size_t begin, std::size_t end) {
+        std::memcpy(destination.data + begin, source.data + begin, end - begin);
+    });
+}
+
+void CpuDevice::fill_zero(TensorView tensor) {
+    cpu::parallel_chunks(tensor.bytes(), 4 * cpu::elements_per_chunk,
+                         [&](std::size_t begin, std::size_t end) { std::memset(tensor.data + begin, 0, end - begin); });
+}
+
+std::unique_ptr<Device> make_cpu_device(int threads) { return std::make_unique<CpuDevice>(threads); }
+
+}  // namespace espalier

@@ -1,0 +1,83 @@
+#pragma once
+/// The Device interface on the host's cores: single-threaded OpenBLAS calls on tiles whose shapes do not depend on the number
+/// of threads, spread over OpenMP threads; vectorised loops for the rest. Everything is float32 inside.
+
+#include <cstddef>
+#include <span>
+#include <string>
+
+#include "kernels/device.h"
+
+namespace espalier {
+
+class CpuDevice final : public Device {
+  public:
+    /// Sets the number of OpenMP threads of this process (0: leave as it is) and OpenBLAS to one thread a call.
+    /// Throws InputError when the processor lacks the instructions this build uses.
+    explicit CpuDevice(int threads);
+
+    std::string description() const override;
+    DType compute_dtype(DType /*checkpoint*/) const override { return DType::f32; }
+
+    std::byte* allocate(std::size_t bytes) override;
+    void release(std::byte* memory, std::size_t bytes) noexcept override;
+    std::size_t allocated_bytes() const override { return allocated_; }
+    std::size_t peak_bytes() const override { return peak_; }
+    void reset_peak() override { peak_ = allocated_; }
+    void copy_from_host(const void* host, TensorView destination) override;
+    void copy_to_host(TensorView source, void* host) override;
+    void copy(TensorView source, TensorView destination) override;
+    void fill_zero(TensorView tensor) override;
+    void synchronize() override {}
+    double flops() const override { return flops_; }
+
+    void linear(TensorView x, TensorView weight, bool accumulate, TensorView y) override;
+    void linear_input_gradient(TensorView dy, TensorView weight, bool accumulate, TensorView dx) override;
+    void linear_weight_gradient(TensorView dy, TensorView x, const GradientPanelConsumer& consume) override;
+    void accumulate_gram(TensorView x, TensorView gram) override;
+
+    void rms_norm(TensorView x, TensorView weight, float epsilon, TensorView y, TensorView inverse_rms) override;
+    void rms_norm_backward(TensorView x, TensorView weight, TensorView inverse_rms, TensorView dy, bool accumulate,
+                           TensorView dx) override;
+    void apply_rope(TensorView x, std::size_t head_size, TensorView cosine, TensorView sine, bool inverse) override;
+    void attention(TensorView q, TensorView k, TensorView v, const AttentionShape& shape, TensorView out,
+                   TensorView log_sum_exp) override;
+    void attention_backward(TensorView q, TensorView k, TensorView v, TensorView out, TensorView log_sum_exp,
+                            TensorView dout, const AttentionShape& shape, TensorView dq, TensorView dk,
+                            TensorView dv) override;
+    void silu_multiply(TensorView gate, TensorView up, TensorView out) override;
+    void silu_multiply_backward(TensorView dout, TensorView gate, TensorView up) override;
+    void add(TensorView x, TensorView y) override;
+    void add_bias(TensorView bias, TensorView y) override;
+
+    void column_square_sums(TensorView x, TensorView sums) override;
+    void square_accumulate(TensorView x, TensorView sum) override;
+    void scaled_square_root(float scale, TensorView x) override;
+    void frobenius_direction(TensorView y, TensorView direction) override;
+    double square_sum(TensorView x) override;
+    double squared_error(TensorView y, TensorView target) override;
+    double squared_error_gradient(TensorView target, TensorView y) override;
+    std::size_t count_nonfinite(TensorView x) override;
+    void start_cross_entropy(TensorView running_max, TensorView running_sum, TensorView target_logit) override;
+    void cross_entropy_panel(TensorView logits, std::size_t first_token, std::span<const std::int32_t> targets,
+                             TensorView running_max, TensorView running_sum, TensorView target_logit) override;
+
+    std::size_t score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight,
+                               TensorView mask) override;
+    void apply_mask(TensorView mask, TensorView weight) override;
+    void rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
+                      TensorView weight) override;
+    bool factor_inverse_gram(float damping, TensorView gram) override;
+    std::size_t sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern,
+                                TensorView weight, TensorView mask) override;
+
+    void convert(TensorView source, TensorView destination) override;
+    void round_to(DType dtype, TensorView values) override;
+
+  private:
+    std::size_t allocated_ = 0;
+    std::size_t peak_ = 0;
+    double flops_ = 0;
+};
+
+}  // namespace espalier

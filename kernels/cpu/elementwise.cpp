@@ -1,0 +1,114 @@
+// SiLU gate, residual additions, and the element-wise steps of scores and losses.
+#include <cmath>
+
+#include "kernels/cpu/cpu_device.h"
+#include "kernels/cpu/exponential.h"
+#include "kernels/cpu/parallel.h"
+
+namespace espalier {
+
+namespace {
+
+/// body(i) for all elements of a tensor, vectorised and spread over threads.
+template <typename Body>
+void for_each_element(std::size_t count, const Body& body) {
+    cpu::parallel_chunks(count, cpu::elements_per_chunk, [&](std::size_t begin, std::size_t end) {
+#pragma omp simd
+        for (std::size_t i = begin; i < end; ++i) body(i);
+    });
+}
+
+}  // namespace
+
+void CpuDevice::silu_multiply(TensorView gate, TensorView up, TensorView out) {
+    require(gate.size() == up.size() && gate.size() == out.size(), "shapes of silu_multiply");
+    const float* const g = gate.floats();
+    const float* const u = up.floats();
+    float* const y = out.floats();
+    for_each_element(out.size(), [=](std::size_t i) { y[i] = g[i] / (1.0F + cpu::exponential(-g[i])) * u[i]; });
+}
+
+void CpuDevice::silu_multiply_backward(TensorView dout, TensorView gate, TensorView up) {
+    require(gate.size() == up.size() && gate.size() == dout.size(), "shapes of silu_multiply_backward");
+    const float* const d = dout.floats();
+    float* const g = gate.floats();
+    float* const u = up.floats();
+    for_each_element(dout.size(), [=](std::size_t i) {
+        const float sigmoid = 1.0F / (1.0F + cpu::exponential(-g[i]));
+        const float silu = g[i] * sigmoid;
+        const float slope = sigmoid * (1.0F + g[i] * (1.0F - sigmoid));
+        g[i] = d[i] * u[i] * slope;
+        u[i] = d[i] * silu;
+    });
+}
+
+void CpuDevice::add(TensorView x, TensorView y) {
+    require(x.size() == y.size(), "shapes of add");
+    const float* const in = x.floats();
+    float* const out = y.floats();
+    for_each_element(y.size(), [=](std::size_t i) { out[i] += in[i]; });
+}
+
+void CpuDevice::add_bias(TensorView bias, TensorView y) {
+    require(bias.size() == y.columns, "shapes of add_bias");
+    const float* const b = bias.floats();
+    cpu::parallel_chunks(y.rows, cpu::rows_per_chunk(y.columns), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t row = begin; row < end; ++row) {
+            float* const out = y.floats() + row * y.columns;
+#pragma omp simd
+            for (std::size_t j = 0; j < y.columns; ++j) out[j] += b[j];
+        }
+    });
+}
+
+void CpuDevice::square_accumulate(TensorView x, TensorView sum) {
+    require(x.size() == sum.size(), "shapes of square_accumulate");
+    const float* const in = x.floats();
+    float* const out = sum.floats();
+    for_each_element(sum.size(), [=](std::size_t i) { out[i] += in[i] * in[i]; });
+}
+
+void CpuDevice::scaled_square_root(float scale, TensorView x) {
+    float* const values = x.floats();
+    for_each_element(x.size(), [=](std::size_t i) { values[i] = std::sqrt(values[i] * scale); });
+}
+
+void CpuDevice::frobenius_direction(TensorView y, TensorView direction) {
+    require(y.size() == direction.size(), "shapes of frobenius_direction");
+    const double norm = std::sqrt(square_sum(y));
+    const float scale = norm > 0 ? static_cast<float>(1.0 / norm) : 0.0F;
+    const float* const in = y.floats();
+    float* const out = direction.floats();
+    for_each_element(y.size(), [=](std::size_t i) { out[i] = in[i] * scale; });
+}
+
+void CpuDevice::apply_mask(TensorView mask, TensorView weight) {
+    require(mask.size() == weight.size(), "shapes of apply_mask");
+    const std::uint8_t* const keep = mask.mask_bytes();
+    float* const w = weight.floats();
+    for_each_element(weight.size(), [=](std::size_t i) { w[i] = keep[i] != 0 ? w[i] : 0.0F; });
+}
+
+void CpuDevice::convert(TensorView source, TensorView destination) {
+    require(source.size() == destination.size(), "shapes of convert");
+    const std::size_t from = bytes_of(source.dtype), to = bytes_of(destination.dtype);
+    cpu::parallel_chunks(source.size(), cpu::elements_per_chunk, [&](std::size_t begin, std::size_t end) {
+        if (destination.dtype == DType::f32) {
+            widen_to_float(source.dtype, source.data + begin * from, end - begin, destination.floats() + begin);
+        } else {
+            round_from_float(destination.dtype, source.floats() + begin, end - begin, destination.data + begin * to);
+        }
+    });
+}
+
+void CpuDevice::round_to(DType dtype, TensorView values) {
+    if (dtype == DType::f32) return;
+    float* const v = values.floats();
+    cpu::parallel_chunks(values.size(), cpu::elements_per_chunk, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            v[i] = dtype == DType::bf16 ? float_from_bf16(bf16_from_float(v[i])) : float_from_f16(f16_from_float(v[i]));
+        }
+    });
+}
+
+}  // namespace espalier

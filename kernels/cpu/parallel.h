@@ -1,0 +1,70 @@
+#pragma once
+/// Loops over OpenMP threads for the CPU kernels. Work is cut by shape alone, so results do not depend on the thread count.
+/// Inside another parallel loop (a gradient panel's consumer) they run on the calling thread.
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <exception>
+#include <vector>
+
+namespace espalier::cpu {
+
+/// Elements of an element-wise operation that one thread takes at a time; smaller operations stay on one thread.
+inline constexpr std::size_t elements_per_chunk = 16384;
+
+inline std::size_t chunks_of(std::size_t count, std::size_t chunk) { return (count + chunk - 1) / chunk; }
+
+/// body(index) for every index below `count`; exceptions of the body are rethrown on the calling thread.
+template <typename Body>
+void parallel_for(std::size_t count, const Body& body) {
+    if (count <= 1 || omp_in_parallel() != 0) {
+        for (std::size_t i = 0; i < count; ++i) body(i);
+        return;
+    }
+    std::exception_ptr failure;
+#pragma omp parallel for schedule(dynamic)
+    for (std::size_t i = 0; i < count; ++i) {
+        try {
+            body(i);
+        } catch (...) {
+#pragma omp critical(espalier_parallel_for_failure)
+            failure = std::current_exception();
+        }
+    }
+    if (failure) std::rethrow_exception(failure);
+}
+
+/// body(begin, end) over runs of at most `chunk` elements.
+template <typename Body>
+void parallel_chunks(std::size_t count, std::size_t chunk, const Body& body) {
+    parallel_for(chunks_of(count, chunk),
+                 [&](std::size_t i) { body(i * chunk, std::min(count, (i + 1) * chunk)); });
+}
+
+/// Sum of body(begin, end) over the same runs, added in order.
+template <typename Value, typename Body>
+Value parallel_sum(std::size_t count, std::size_t chunk, const Body& body) {
+    std::vector<Value> parts(chunks_of(count, chunk));
+    parallel_chunks(count, chunk, [&](std::size_t begin, std::size_t end) { parts[begin / chunk] = body(begin, end); });
+    Value total{};
+    for (const Value part : parts) total += part;
+    return total;
+}
+
+/// Rows of a [rows, columns] tensor that make about one chunk.
+inline std::size_t rows_per_chunk(std::size_t columns) {
+    return std::max<std::size_t>(1, elements_per_chunk / std::max<std::size_t>(1, columns));
+}
+
+/// A buffer of the calling thread that lives as long as the thread and only grows: scratch of one kernel call. `Purpose` tells
+/// simultaneous buffers apart.
+template <typename Purpose>
+float* thread_scratch(std::size_t floats) {
+    thread_local std::vector<float> buffer;
+    if (buffer.size() < floats) buffer.resize(floats);
+    return buffer.data();
+}
+
+}  // namespace espalier::cpu

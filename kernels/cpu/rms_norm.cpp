@@ -1,0 +1,53 @@
+// RMSNorm by row: y = x * weight / sqrt(mean(x^2) + epsilon), and its backward pass.
+#include <cmath>
+
+#include "kernels/cpu/cpu_device.h"
+#include "kernels/cpu/parallel.h"
+
+namespace espalier {
+
+void CpuDevice::rms_norm(TensorView x, TensorView weight, float epsilon, TensorView y, TensorView inverse_rms) {
+    require(weight.size() == x.columns && y.size() == x.size() && inverse_rms.size() >= x.rows, "shapes of rms_norm");
+    const std::size_t n = x.columns;
+    const float* const w = weight.floats();
+    cpu::parallel_chunks(x.rows, cpu::rows_per_chunk(n), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t row = begin; row < end; ++row) {
+            const float* const in = x.floats() + row * n;
+            float* const out = y.floats() + row * n;
+            float sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (std::size_t j = 0; j < n; ++j) sum += in[j] * in[j];
+            const float scale = 1.0F / std::sqrt(sum / static_cast<float>(n) + epsilon);
+            inverse_rms.floats()[row] = scale;
+#pragma omp simd
+            for (std::size_t j = 0; j < n; ++j) out[j] = in[j] * scale * w[j];
+        }
+    });
+}
+
+void CpuDevice::rms_norm_backward(TensorView x, TensorView weight, TensorView inverse_rms, TensorView dy, bool accumulate,
+                                  TensorView dx) {
+    require(weight.size() == x.columns && dy.size() == x.size() && dx.size() == x.size(), "shapes of rms_norm_backward");
+    const std::size_t n = x.columns;
+    const float* const w = weight.floats();
+    cpu::parallel_chunks(x.rows, cpu::rows_per_chunk(n), [&](std::size_t begin, std::size_t end) {
+        for (std::size_t row = begin; row < end; ++row) {
+            const float* const in = x.floats() + row * n;
+            const float* const gradient = dy.floats() + row * n;
+            float* const out = dx.floats() + row * n;
+            const float scale = inverse_rms.floats()[row];
+            // With u = dy * w: dx = scale * (u - x * scale^2 * mean(u * x)).
+            float dot = 0;
+#pragma omp simd reduction(+ : dot)
+            for (std::size_t j = 0; j < n; ++j) dot += gradient[j] * w[j] * in[j];
+            const float projection = dot * scale * scale / static_cast<float>(n);
+#pragma omp simd
+            for (std::size_t j = 0; j < n; ++j) {
+                const float value = scale * (gradient[j] * w[j] - in[j] * projection);
+                out[j] = accumulate ? out[j] + value : value;
+            }
+        }
+    });
+}
+
+}  // namespace espalier

@@ -1,0 +1,140 @@
+#include "mpi/mpi_communicator.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <array>
+#include <string>
+
+#include "src/base/clock.h"
+#include "src/base/error.h"
+
+namespace espalier {
+
+namespace {
+
+/// MPI 3 counts are int: larger messages go in pieces of this size.
+constexpr std::size_t piece_bytes = std::size_t{1} << 30;
+/// A peer that does not answer for this long is taken for dead. Generous: the owner of a block may be optimising it alone.
+constexpr double deadline_seconds = 6 * 3600.0;
+constexpr int exchange_tag = 1;
+ 
+
+
+/// Polls, so that oversubscribed ranks leave the core to those that compute.
+void wait_all(std::vector<MPI_Request>& requests) {
+    const Stopwatch waiting;
+    int done = 0;
+    for (int polls = 0; done == 0; ++polls) {
+        check_mpi(MPI_Testall(static_cast<int>(requests.size()), requests.data(), &done, MPI_STATUSES_IGNORE),
+                  "MPI_Testall");
+        if (done != 0) break;
+        if (polls > 64) sched_yield();
+        if (polls % 4096 == 4095 && waiting.seconds() > deadline_seconds) {
+            throw ResourceError("another rank has not answered for " + std::to_string(waiting.seconds() / 3600) +
+                                " hours; the job is ended");
+        }
+    }
+    requests.clear();
+}
+
+class MpiExchange final : public Exchange {
+  public:
+    explicit MpiExchange(std::vector<MPI_Request> requests) : requests_(std::move(requests)) {}
+    ~MpiExchange() override {
+        if (requests_.empty()) return;
+        try {
+            wait_all(requests_);
+        } catch (const Error&) {
+            return;  // already unwinding: the first failure is the one to report
+        }
+    }
+    void finish() override { wait_all(requests_); }
+
+  private:
+    std::vector<MPI_Request> requests_;
+};
+
+}  // namespace
+
+void check_mpi(int code, const char* call) {
+    if (code == MPI_SUCCESS) return;
+    std::array<char, MPI_MAX_ERROR_STRING> text{};
+    int length = 0;
+    MPI_Error_string(code, text.data(), &length);
+    throw ResourceError(std::string(call) + " failed: " + std::string(text.data(), static_cast<std::size_t>(length)));
+}
+
+MpiCommunicator::MpiCommunicator(MPI_Comm communicator, bool owned) : communicator_(communicator), owned_(owned) {
+    check_mpi(MPI_Comm_set_errhandler(communicator_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+    check_mpi(MPI_Comm_rank(communicator_, &rank_), "MPI_Comm_rank");
+    check_mpi(MPI_Comm_size(communicator_, &size_), "MPI_Comm_size");
+}
+
+MpiCommunicator::~MpiCommunicator() {
+    if (owned_) MPI_Comm_free(&communicator_);
+}
+
+std::unique_ptr<Exchange> MpiCommunicator::start_exchange(std::span<const Message> sends,
+                                                          std::span<const Message> receives) {
+    std::vector<MPI_Request> requests;
+    const auto start = [&](std::span<const Message> messages, bool receive) {
+        for (const Message& message : messages) {
+            require(message.peer != rank_, "a message to another rank");
+            for (std::size_t offset = 0; offset < message.bytes; offset += piece_bytes) {
+                const int count = static_cast<int>(std::min(piece_bytes, message.bytes - offset));
+                std::byte* const data = message.data + offset;
+                requests.emplace_back();
+                check_mpi(receive ? MPI_Irecv(data, count, MPI_BYTE, message.peer, exchange_tag, communicator_,
+                                              &requests.back())
+                                  : MPI_Isend(data, count, MPI_BYTE, message.peer, exchange_tag, communicator_,
+                                              &requests.back()),
+                          receive ? "MPI_Irecv" : "MPI_Isend");
+            }
+        }
+    };
+    start(receives, true);
+    start(sends, false);
+    return std::make_unique<MpiExchange>(std::move(requests));
+}
+
+void MpiCommunicator::barrier() {
+    std::vector<MPI_Request> request(1);
+    check_mpi(MPI_Ibarrier(communicator_, request.data()), "MPI_Ibarrier");
+    wait_all(request);
+}
+
+void MpiCommunicator::broadcast_bytes(std::span<std::byte> data, int root) {
+    if (size_ == 1) return;
+    for (std::size_t offset = 0; offset < data.size(); offset += piece_bytes) {
+        const int count = static_cast<int>(std::min(piece_bytes, data.size() - offset));
+        std::vector<MPI_Request> request(1);
+        check_mpi(MPI_Ibcast(data.data() + offset, count, MPI_BYTE, root, communicator_, request.data()), "MPI_Ibcast");
+        wait_all(request);
+    }
+}
+
+void MpiCommunicator::all_gather_bytes(std::span<std::byte> data, std::span<const std::size_t> offsets) {
+    require(offsets.size() == static_cast<std::size_t>(size_) + 1 && offsets.back() <= data.size(),
+            "offsets of all_gather");
+    if (size_ == 1) return;
+    if (offsets.back() <= piece_bytes) {
+        std::vector<int> counts(static_cast<std::size_t>(size_)), displacements(static_cast<std::size_t>(size_));
+        for (std::size_t r = 0; r < counts.size(); ++r) {
+            counts[r] = static_cast<int>(offsets[r + 1] - offsets[r]);
+            displacements[r] = static_cast<int>(offsets[r]);
+        }
+        std::vector<MPI_Request> request(1);
+        check_mpi(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data.data(), counts.data(), displacements.data(),
+                                  MPI_BYTE, communicator_, request.data()),
+                  "MPI_Iallgatherv");
+        wait_all(request);
+        return;
+    }
+    for (int root = 0; root < size_; ++root) {
+        const auto r = static_cast<std::size_t>(root);
+        broadcast_bytes(data.subspan(offsets[r], offsets[r + 1] - offsets[r]), root);
+    }
+}
+
+}  // namespace espalier

@@ -1,0 +1,36 @@
+#pragma once
+/// The data plane over MPI on host memory. Only files in mpi/ may include this header, which knows mpi.h.
+
+#include <mpi.h>
+
+#include "mpi/communicator.h"
+
+namespace espalier {
+
+/// Throws Error(resources) with MPI's own words unless `code` is MPI_SUCCESS.
+void check_mpi(int code, const char* call);
+
+class MpiCommunicator final : public Communicator {
+  public:
+    /// Takes ownership of `communicator` when `owned`; sets MPI_ERRORS_RETURN on it.
+    MpiCommunicator(MPI_Comm communicator, bool owned);
+    ~MpiCommunicator() override;
+
+    int rank() const override { return rank_; }
+    int size() const override { return size_; }
+    std::unique_ptr<Exchange> start_exchange(std::span<const Message> sends,
+                                             std::span<const Message> receives) override;
+    void barrier() override;
+
+  protected:
+    void broadcast_bytes(std::span<std::byte> data, int root) override;
+    void all_gather_bytes(std::span<std::byte> data, std::span<const std::size_t> offsets) override;
+
+  private:
+    MPI_Comm communicator_;
+    bool owned_;
+    int rank_ = 0;
+    int size_ = 1;
+};
+
+}  // namespace espalier

@@ -1,0 +1,61 @@
+#pragma once
+/// Start and end of the parallel program, and the control plane: small messages about success, progress and failure. Always
+/// over MPI on the host, whatever the data plane uses.
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "mpi/communicator.h"
+
+namespace espalier {
+
+/// One per process, made first in main. Without a launcher (mpirun, srun) MPI is not started and the process is alone.
+class Session {
+  public:
+    /// Starts MPI when a launcher is there. Throws InputError for a launch in which every task would run alone.
+    Session();
+    /// Ends MPI, unless an exception is unwinding (other ranks may be inside a collective: use abort).
+    ~Session();
+    Session(const Session&) = delete;
+    Session& operator=(const Session&) = delete;
+
+    int rank() const { return rank_; }
+    int size() const { return size_; }
+    /// Ranks on this machine, and this rank's place among them.
+    int local_rank() const { return local_rank_; }
+    int local_size() const { return local_size_; }
+    bool launched() const { return launched_; }
+
+    /// All ranks. Owned by the session.
+    Communicator& world() const { return *world_; }
+    /// The given world ranks, in that order. Collective over the world: every rank passes the list of its own group.
+    std::unique_ptr<Communicator> make_group(std::span<const int> world_ranks) const;
+
+    /// Runs `step` on every rank and returns when all have succeeded. When it throws on any, every rank throws an Error with
+    /// the sentence and status of the lowest failing rank. Collective. For steps without communication inside.
+    void agree(const std::function<void()>& step) const;
+
+    /// rank 0's text on every rank. Collective.
+    std::string broadcast_text(const std::string& text) const;
+
+    /// Sends a text to rank 0 without waiting for it (rank 0: puts it into its own box). Local.
+    void post_to_root(const std::string& text);
+    /// On rank 0: texts that have arrived since the last call, in order of arrival. Local, never waits.
+    std::vector<std::string> collect_posts();
+
+    /// Ends all ranks now with this status. Does not return.
+    [[noreturn]] void abort(int status) const;
+
+  private:
+    struct Posts;
+    bool launched_ = false;
+    int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
+    int exceptions_at_start_ = 0;
+    std::unique_ptr<Communicator> world_;
+    std::unique_ptr<Posts> posts_;
+};
+
+}  // namespace espalier

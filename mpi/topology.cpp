@@ -1,0 +1,61 @@
+#include "mpi/topology.h"
+
+#include <string>
+
+#include "src/base/error.h"
+
+namespace espalier {
+
+IndexRange part_of(std::size_t count, std::size_t parts, std::size_t index) {
+    return {index * count / parts, (index + 1) * count / parts};
+}
+
+Topology::Topology(std::size_t ranks, std::size_t blocks, std::size_t groups, std::size_t samples, std::size_t shards)
+    : samples_(samples), shards_(shards) {
+    if (groups == 0 || groups > blocks) {
+        throw InputError("--block-groups must lie between 1 and the model's " + std::to_string(blocks) +
+                         " decoder blocks, not " + std::to_string(groups));
+    }
+    if (shards == 0 || shards > samples) {
+        throw InputError("--shards must lie between 1 and the " + std::to_string(samples) + " samples, not " +
+                         std::to_string(shards));
+    }
+    for (std::size_t g = 0; g < groups; ++g) {
+        BlockGroup& group = groups_.emplace_back();
+        group.blocks = part_of(blocks, groups, g);
+        if (ranks >= groups) {
+            const IndexRange members = part_of(ranks, groups, g);
+            for (std::size_t r = members.begin; r < members.end; ++r) group.ranks.push_back(static_cast<int>(r));
+        } else {
+            group.ranks.push_back(static_cast<int>(g * ranks / groups));
+        }
+    }
+}
+
+std::vector<std::size_t> Topology::groups_of(int rank) const {
+    std::vector<std::size_t> mine;
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+        for (const int member : groups_[g].ranks) {
+            if (member == rank) mine.push_back(g);
+        }
+    }
+    return mine;
+}
+
+IndexRange Topology::shards_of(const BlockGroup& group, std::size_t data_rank) const {
+    return part_of(shards_, group.ranks.size(), data_rank);
+}
+
+IndexRange Topology::samples_of(const BlockGroup& group, std::size_t data_rank) const {
+    const IndexRange mine = shards_of(group, data_rank);
+    return {part_of(samples_, shards_, mine.begin).begin, part_of(samples_, shards_, mine.end).begin};
+}
+
+std::size_t Topology::holder_of(const BlockGroup& group, std::size_t sample) const {
+    for (std::size_t d = 0; d < group.ranks.size(); ++d) {
+        if (samples_of(group, d).contains(sample)) return d;
+    }
+    throw BugError("internal error: a sample that no data rank holds");
+}
+
+}  // namespace espalier

@@ -1,0 +1,22 @@
+#pragma once
+/// Elapsed time on the monotonic clock: a changed wall clock has no effect.
+
+#include <chrono>
+
+namespace espalier {
+
+class Stopwatch {
+  public:
+    double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+    /// Seconds since construction or the last lap; starts a new lap.
+    double lap() {
+        const double elapsed = seconds();
+        start_ = std::chrono::steady_clock::now();
+        return elapsed;
+    }
+
+  private:
+    std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace espalier

@@ -1,0 +1,37 @@
+#pragma once
+/// The sub-commands. Each parses its options, does its work over the session's ranks and returns an exit status; errors are
+/// thrown.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/device.h"
+#include "mpi/session.h"
+#include "src/cli/option_set.h"
+
+namespace espalier {
+
+struct CommandLine {
+    std::vector<std::string> arguments;  ///< after the sub-command
+    std::string text;                    ///< the whole line, for manifests
+};
+
+int prune_command(Session& session, const CommandLine& line);
+int evaluate_command(Session& session, const CommandLine& line);
+int inspect_command(Session& session, const CommandLine& line);
+int export_command(Session& session, const CommandLine& line);
+int doctor_command(Session& session, const CommandLine& line);
+
+/// True when --help was asked for; the help is then printed on rank 0.
+bool print_help(Session& session, const CommandLine& line, const std::string& command, const std::string& summary,
+                const std::vector<OptionSpec>& specs);
+
+/// --device and --threads.
+std::vector<OptionSpec> device_options();
+/// Makes the device that the options ask for. Throws InputError for `cuda` where there is none.
+std::unique_ptr<Device> make_device(const Session& session, const OptionSet& options);
+/// Threads of a rank: --threads, else OMP_NUM_THREADS, else its fair share of the cores it may use.
+int choose_threads(const Session& session, const OptionSet& options);
+
+}  // namespace espalier

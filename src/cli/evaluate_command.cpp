@@ -1,0 +1,62 @@
+#include <cstdio>
+#include <fmt/format.h>
+
+#include "io/file.h"
+#include "io/token_file.h"
+#include "src/base/clock.h"
+#include "src/base/error.h"
+#include "src/cli/commands.h"
+#include "src/evaluate/perplexity.h"
+#include "src/report/progress.h"
+
+namespace espalier {
+
+namespace {
+
+std::vector<OptionSpec> evaluate_options() {
+    std::vector<OptionSpec> specs = {{"model", "Hugging Face folder, or a completed run folder", {}, false, true},
+                                     {"tokens", "HDF5 with /input_ids, or .npy; read as one long text", {}, false, true},
+                                     {"sequence-length", "tokens of a window", "2048"},
+                                     {"json", "file to write the result to", {}},
+                                     {"config", "file of 'name = value' lines", {}}};
+    for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
+    return specs;
+}
+
+}  // namespace
+
+int evaluate_command(Session& session, const CommandLine& line) {
+    if (print_help(session, line, "evaluate", "perplexity of a model folder or a run", evaluate_options())) return 0;
+    const Stopwatch stopwatch;
+    std::optional<OptionSet> set;
+    std::unique_ptr<ModelSource> source;
+    std::unique_ptr<Device> device;
+    TokenTable tokens;
+    std::size_t sequence_length = 0;
+    Progress progress(session.rank() == 0);
+    session.agree([&] {
+        set.emplace("evaluate", evaluate_options(), line.arguments);
+        source = open_model(set->text("model"));
+        tokens = read_token_file(set->text("tokens"), source->config().vocabulary);
+        sequence_length = set->whole("sequence-length", 2);
+        device = make_device(session, *set);
+        for (const std::string& warning : source->warnings()) progress.line("warning: " + warning);
+    });
+    const Perplexity result = measure_perplexity(session, *device, *source, tokens.ids, sequence_length,
+                                                 [&](const std::string& text) { progress.live(text); });
+    session.agree([&] {
+        if (session.rank() != 0) return;
+        progress.live("");
+        std::printf("perplexity %.6f (T = %zu, %zu windows)\n", result.perplexity, sequence_length, result.windows);
+        std::fflush(stdout);
+        if (!set->has("json")) return;
+        const Json json = {{"perplexity", result.perplexity},   {"loss", result.loss},
+                           {"sequence_length", sequence_length}, {"windows", result.windows},
+                           {"tokens", set->text("tokens")},     {"tokens_sha256", tokens.sha256},
+                           {"model", set->text("model")},       {"seconds", stopwatch.seconds()}};
+        write_text_atomically(set->text("json"), json.dump(1) + "\n");
+    });
+    return 0;
+}
+
+}  // namespace espalier

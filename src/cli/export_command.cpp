@@ -1,0 +1,35 @@
+#include "src/base/error.h"
+#include "src/cli/commands.h"
+#include "src/report/progress.h"
+#include "src/weights/export_folder.h"
+
+namespace espalier {
+
+namespace {
+
+std::vector<OptionSpec> export_options() {
+    return {{"run", "completed run folder", {}, false, true},
+            {"output", "Hugging Face folder to write", {}, false, true},
+            {"model", "the dense model, when it is not where the run found it", {}},
+            {"config", "file of 'name = value' lines", {}}};
+}
+
+}  // namespace
+
+int export_command(Session& session, const CommandLine& line) {
+    if (print_help(session, line, "export", "a run as a Hugging Face folder", export_options())) return 0;
+    session.agree([&] {
+        if (session.rank() != 0) return;
+        const OptionSet set("export", export_options(), line.arguments);
+        Progress progress(true);
+        std::optional<std::filesystem::path> dense;
+        if (set.has("model")) dense = set.text("model");
+        std::filesystem::path output = set.text("output");
+        if (!output.has_filename()) output = output.parent_path();
+        export_run(set.text("run"), output, dense, [&](const std::string& text) { progress.live(text); });
+        progress.line("exported to " + output.string());
+    });
+    return 0;
+}
+
+}  // namespace espalier

@@ -1,0 +1,58 @@
+#include <cstdio>
+#include <fmt/format.h>
+
+#include "src/base/error.h"
+#include "src/cli/commands.h"
+#include "src/evaluate/inspection.h"
+#include "src/report/progress.h"
+
+namespace espalier {
+
+namespace {
+
+std::vector<OptionSpec> inspect_options() {
+    return {{"path", "run folder or model folder (also as the first word)", {}, false, true},
+            {"model", "the dense model: also compare every tensor that must be untouched", {}},
+            {"config", "file of 'name = value' lines", {}}};
+}
+
+void print_table(const Inspection& inspection) {
+    std::printf("%-6s", "block");
+    for (const MatrixShape& matrix : inspection.layout.matrices()) {
+        const std::string name(matrix.name.substr(matrix.name.find('.') + 1));
+        std::printf(" %10s", name.c_str());
+    }
+    std::printf("   share of zeros\n");
+    for (const BlockInspection& block : inspection.blocks) {
+        std::printf("%-6zu", block.block);
+        for (const double share : block.zero_share) std::printf(" %9.4f%%", 100 * share);
+        std::printf("   %s\n", block.pruned ? "masks" : "no masks");
+    }
+}
+
+}  // namespace
+
+int inspect_command(Session& session, const CommandLine& line) {
+    if (print_help(session, line, "inspect", "recount a run or model from its files", inspect_options())) return 0;
+    bool sound = true;
+    session.agree([&] {
+        if (session.rank() != 0) return;
+        std::vector<std::string> arguments = line.arguments;
+        if (!arguments.empty() && !arguments.front().starts_with("-")) arguments.front() = "--path=" + arguments.front();
+        const OptionSet set("inspect", inspect_options(), arguments);
+        Progress progress(true);
+        std::optional<std::filesystem::path> dense;
+        if (set.has("model")) dense = set.text("model");
+        const Inspection inspection =
+            inspect_model(set.text("path"), dense, [&](const std::string& text) { progress.live(text); });
+        progress.live("");
+        print_table(inspection);
+        for (const std::string& checked : inspection.checked) std::printf("checked: %s\n", checked.c_str());
+        for (const std::string& fault : inspection.faults) std::printf("FAULT: %s\n", fault.c_str());
+        sound = inspection.faults.empty();
+        std::printf(sound ? "all holds\n" : "%zu fault(s)\n", inspection.faults.size());
+    });
+    return sound ? 0 : static_cast<int>(ExitStatus::input);
+}
+
+}  // namespace espalier

@@ -1,0 +1,97 @@
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <exception>
+#include <new>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "src/base/error.h"
+#include "src/base/version.h"
+#include "src/cli/commands.h"
+
+namespace espalier {
+namespace {
+
+struct Command {
+    const char* name;
+    int (*run)(Session&, const CommandLine&);
+    const char* summary;
+};
+
+constexpr std::array<Command, 5> commands = {
+    {{"prune", prune_command, "prune a model block by block into a run folder (resumes by itself)"},
+     {"evaluate", evaluate_command, "perplexity of a model folder or a run"},
+     {"inspect", inspect_command, "recount a run or model from its files: every group, checksum, untouched tensor"},
+     {"export", export_command, "a run as a Hugging Face folder that transformers and vLLM load as it is"},
+     {"doctor", doctor_command, "what is found on this machine, what will be used, and how fast it is"}}};
+
+std::string usage() {
+    std::string text = "Espalier " + std::string(program_version) +
+                       ": one-shot pruning of LLaMA-family models (Wanda++)\n\nusage: espalier COMMAND [options]\n\n";
+    for (const Command& command : commands) {
+        std::string name = command.name;
+        name.resize(10, ' ');
+        text += "  " + name + command.summary + "\n";
+    }
+    return text + "\nespalier COMMAND --help lists the options. Run it alone, under mpirun or under srun.\n";
+}
+
+int run(Session& session, const std::vector<std::string>& words) {
+    if (words.empty() || words[0] == "--help" || words[0] == "-h" || words[0] == "help") {
+        if (session.rank() == 0) std::fputs(usage().c_str(), words.empty() ? stderr : stdout);
+        return words.empty() ? static_cast<int>(ExitStatus::input) : 0;
+    }
+    if (words[0] == "--version") {
+        if (session.rank() == 0) std::printf("espalier %s\n", std::string(program_version).c_str());
+        return 0;
+    }
+    CommandLine line{{words.begin() + 1, words.end()}, "espalier"};
+    for (const std::string& word : words) line.text += " " + word;
+    for (const Command& command : commands) {
+        if (words[0] == command.name) return command.run(session, line);
+    }
+    throw InputError("there is no command '" + words[0] + "' (espalier --help lists them)");
+}
+
+/// The sentence of a failure, with the rank when there are several.
+void report(int rank, int ranks, const std::string& sentence) {
+    if (ranks > 1) std::fprintf(stderr, "espalier: rank %d: %s\n", rank, sentence.c_str());
+    else std::fprintf(stderr, "espalier: %s\n", sentence.c_str());
+    std::fflush(stderr);
+}
+
+/// Ends all ranks. When several fail for the same reason at the same time the lowest speaks for all: it aborts the others
+/// while they wait here.
+[[noreturn]] void end_all(const Session& session, const Error& error) {
+    constexpr unsigned step = 100'000, longest = 2'000'000;
+    if (session.rank() > 0) usleep(std::min(longest, step * static_cast<unsigned>(session.rank())));
+    report(session.rank(), session.size(), error.what());
+    session.abort(static_cast<int>(error.status()));
+}
+
+}  // namespace
+}  // namespace espalier
+
+int main(int argc, char** argv) {
+    using namespace espalier;
+    std::optional<Session> session;
+    const auto end = [&](const Error& error) {
+        if (session && session->size() > 1) end_all(*session, error);
+        report(0, 1, error.what());
+        return static_cast<int>(error.status());
+    };
+    try {
+        session.emplace();
+        return run(*session, {argv + 1, argv + argc});
+    } catch (const Error& error) {
+        return end(error);
+    } catch (const std::bad_alloc&) {
+        return end(ResourceError("out of host memory; use fewer samples, a shorter sequence, or more ranks"));
+    } catch (const std::exception& error) {
+        return end(BugError(std::string("internal error: ") + error.what()));
+    }
+}

@@ -1,0 +1,251 @@
+#include <omp.h>
+
+#include <algorithm>
+#include <fmt/format.h>
+
+#include "io/token_file.h"
+#include "src/base/error.h"
+#include "src/base/units.h"
+#include "src/cli/commands.h"
+#include "src/prune/pipeline.h"
+
+namespace espalier {
+
+namespace {
+
+constexpr const char* summary = "prune a model block by block into a run folder (the same command resumes it)";
+
+std::vector<OptionSpec> prune_options() {
+    std::vector<OptionSpec> specs = {
+        {"model", "Hugging Face folder, or a completed run folder", {}, false, true},
+        {"calibration", "tokens: HDF5 with /input_ids, or .npy, [samples, sequence length]", {}, false, true},
+        {"output", "run folder to write", {}, false, true},
+        {"method", "magnitude, wanda, sparsegpt, rgs, ro or wanda++", "wanda++"},
+        {"pattern", "2:4, 4:8, any N:M (keeps N of every M inputs), or unstructured", "2:4"},
+        {"sparsity", "share of weights removed in every row (unstructured only)", "0.5"},
+        {"samples", "calibration samples [default: 128, or all that the file holds]", {}},
+        {"sequence-length", "tokens of a sample [default: the file's, at most 2048]", {}},
+        {"seed", "of the draws of regional optimisation", "0"},
+        {"alpha", "weight of the regional gradient in the score (rgs, wanda++)", "100"},
+        {"input-norm", "sum, or mean over samples", "sum"},
+        {"ro-samples", "samples drawn in each round of regional optimisation [default: 32, or all]", {}},
+        {"ro-rounds", "rounds of regional optimisation", "5"},
+        {"ro-learning-rate", "RMSprop's rate, or auto: searched on the first block", "3e-7"},
+        {"ro-batch", "samples of an optimiser step; more than 1 runs on several ranks at once", "1"},
+        {"ro-lr-scaling", "growth of the rate with the batch: none, sqrt, linear", "sqrt"},
+        {"hold-mask", "keep removed weights at zero during optimisation", {}, true},
+        {"block-groups", "groups of blocks pruned at the same time (changes the result)", "1"},
+        {"shards", "parts of the calibration samples whose sums are added in a fixed tree [default: 8, at most samples]", {}},
+        {"output-dtype", "float32, float16 or bfloat16 [default: the checkpoint's]", {}},
+        {"only-blocks", "prune only blocks a-b (for experiments)", {}},
+        {"fresh", "start over, removing what an earlier run left in --output", {}, true},
+        {"resume", "go on with the run in --output, or start it, and never ask: the default, said aloud", {}, true},
+        {"config", "file of 'name = value' lines", {}}};
+    for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
+    return specs;
+}
+
+IndexRange parse_blocks(const std::string& text, std::size_t blocks) {
+    std::size_t first = 0, last = 0;
+    int used = 0;
+    const int fields = std::sscanf(text.c_str(), "%zu-%zu%n", &first, &last, &used);
+    if (fields != 2 || static_cast<std::size_t>(used) != text.size() || text.front() == '-' || last < first || last >= blocks) {
+        throw InputError("--only-blocks '" + text + "' is not a-b with a <= b < " + std::to_string(blocks));
+    }
+    return {first, last + 1};
+}
+
+RegionalOptimizationOptions parse_regional_optimization(OptionSet& options, Method method, std::size_t samples) {
+    RegionalOptimizationOptions ro;
+    const bool optimises = uses_regional_optimization(method);
+    for (const char* const name : {"ro-samples", "ro-rounds", "ro-learning-rate", "ro-batch", "ro-lr-scaling", "hold-mask"}) {
+        if (options.given(name) && !optimises) {
+            throw InputError(fmt::format("--{} has no effect with --method {}; it belongs to ro and wanda++", name, name_of(method)));
+        }
+    }
+    if (!options.has("ro-samples")) {
+        options.set_effective("ro-samples", std::to_string(std::min<std::size_t>(32, samples)), "default");
+    }
+    ro.samples = options.whole("ro-samples", 1);
+    if (ro.samples > samples && optimises) {
+        throw InputError(fmt::format("--ro-samples {} exceeds the {} calibration samples", ro.samples, samples));
+    }
+    ro.rounds = options.whole("ro-rounds", 1);
+    ro.batch = options.whole("ro-batch", 1);
+    if (ro.batch > ro.samples && optimises) {
+        throw InputError(fmt::format("--ro-batch {} exceeds the {} samples of a round", ro.batch, ro.samples));
+    }
+    if (options.text("ro-learning-rate") == "auto") ro.learning_rate.reset();
+    else ro.learning_rate = options.positive("ro-learning-rate");
+    const std::string scaling = options.text("ro-lr-scaling");
+    if (scaling == "none") ro.scaling = LearningRateScaling::none;
+    else if (scaling == "sqrt") ro.scaling = LearningRateScaling::sqrt;
+    else if (scaling == "linear") ro.scaling = LearningRateScaling::linear;
+    else throw InputError("--ro-lr-scaling '" + scaling + "' is not one of none, sqrt, linear");
+    ro.hold_mask = options.flag("hold-mask");
+    return ro;
+}
+
+/// Samples and sequence length from the options and what the file holds; cuts the tokens accordingly.
+CalibrationTokens choose_calibration(OptionSet& options, const TokenTable& table, const std::string& file) {
+    TokenTable rows = table;
+    constexpr std::size_t usual_samples = 128, usual_length = 2048;
+    if (!options.has("sequence-length")) {
+        options.set_effective("sequence-length", std::to_string(std::min(usual_length, table.columns)), "calibration file");
+    }
+    CalibrationTokens calibration;
+    calibration.sequence_length = options.whole("sequence-length", 1);
+    if (table.rows == 1 && table.columns > calibration.sequence_length) {
+        // A one-dimensional file: cut into consecutive samples.
+        rows.rows = table.columns / calibration.sequence_length;
+        rows.columns = calibration.sequence_length;
+    }
+    if (calibration.sequence_length > rows.columns) {
+        throw InputError(fmt::format("--sequence-length {} exceeds the {} tokens of a sample in {}",
+                                     calibration.sequence_length, rows.columns, file));
+    }
+    if (!options.has("samples")) {
+        options.set_effective("samples", std::to_string(std::min(usual_samples, rows.rows)), "calibration file");
+    }
+    calibration.samples = options.whole("samples", 1);
+    if (calibration.samples > rows.rows) {
+        throw InputError(fmt::format("--samples {} exceeds the {} samples in {}", calibration.samples, rows.rows, file));
+    }
+    for (std::size_t n = 0; n < calibration.samples; ++n) {
+        const auto row = table.ids.begin() + static_cast<std::ptrdiff_t>(n * rows.columns);
+        calibration.ids.insert(calibration.ids.end(), row, row + static_cast<std::ptrdiff_t>(calibration.sequence_length));
+    }
+    return calibration;
+}
+
+PruneOptions parse_options(OptionSet& options, const ModelSource& source, const CalibrationTokens& calibration) {
+    PruneOptions parsed;
+    parsed.model = options.text("model");
+    parsed.calibration = options.text("calibration");
+    parsed.output = options.text("output");
+    if (!parsed.output.has_filename()) parsed.output = parsed.output.parent_path();
+    parsed.method = method_from_name(options.text("method"));
+    if (options.given("sparsity") && options.text("pattern") != "unstructured") {
+        throw InputError("--sparsity has no effect with --pattern " + options.text("pattern") + "; N:M implies it");
+    }
+    parsed.pattern = PruningPattern::parse(options.text("pattern"), options.positive("sparsity"));
+    if (parsed.pattern.structured()) source.layout().check_group(parsed.pattern.group);
+    parsed.samples = calibration.samples;
+    parsed.sequence_length = calibration.sequence_length;
+    source.config().check_sequence_length(parsed.sequence_length);
+    parsed.seed = options.whole("seed", 0);
+    if (options.given("alpha") && !uses_regional_gradient(parsed.method)) {
+        throw InputError(fmt::format("--alpha has no effect with --method {}; it belongs to rgs and wanda++", name_of(parsed.method)));
+    }
+    parsed.alpha = options.positive("alpha", true);
+    if (options.text("input-norm") == "mean") parsed.input_norm = InputNorm::mean;
+    else if (options.text("input-norm") != "sum") {
+        throw InputError("--input-norm '" + options.text("input-norm") + "' is not one of sum, mean");
+    }
+    parsed.ro = parse_regional_optimization(options, parsed.method, parsed.samples);
+    parsed.block_groups = options.whole("block-groups", 1);
+    if (!options.has("shards")) {
+        options.set_effective("shards", std::to_string(std::min<std::size_t>(8, parsed.samples)), "default");
+    }
+    parsed.shards = options.whole("shards", 1);
+    if (!options.has("output-dtype")) {
+        options.set_effective("output-dtype", std::string(name_of(source.storage().matrix_dtype)), "checkpoint");
+    }
+    parsed.output_dtype = float_dtype_from_name(options.text("output-dtype"));
+    if (options.has("only-blocks")) parsed.only_blocks = parse_blocks(options.text("only-blocks"), source.config().blocks);
+    parsed.fresh = options.flag("fresh");
+    if (parsed.fresh && options.flag("resume")) throw InputError("--fresh and --resume exclude each other");
+    return parsed;
+}
+
+void announce(Progress& progress, const PruneOptions& options, const ModelSource& source, const RunFacts& facts,
+              const Topology& topology) {
+    const ModelConfig& config = source.config();
+    progress.line(fmt::format("pruning {} ({}, {} blocks of {:.1f} million weights) to {} with {}", options.model.string(),
+                              config.model_type, config.blocks, static_cast<double>(source.layout().weights()) / 1e6,
+                              options.pattern.structured() ? options.pattern.name()
+                                                           : fmt::format("{:g} % sparsity", 100 * options.pattern.sparsity),
+                              name_of(options.method)));
+    progress.line(fmt::format("calibration: {} samples of {} tokens from {}", options.samples, options.sequence_length,
+                              options.calibration.string()));
+    progress.line(fmt::format("{} rank(s) in {} block group(s); {}", facts.ranks, options.block_groups, facts.device));
+    for (const auto& item : facts.options_with_origins.items()) {
+        if (item.value()["origin"] == "environment" || item.value()["origin"] == "config file") {
+            progress.line(fmt::format("option {} = {} ({})", item.key(), item.value()["value"].get<std::string>(),
+                                      item.value()["origin"].get<std::string>()));
+        }
+    }
+    for (const std::string& warning : source.warnings()) progress.line("warning: " + warning);
+    const std::size_t data_ranks = topology.groups().front().ranks.size();
+    if (data_ranks > options.shards) {
+        progress.line(fmt::format("warning: {} ranks share {} shards of samples; some have nothing to do (raise --shards)",
+                                  data_ranks, options.shards));
+    }
+    const bool coarse = options.output_dtype == DType::bf16 && uses_regional_optimization(options.method);
+    if (coarse && options.ro.learning_rate && *options.ro.learning_rate < 1e-5) {
+        progress.line(
+            "warning: weights are written as bfloat16, whose spacing at 0.02 is 1.2e-4: part of regional optimisation's small "
+            "steps is lost in rounding (--output-dtype float32 keeps them; unchanged_weight_share in metrics.json tells)");
+    }
+}
+
+}  // namespace
+
+int prune_command(Session& session, const CommandLine& line) {
+    if (print_help(session, line, "prune", summary, prune_options())) return 0;
+    std::optional<OptionSet> set;
+    std::unique_ptr<ModelSource> source;
+    std::unique_ptr<Device> device;
+    CalibrationTokens calibration;
+    PruneOptions options;
+    RunFacts facts;
+    std::optional<Topology> topology;
+    Progress progress(session.rank() == 0);
+    session.agree([&] {
+        set.emplace("prune", prune_options(), line.arguments);
+        source = open_model(set->text("model"));
+        const TokenTable table = read_token_file(set->text("calibration"), source->config().vocabulary);
+        calibration = choose_calibration(*set, table, set->text("calibration"));
+        options = parse_options(*set, *source, calibration);
+        facts.calibration_sha256 = table.sha256;
+        topology.emplace(static_cast<std::size_t>(session.size()), source->config().blocks, options.block_groups,
+                         options.samples, options.shards);
+        device = make_device(session, *set);
+    });
+    facts.command_line = line.text;
+    facts.options_with_origins = set->with_origins();
+    facts.device = device->description();
+    facts.ranks = static_cast<std::size_t>(session.size());
+    facts.threads_per_rank = static_cast<std::size_t>(omp_get_max_threads());
+
+    std::unique_ptr<RunLedger> ledger;
+    session.agree([&] {
+        if (session.rank() != 0) return;
+        announce(progress, options, *source, facts, *topology);
+        ledger = std::make_unique<RunLedger>(options, *source, facts, progress);
+        if (!ledger->complete()) ledger->start_outer_file(*source);
+    });
+    const Json shared = Json::parse(session.broadcast_text(
+        ledger ? Json({{"state", ledger->state().to_json()}, {"attributes", ledger->block_attributes()}, {"complete", ledger->complete()}}).dump()
+               : std::string()));
+    if (shared["complete"].get<bool>()) {
+        progress.line("the run in " + options.output.string() + " is complete; nothing to do (--fresh starts over)");
+        return 0;
+    }
+    const RunState state = RunState::from_json(shared["state"]);
+    prune_model({session, *device, options, *source, calibration, ledger.get(), state,
+                 shared["attributes"].get<std::map<std::string, std::string>>(), progress});
+    const std::vector<std::size_t> resident = session.world().all_gather_value(peak_resident_bytes());
+    session.agree([&] {
+        if (!ledger) return;
+        const Json metrics = ledger->finish(*std::max_element(resident.begin(), resident.end()));
+        progress.summary(metrics);
+        progress.line("");
+        progress.line("written to " + options.output.string() + "; next: espalier evaluate --model " +
+                      options.output.string() + " --tokens FILE, espalier export --run " + options.output.string() +
+                      " --output DIR");
+    });
+    return 0;
+}
+
+}  // namespace espalier

@@ -1,0 +1,193 @@
+#include "src/evaluate/inspection.h"
+
+#include "io/checksum.h"
+#include "io/file.h"
+#include "io/hdf5_handle.h"
+#include "src/base/error.h"
+#include "src/base/strict_json.h"
+#include "src/prune/block_writer.h"
+#include "src/prune/prune_options.h"
+#include "src/weights/checkpoint_source.h"
+#include "src/weights/mask_check.h"
+#include "src/weights/run_source.h"
+
+namespace espalier {
+
+namespace {
+
+double share_of_zeros(DType dtype, std::span<const std::byte> weights) {
+    const std::size_t count = weights.size() / bytes_of(dtype);
+    std::vector<float> values(count);
+    widen_to_float(dtype, weights.data(), count, values.data());
+    std::size_t zeros = 0;
+    for (const float value : values) zeros += value == 0.0F ? 1U : 0U;
+    return count == 0 ? 0.0 : static_cast<double>(zeros) / static_cast<double>(count);
+}
+
+std::string matrix_name(std::size_t block, const MatrixShape& matrix) {
+    return checkpoint_name(block, std::string(matrix.name) + ".weight");
+}
+
+/// Collects faults while the blocks of one model go by.
+class Inspector {
+  public:
+    Inspector(const ModelSource& source, const ModelSource* dense, Inspection& result)
+        : source_(source), dense_(dense), result_(result) {}
+
+    /// The pattern and method of the run or export, when known.
+    void expect(const PruningPattern& pattern, bool weights_kept) {
+        pattern_ = pattern;
+        weights_kept_ = weights_kept;
+    }
+
+    void inspect_block(std::size_t block, const RunFolder* run) {
+        BlockInspection& counts = result_.blocks.emplace_back();
+        counts.block = block;
+        std::vector<std::byte> raw(source_.storage().total_bytes(source_.layout()));
+        source_.read_block(block, raw);
+        const std::size_t element = bytes_of(source_.storage().matrix_dtype);
+        for (const LinearLayer layer : all_linear_layers) {
+            const MatrixShape& matrix = source_.layout().matrix(layer);
+            const std::span<const std::byte> weights = std::span<const std::byte>(raw).subspan(matrix.offset * element, matrix.size() * element);
+            counts.zero_share[index_of(layer)] = share_of_zeros(source_.storage().matrix_dtype, weights);
+            if (run != nullptr) check_mask(*run, block, matrix, weights, counts);
+        }
+        if (dense_ != nullptr) compare_with_dense(block, raw, counts.pruned);
+    }
+
+    void compare_outer() {
+        for (const OuterTensor tensor : {OuterTensor::embedding, OuterTensor::final_norm, OuterTensor::head}) {
+            if (tensor == OuterTensor::head && source_.has_own_head() != dense_->has_own_head()) {
+                fault("'" + outer_name(tensor) + "' is stored in only one of the two models");
+                continue;
+            }
+            if (tensor == OuterTensor::head && !source_.has_own_head()) continue;
+            if (source_.outer_dtype(tensor) != dense_->outer_dtype(tensor) ||
+                source_.outer_rows(tensor) != dense_->outer_rows(tensor)) {
+                fault("'" + outer_name(tensor) + "' has another type or shape than in the dense model");
+                continue;
+            }
+            compare_rows(tensor);
+        }
+    }
+
+  private:
+    void fault(const std::string& sentence) { result_.faults.push_back(sentence); }
+
+    void check_mask(const RunFolder& run, std::size_t block, const MatrixShape& matrix, std::span<const std::byte> weights,
+                    BlockInspection& counts) {
+        const Hdf5Reader file(run.block_path(block));
+        const std::string name = hdf5_path(checkpoint_name(block, std::string(matrix.name) + ".mask"));
+        if (!file.contains(name)) return;
+        counts.pruned = true;
+        std::vector<std::byte> packed(matrix.rows * ((matrix.columns + 7) / 8));
+        file.read(name, packed);
+        const std::string found = check_pruned_matrix(unpack_mask(packed, matrix.rows, matrix.columns), weights,
+                                                      source_.storage().matrix_dtype, matrix.columns, *pattern_);
+        if (!found.empty()) fault(run.block_path(block).string() + ": " + name + ": " + found);
+    }
+
+    void compare_with_dense(std::size_t block, std::span<const std::byte> raw, bool pruned) {
+        std::vector<std::byte> original(dense_->storage().total_bytes(dense_->layout()));
+        if (dense_->layout().weights() != source_.layout().weights() ||
+            dense_->storage().vector_dtypes != source_.storage().vector_dtypes) {
+            fault("block " + std::to_string(block) + " has other shapes or types than in the dense model");
+            return;
+        }
+        dense_->read_block(block, original);
+        const std::size_t matrix_bytes = source_.storage().matrix_bytes(source_.layout());
+        const std::size_t dense_bytes = dense_->storage().matrix_bytes(dense_->layout());
+        if (!std::equal(raw.begin() + static_cast<std::ptrdiff_t>(matrix_bytes), raw.end(),
+                        original.begin() + static_cast<std::ptrdiff_t>(dense_bytes), original.end())) {
+            fault("block " + std::to_string(block) + ": a norm or bias differs from the dense model");
+        }
+        if (dense_->storage().matrix_dtype != source_.storage().matrix_dtype || (pruned && !weights_kept_)) return;
+        compare_survivors(block, raw.first(matrix_bytes), original, pruned);
+    }
+
+    void compare_survivors(std::size_t block, std::span<const std::byte> raw, std::span<const std::byte> original,
+                           bool pruned) {
+        const std::size_t element = bytes_of(source_.storage().matrix_dtype);
+        for (const MatrixShape& matrix : source_.layout().matrices()) {
+            for (std::size_t i = matrix.offset; i < matrix.offset + matrix.size(); ++i) {
+                const auto now = raw.subspan(i * element, element), before = original.subspan(i * element, element);
+                const bool same = std::equal(now.begin(), now.end(), before.begin());
+                const bool removed = std::all_of(now.begin(), now.end(), [](std::byte b) { return b == std::byte{0}; });
+                if (same || (pruned && removed)) continue;
+                fault("'" + matrix_name(block, matrix) + "' has a surviving weight that differs from the dense model");
+                break;
+            }
+        }
+    }
+
+    void compare_rows(OuterTensor tensor) {
+        const std::size_t rows = source_.outer_rows(tensor);
+        const std::size_t row_bytes = source_.outer_columns(tensor) * bytes_of(source_.outer_dtype(tensor));
+        const std::size_t panel = std::max<std::size_t>(1, (std::size_t{4} << 20) / row_bytes);
+        for (std::size_t first = 0; first < rows; first += panel) {
+            const std::size_t count = std::min(panel, rows - first);
+            std::vector<std::byte> now(count * row_bytes), before(now.size());
+            source_.read_outer_rows(tensor, first, count, now);
+            dense_->read_outer_rows(tensor, first, count, before);
+            if (now != before) {
+                fault("'" + outer_name(tensor) + "' differs from the dense model");
+                return;
+            }
+        }
+    }
+
+    const ModelSource& source_;
+    const ModelSource* dense_;
+    Inspection& result_;
+    std::optional<PruningPattern> pattern_;
+    bool weights_kept_ = false;
+};
+
+void check_files(const RunSource& source, Inspection& result) {
+    std::vector<FileRecord> records = source.manifest().outer_files;
+    for (const auto& block : source.manifest().blocks) records.push_back(block.second.file);
+    for (const FileRecord& record : records) {
+        const std::filesystem::path path = source.run().path() / record.file;
+        if (!std::filesystem::exists(path)) {
+            result.faults.push_back(path.string() + " is missing");
+        } else if (std::filesystem::file_size(path) != record.bytes || xxh3_128_of_file(path) != record.xxh3) {
+            result.faults.push_back(path.string() + " is not the file that the manifest names (size or checksum differs)");
+        }
+    }
+    result.checked.push_back(std::to_string(records.size()) + " files against the manifest's sizes and XXH3-128 checksums");
+}
+
+}  // namespace
+
+Inspection inspect_model(const std::filesystem::path& path, const std::optional<std::filesystem::path>& dense_path,
+                         const std::function<void(const std::string&)>& progress) {
+    const std::unique_ptr<ModelSource> source = open_model(path);
+    const std::unique_ptr<ModelSource> dense = dense_path ? open_model(*dense_path) : nullptr;
+    if (dense && dense->config().blocks != source->config().blocks) {
+        throw InputError("the two models have " + std::to_string(source->config().blocks) + " and " +
+                         std::to_string(dense->config().blocks) + " decoder blocks");
+    }
+    Inspection result{{}, {}, {}, source->layout()};
+    Inspector inspector(*source, dense.get(), result);
+    const RunFolder* run = nullptr;
+    if (const auto* const run_source = dynamic_cast<const RunSource*>(source.get())) {
+        run = &run_source->run();
+        const Json& options = run_source->manifest().options;
+        const Method method = method_from_name(options.at("method").get<std::string>());
+        inspector.expect(PruningPattern::parse(options.at("pattern").get<std::string>(), options.at("sparsity").get<double>()),
+                         !uses_regional_optimization(method) && method != Method::sparsegpt);
+        check_files(*run_source, result);
+        result.checked.push_back("every group or row of every mask, and that removed weights are +0.0 and all are finite");
+    }
+    for (std::size_t block = 0; block < source->config().blocks; ++block) {
+        progress("block " + std::to_string(block + 1) + " of " + std::to_string(source->config().blocks));
+        inspector.inspect_block(block, run);
+    }
+    if (dense) {
+        inspector.compare_outer();
+        result.checked.push_back("norms, biases, embedding and head bit for bit against " + dense_path->string());
+    }
+    return result;
+}
+
+}  // namespace espalier

@@ -1,0 +1,35 @@
+#pragma once
+/// Recounts a pruned model from its files: every row and group, checksums, untouched tensors.
+
+#include <array>
+#include <cstddef>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "src/model/block_layout.h"
+
+namespace espalier {
+
+/// One block's counts.
+struct BlockInspection {
+    std::size_t block = 0;
+    std::array<double, linear_layers> zero_share{};  ///< of stored weights
+    bool pruned = false;                             ///< has masks (run folders)
+};
+
+struct Inspection {
+    std::vector<BlockInspection> blocks;
+    std::vector<std::string> faults;   ///< empty when all holds
+    std::vector<std::string> checked;  ///< what was checked, for the reader
+    BlockLayout layout;
+};
+
+/// Inspects a run folder or a model folder. With `dense` also compares every tensor that pruning must not touch bit for bit,
+/// and the surviving weights of methods that do not change them. Throws InputError when the files cannot be read at all.
+Inspection inspect_model(const std::filesystem::path& path, const std::optional<std::filesystem::path>& dense,
+                         const std::function<void(const std::string&)>& progress);
+
+}  // namespace espalier

@@ -1,0 +1,186 @@
+#include "src/prune/block_pruner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "src/base/error.h"
+#include "src/prune/block_masker.h"
+#include "src/prune/output_error.h"
+#include "src/prune/regional_gradient.h"
+#include "src/prune/regional_optimizer.h"
+#include "src/prune/sparsegpt.h"
+
+namespace espalier {
+
+/// What one pass of all samples through the dense block leaves.
+struct BlockPruner::DensePass {
+    WeightPartition partition;   ///< of scores and optimiser state
+    HiddenStates outputs;        ///< f0(X_n)
+    InputNormCollector norms;    ///< square sums by sample
+    PartTensor gradient;         ///< G, for the methods that use it
+    double output_square_sum = 0;  ///< sum of ||f0(X_n)||^2 over all samples
+};
+
+namespace {
+
+/// The optimiser's state lives where its steps run: on the block's owner for single samples, spread for mini-batches.
+WeightPartition choose_partition(const GroupContext& context, const PruneOptions& options, std::size_t block) {
+    if (uses_regional_optimization(options.method) && options.ro.batch == 1) {
+        return WeightPartition::all_on(context.layout, context.ranks(),
+                                       static_cast<std::size_t>(context.block_group.owner_of(block)));
+    }
+    return WeightPartition::balanced(context.layout, context.ranks());
+}
+
+}  // namespace
+
+BlockPruner::BlockPruner(const GroupContext& context, const PruneOptions& options, DecoderBlock& decoder, PhaseClock& clock)
+    : context_(context),
+      options_(options),
+      decoder_(decoder),
+      clock_(clock),
+      all_samples_(context.topology.samples()),
+      learning_rate_(options.ro.learning_rate) {
+    std::iota(all_samples_.begin(), all_samples_.end(), std::size_t{0});
+}
+
+PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenStates& x) {
+    context_.device.reset_peak();
+    const double flops_before = context_.device.flops();
+    PrunedBlock result;
+    result.report.block = block;
+    result.mask = BlockTensor(context_.device, context_.layout, DType::u8);
+
+    const DensePass dense = run_dense_pass(block, weights, x);
+    if (uses_regional_optimization(options_.method)) {
+        optimise_regionally(dense, x, weights, result);
+    } else if (options_.method == Method::sparsegpt) {
+        result.sentences = prune_with_sparsegpt(context_, options_, block, decoder_, x, weights, result.mask, clock_);
+        measure_masks(result.mask, result);
+    } else {
+        prune_once(dense, weights, result);
+    }
+    context_.device.round_to(options_.output_dtype, weights.matrices.all());
+    result.report.error_final = finish(dense, weights, x);
+    if (!uses_regional_optimization(options_.method)) result.report.error_after_first_mask = result.report.error_final;
+    add_group_totals(context_.device.flops() - flops_before, result.report);
+    return result;
+}
+
+BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const BlockWeights& weights, const HiddenStates& x) {
+    DensePass pass{choose_partition(context_, options_, block),
+                   HiddenStates(context_.device, context_.my_samples(), context_.tokens, context_.config.hidden_size),
+                   InputNormCollector(context_),
+                   {}};
+    const bool with_gradient = uses_regional_gradient(options_.method);
+    std::optional<RegionalGradient> gradient;
+    if (with_gradient) gradient.emplace(context_);
+    const Tensor direction = context_.device.make_tensor(DType::f32, context_.tokens, context_.config.hidden_size);
+    std::vector<double> squares;
+    const IndexRange shards = context_.topology.shards_of(context_.block_group, context_.me());
+    for (std::size_t shard = shards.begin; shard < shards.end; ++shard) {
+        if (with_gradient) gradient->begin_shard();
+        const IndexRange samples = context_.topology.samples_of_shard(shard);
+        for (std::size_t n = samples.begin; n < samples.end; ++n) {
+            pass.norms.begin_sample(n);
+            decoder_.forward(weights, x.sample(n), pass.outputs.sample(n), &pass.norms);
+            squares.push_back(context_.device.square_sum(pass.outputs.sample(n)));
+            if (!with_gradient) continue;
+            context_.device.frobenius_direction(pass.outputs.sample(n), direction);
+            decoder_.backward(weights, direction, *gradient);
+        }
+        if (with_gradient) gradient->end_shard();
+    }
+    pass.output_square_sum = sum_in_sample_order(context_, all_samples_, squares);
+    if (!std::isfinite(pass.output_square_sum)) {
+        throw NonFiniteError("block " + std::to_string(block) +
+                             ": the outputs of the dense block are not finite; the model overflows on these calibration tokens");
+    }
+    if (with_gradient) pass.gradient = gradient->finish(pass.partition);
+    clock_.mark("dense_pass");
+    return pass;
+}
+
+void BlockPruner::prune_once(const DensePass& dense, BlockWeights& weights, PrunedBlock& result) {
+    const std::size_t block = result.report.block;
+    const BlockMasker masker(context_, options_, dense.partition, dense.gradient);
+    const InputNorms norms = dense.norms.gather(all_samples_, options_.input_norm, block);
+    clock_.mark("statistics");
+    masker.apply(norms, block, weights, result.mask);
+    masker.gather_mask(result.mask);
+    measure_masks(result.mask, result);
+    clock_.mark("mask");
+}
+
+void BlockPruner::optimise_regionally(const DensePass& dense, const HiddenStates& x, BlockWeights& weights,
+                                      PrunedBlock& result) {
+    const std::size_t block = result.report.block;
+    const BlockMasker masker(context_, options_, dense.partition, dense.gradient);
+    const RegionalProblem problem{block, decoder_, x, dense.outputs, dense.norms, masker};
+    if (!learning_rate_) {
+        const LearningRateChoice choice = search_learning_rate(context_, options_, problem, weights, result.mask, clock_);
+        learning_rate_ = choice.learning_rate;
+        if (on_search_) on_search_(choice);
+    }
+    const BlockTensor first_mask(context_.device, context_.layout, DType::u8);
+    RegionalOptimizer optimizer(context_, options_, problem, clock_);
+    result.report.learning_rate = *learning_rate_;
+    result.report.draws = optimizer.run(all_samples_, *learning_rate_, weights, result.mask, [&] {
+        masker.gather_mask(result.mask);
+        context_.device.copy(result.mask.all(), first_mask.all());
+        result.report.error_after_first_mask =
+            relative_output_error(context_, decoder_, weights, x, dense.outputs, all_samples_);
+        clock_.mark("first_mask_error");
+    });
+    const InputNorms norms = optimizer.current_norms(all_samples_, weights);
+    clock_.mark("statistics");
+    masker.apply(norms, block, weights, result.mask);
+    masker.gather_mask(result.mask);
+    measure_masks(first_mask, result);
+    clock_.mark("mask");
+}
+
+double BlockPruner::finish(const DensePass& dense, const BlockWeights& weights, HiddenStates& x) {
+    std::vector<double> errors;
+    for (std::size_t n = x.samples().begin; n < x.samples().end; ++n) {
+        decoder_.forward(weights, x.sample(n), x.sample(n), nullptr);
+        errors.push_back(context_.device.squared_error(x.sample(n), dense.outputs.sample(n)));
+    }
+    const double error = sum_in_sample_order(context_, all_samples_, errors);
+    clock_.mark("propagate");
+    return dense.output_square_sum > 0 ? error / dense.output_square_sum : error;
+}
+
+void BlockPruner::propagate(const BlockWeights& weights, HiddenStates& x) {
+    for (std::size_t n = x.samples().begin; n < x.samples().end; ++n) {
+        decoder_.forward(weights, x.sample(n), x.sample(n), nullptr);
+    }
+    clock_.mark("propagate");
+}
+
+void BlockPruner::measure_masks(const BlockTensor& first_mask, PrunedBlock& result) const {
+    std::vector<std::uint8_t> first(context_.layout.weights()), last(first.size());
+    context_.device.copy_to_host(first_mask.all(), first.data());
+    context_.device.copy_to_host(result.mask.all(), last.data());
+    std::size_t changed = 0;
+    for (const LinearLayer layer : all_linear_layers) {
+        const MatrixShape& matrix = context_.layout.matrix(layer);
+        std::size_t removed = 0;
+        for (std::size_t i = matrix.offset; i < matrix.offset + matrix.size(); ++i) {
+            removed += last[i] == 0 ? 1U : 0U;
+            changed += first[i] != last[i] ? 1U : 0U;
+        }
+        result.report.sparsity[index_of(layer)] = static_cast<double>(removed) / static_cast<double>(matrix.size());
+    }
+    result.report.changed_mask_share = static_cast<double>(changed) / static_cast<double>(last.size());
+}
+
+void BlockPruner::add_group_totals(double flops, BlockReport& report) const {
+    for (const std::size_t peak : context_.group.all_gather_value(context_.device.peak_bytes())) {
+        report.peak_bytes = std::max(report.peak_bytes, peak);
+    }
+    for (const double rank_flops : context_.group.all_gather_value(flops)) report.flops += rank_flops;
+}
+
+}  // namespace espalier

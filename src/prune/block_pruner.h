@@ -1,0 +1,61 @@
+#pragma once
+/// Prunes one decoder block after the other with any method. Reads like docs/method.md; the steps are in the files it names.
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "src/prune/block_report.h"
+#include "src/prune/group_context.h"
+#include "src/prune/hidden_states.h"
+#include "src/prune/learning_rate_search.h"
+#include "src/prune/phase_clock.h"
+#include "src/prune/prune_options.h"
+
+namespace espalier {
+
+/// The block as it is to be written, with what was measured. Mask: uint8, 1 = kept, complete on every rank.
+struct PrunedBlock {
+    BlockReport report;
+    BlockTensor mask;
+    std::vector<std::string> sentences;  ///< for the log
+};
+
+class BlockPruner {
+  public:
+    /// Called on every rank of the group with the result of the learning-rate search, right after it.
+    using OnSearch = std::function<void(const LearningRateChoice&)>;
+
+    BlockPruner(const GroupContext& context, const PruneOptions& options, DecoderBlock& decoder, PhaseClock& clock);
+
+    /// The base learning rate, once it is known otherwise than by this object's search.
+    void set_learning_rate(double rate) { learning_rate_ = rate; }
+    void on_search(OnSearch callback) { on_search_ = std::move(callback); }
+
+    /// Prunes `weights` (dense, replaced by the values written) and replaces the hidden states `x` by the inputs of the next
+    /// block. Throws NonFiniteError, InputError. Collective over the group.
+    PrunedBlock prune(std::size_t block, BlockWeights& weights, HiddenStates& x);
+
+    /// Passes `x` through a block that is not pruned (any more). Local.
+    void propagate(const BlockWeights& weights, HiddenStates& x);
+
+  private:
+    struct DensePass;
+    DensePass run_dense_pass(std::size_t block, const BlockWeights& weights, const HiddenStates& x);
+    void prune_once(const DensePass& dense, BlockWeights& weights, PrunedBlock& result);
+    void optimise_regionally(const DensePass& dense, const HiddenStates& x, BlockWeights& weights, PrunedBlock& result);
+    double finish(const DensePass& dense, const BlockWeights& weights, HiddenStates& x);
+    void measure_masks(const BlockTensor& first_mask, PrunedBlock& result) const;
+    void add_group_totals(double flops, BlockReport& report) const;
+
+    GroupContext context_;
+    const PruneOptions& options_;
+    DecoderBlock& decoder_;
+    PhaseClock& clock_;
+    std::vector<std::size_t> all_samples_;
+    std::optional<double> learning_rate_;
+    OnSearch on_search_;
+};
+
+}  // namespace espalier

@@ -1,0 +1,123 @@
+#include "src/prune/block_writer.h"
+
+#include <chrono>
+#include <utility>
+
+#include "io/checksum.h"
+#include "io/hdf5_handle.h"
+#include "src/base/error.h"
+#include "src/weights/mask_check.h"
+
+namespace espalier {
+
+namespace {
+
+std::string mask_name(std::size_t block, const MatrixShape& matrix) {
+    return checkpoint_name(block, std::string(matrix.name) + ".mask");
+}
+
+/// Tensors of the file over the memory of `block`; packed masks are kept alive by `packed`.
+std::vector<FileTensor> list_tensors(const BlockToWrite& block, const BlockLayout& layout,
+                                     std::vector<std::vector<std::byte>>& packed) {
+    std::vector<FileTensor> tensors;
+    std::size_t offset = 0;
+    const auto add = [&](const std::string& name, DType dtype, std::vector<std::uint64_t> shape) {
+        std::size_t bytes = bytes_of(dtype);
+        for (const std::uint64_t dimension : shape) bytes *= static_cast<std::size_t>(dimension);
+        tensors.push_back({checkpoint_name(block.block, name), dtype, std::move(shape),
+                           std::span<const std::byte>(block.tensors).subspan(offset, bytes)});
+        offset += bytes;
+    };
+    for (const MatrixShape& matrix : layout.matrices()) {
+        add(std::string(matrix.name) + ".weight", block.storage.matrix_dtype, {matrix.rows, matrix.columns});
+    }
+    for (std::size_t v = 0; v < layout.vectors().size(); ++v) {
+        add(layout.vectors()[v].name, block.storage.vector_dtypes[v], {layout.vectors()[v].size});
+    }
+    if (block.mask.empty()) return tensors;
+    for (const MatrixShape& matrix : layout.matrices()) {
+        packed.push_back(pack_mask(std::span(block.mask).subspan(matrix.offset, matrix.size()), matrix.columns));
+        tensors.push_back({mask_name(block.block, matrix), DType::u8, {matrix.rows, (matrix.columns + 7) / 8}, packed.back()});
+    }
+    return tensors;
+}
+
+}  // namespace
+
+std::vector<std::byte> pack_mask(std::span<const std::uint8_t> mask, std::size_t columns) {
+    const std::size_t rows = columns == 0 ? 0 : mask.size() / columns, row_bytes = (columns + 7) / 8;
+    std::vector<std::byte> packed(rows * row_bytes);
+    for (std::size_t row = 0; row < rows; ++row) {
+        for (std::size_t j = 0; j < columns; ++j) {
+            if (mask[row * columns + j] != 0) packed[row * row_bytes + j / 8] |= std::byte{1} << (j % 8);
+        }
+    }
+    return packed;
+}
+
+std::vector<std::uint8_t> unpack_mask(std::span<const std::byte> packed, std::size_t rows, std::size_t columns) {
+    const std::size_t row_bytes = (columns + 7) / 8;
+    std::vector<std::uint8_t> mask(rows * columns);
+    for (std::size_t row = 0; row < rows; ++row) {
+        for (std::size_t j = 0; j < columns; ++j) {
+            mask[row * columns + j] = static_cast<std::uint8_t>((packed[row * row_bytes + j / 8] >> (j % 8)) & std::byte{1});
+        }
+    }
+    return mask;
+}
+
+void audit_block_file(const std::filesystem::path& file, const BlockToWrite& block, const BlockLayout& layout,
+                      const PruningPattern& pattern) {
+    const Hdf5Reader reader(file);
+    std::vector<std::vector<std::byte>> packed;
+    for (const FileTensor& tensor : list_tensors(block, layout, packed)) {
+        std::vector<std::byte> stored(tensor.data.size());
+        reader.read(hdf5_path(tensor.name), stored);
+        if (xxh3_128(stored) != xxh3_128(tensor.data)) {
+            throw ResourceError(file.string() + ": " + hdf5_path(tensor.name) +
+                                " does not read back as it was written; the disk or its file system is failing");
+        }
+    }
+    if (block.mask.empty()) return;
+    for (const MatrixShape& matrix : layout.matrices()) {
+        const std::size_t element = bytes_of(block.storage.matrix_dtype);
+        const std::string fault = check_pruned_matrix(
+            std::span(block.mask).subspan(matrix.offset, matrix.size()),
+            std::span<const std::byte>(block.tensors).subspan(matrix.offset * element, matrix.size() * element),
+            block.storage.matrix_dtype, matrix.columns, pattern);
+        if (!fault.empty()) {
+            throw BugError("internal error: " + file.string() + ": " + hdf5_path(mask_name(block.block, matrix)) + ": " + fault);
+        }
+    }
+}
+
+BlockWriter::BlockWriter(const RunFolder& run, const BlockLayout& layout, const PruningPattern& pattern,
+                         std::map<std::string, std::string> attributes)
+    : run_(run), layout_(layout), pattern_(pattern), attributes_(std::move(attributes)) {}
+
+BlockWriter::~BlockWriter() {
+    if (pending_.valid()) pending_.wait();
+}
+
+void BlockWriter::start(BlockToWrite block) {
+    if (pending_.valid()) written_.push_back(pending_.get());
+    pending_ = std::async(std::launch::async, [this, block = std::move(block)] { return write(block); });
+}
+
+std::vector<WrittenBlock> BlockWriter::take_written(bool wait) {
+    if (pending_.valid() && (wait || pending_.wait_for(std::chrono::seconds(0)) == std::future_status::ready)) {
+        written_.push_back(pending_.get());
+    }
+    return std::exchange(written_, {});
+}
+
+WrittenBlock BlockWriter::write(const BlockToWrite& block) const {
+    std::vector<std::vector<std::byte>> packed;
+    const std::vector<FileTensor> tensors = list_tensors(block, layout_, packed);
+    const FileRecord record = run_.commit_block(block.block, tensors, attributes_, [&](const std::filesystem::path& file) {
+        audit_block_file(file, block, layout_, pattern_);
+    });
+    return {block.block, {record, block.metrics}};
+}
+
+}  // namespace espalier

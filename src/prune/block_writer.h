@@ -1,0 +1,67 @@
+#pragma once
+/// Writes pruned blocks in a background thread while the next block is computed.
+
+#include <cstddef>
+#include <functional>
+#include <future>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "io/run_folder.h"
+#include "src/model/block_layout.h"
+#include "src/weights/model_source.h"
+
+namespace espalier {
+
+/// A block as it goes into its file, in host memory.
+struct BlockToWrite {
+    std::size_t block = 0;
+    BlockStorage storage;            ///< of `tensors`
+    std::vector<std::byte> tensors;  ///< matrices in the output type, then vectors with their bits
+    std::vector<std::uint8_t> mask;  ///< one byte a weight, 1 = kept; empty for a block that is copied
+    Json metrics;
+};
+
+/// A committed block: what the manifest needs to know.
+struct WrittenBlock {
+    std::size_t block = 0;
+    BlockRecord record;
+};
+
+/// Throws ResourceError or BugError when the file does not hold exactly what was meant to be written: every group or row
+/// exact, removed weights +0.0, every weight finite, checksums equal.
+void audit_block_file(const std::filesystem::path& file, const BlockToWrite& block, const BlockLayout& layout,
+                      const PruningPattern& pattern);
+
+/// Rows of a mask packed eight to a byte, lowest bit first, each row padded to whole bytes.
+std::vector<std::byte> pack_mask(std::span<const std::uint8_t> mask, std::size_t columns);
+std::vector<std::uint8_t> unpack_mask(std::span<const std::byte> packed, std::size_t rows, std::size_t columns);
+
+/// At most one block is under way; starting the next waits for it.
+class BlockWriter {
+  public:
+    BlockWriter(const RunFolder& run, const BlockLayout& layout, const PruningPattern& pattern,
+                std::map<std::string, std::string> attributes);
+    BlockWriter(const BlockWriter&) = delete;
+    BlockWriter& operator=(const BlockWriter&) = delete;
+    ~BlockWriter();
+
+    /// Waits for the block before, then returns at once. Rethrows what writing it threw.
+    void start(BlockToWrite block);
+    /// Blocks committed since the last call; with `wait` also the one under way.
+    std::vector<WrittenBlock> take_written(bool wait);
+
+  private:
+    WrittenBlock write(const BlockToWrite& block) const;
+
+    const RunFolder& run_;
+    const BlockLayout& layout_;
+    PruningPattern pattern_;
+    std::map<std::string, std::string> attributes_;
+    std::future<WrittenBlock> pending_;
+    std::vector<WrittenBlock> written_;
+};
+
+}  // namespace espalier

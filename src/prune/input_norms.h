@@ -1,0 +1,42 @@
+#pragma once
+/// Input norms c_j of the four inputs of a block: column square sums by sample (float32), added over samples in float64 and in
+/// sample order, on every rank alike.
+
+#include <array>
+#include <cstddef>
+#include <vector>
+
+#include "src/model/decoder_block.h"
+#include "src/prune/group_context.h"
+#include "src/prune/prune_options.h"
+
+namespace espalier {
+
+/// c of each of the four inputs, [1, width], on the device.
+struct InputNorms {
+    std::array<Tensor, linear_inputs> norms;
+    TensorView of(LinearInput input) const { return norms[index_of(input)].view(); }
+};
+
+/// Observes forward passes sample by sample and keeps every sample's square sums, so that norms over any subset follow.
+class InputNormCollector final : public LinearInputObserver {
+  public:
+    /// Room for the samples that this rank holds.
+    explicit InputNormCollector(const GroupContext& context);
+
+    /// The forward pass that follows is of this sample.
+    void begin_sample(std::size_t sample) { sample_ = sample; }
+    void observe(LinearInput input, TensorView x) override;
+
+    /// c over `samples` (ascending; each has been observed by its holder). Throws NonFiniteError naming `block` and the input when
+    /// a norm is not finite. Collective.
+    InputNorms gather(const std::vector<std::size_t>& samples, InputNorm kind, std::size_t block) const;
+
+  private:
+    GroupContext context_;
+    IndexRange held_;
+    std::size_t sample_ = 0;
+    Tensor sums_;  ///< [held samples, total input width]
+};
+
+}  // namespace espalier

@@ -1,0 +1,320 @@
+#include "src/prune/pipeline.h"
+
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include <fmt/format.h>
+
+#include "src/base/error.h"
+#include "src/prune/block_pruner.h"
+#include "src/prune/block_writer.h"
+#include "src/prune/dense_handoff.h"
+#include "src/weights/block_reader.h"
+#include "src/weights/embedding.h"
+#include "src/weights/run_source.h"
+
+namespace espalier {
+
+namespace {
+
+/// Share of the surviving weights whose stored bits are those of the dense model.
+double unchanged_share(std::span<const std::byte> dense, std::span<const std::byte> written,
+                       std::span<const std::uint8_t> mask, std::size_t element) {
+    std::size_t kept = 0, same = 0;
+    for (std::size_t i = 0; i < mask.size(); ++i) {
+        if (mask[i] == 0) continue;
+        ++kept;
+        same += std::equal(dense.begin() + static_cast<std::ptrdiff_t>(i * element),
+                           dense.begin() + static_cast<std::ptrdiff_t>((i + 1) * element),
+                           written.begin() + static_cast<std::ptrdiff_t>(i * element))
+                    ? 1U
+                    : 0U;
+    }
+    return kept == 0 ? 0.0 : static_cast<double>(same) / static_cast<double>(kept);
+}
+
+/// One rank's work on the whole run: its block groups one after the other.
+class Pipeline {
+  public:
+    explicit Pipeline(const PipelineContext& context)
+        : c_(context),
+          config_(context.source.config()),
+          layout_(context.source.layout()),
+          topology_(static_cast<std::size_t>(context.session.size()), config_.blocks, context.options.block_groups,
+                    context.options.samples, context.options.shards),
+          my_groups_(topology_.groups_of(context.session.rank())),
+          group_communicator_(context.session.make_group(topology_.groups()[my_groups_.front()].ranks)),
+          written_storage_{context.options.output_dtype, context.source.storage().vector_dtypes},
+          run_(context.options.output),
+          decoder_(context.device, config_, context.options.sequence_length, passes_needed()),
+          weights_(context.device, layout_, context.device.compute_dtype(context.source.storage().matrix_dtype)),
+          dense_reader_([this](std::size_t block) { return read(block, Version::dense); }),
+          written_reader_([this](std::size_t block) { return read(block, Version::as_written); }),
+          writer_(run_, layout_, context.options.pattern, context.block_attributes) {
+        if (!c_.state.learning_rate.is_null()) learning_rate_ = LearningRateChoice::from_json(c_.state.learning_rate).learning_rate;
+        else if (c_.options.ro.learning_rate) learning_rate_ = *c_.options.ro.learning_rate;
+    }
+
+    void run() {
+        std::unique_ptr<HiddenStates> handed_on;  // to the next group, when it is this rank's too
+        for (const std::size_t g : my_groups_) {
+            HiddenStates x = first_hidden_states(g, std::move(handed_on));
+            if (work_after(g)) handed_on = hand_on(g, x);
+            receive_learning_rate();
+            if (has_work(g)) prune_group(g, x);
+        }
+        finish();
+    }
+
+  private:
+    Passes passes_needed() const {
+        return uses_regional_gradient(c_.options.method) || uses_regional_optimization(c_.options.method)
+                   ? Passes::forward_and_backward
+                   : Passes::forward_only;
+    }
+    bool is_committed(std::size_t block) const { return c_.state.committed.contains(block); }
+    bool has_work(std::size_t g) const {
+        const IndexRange blocks = topology_.groups()[g].blocks;
+        for (std::size_t block = blocks.begin; block < blocks.end; ++block) {
+            if (!is_committed(block)) return true;
+        }
+        return false;
+    }
+    bool work_after(std::size_t g) const {
+        for (std::size_t later = g + 1; later < topology_.groups().size(); ++later) {
+            if (has_work(later)) return true;
+        }
+        return false;
+    }
+    GroupContext group_context(std::size_t g) const {
+        return {c_.device, *group_communicator_, topology_, topology_.groups()[g], config_, layout_, c_.options.sequence_length};
+    }
+
+    // ---- reading --------------------------------------------------------------------------------------------------------
+    enum class Version { dense, as_written };
+
+    const BlockStorage& storage_of(Version version) const {
+        return version == Version::dense ? c_.source.storage() : written_storage_;
+    }
+    std::vector<std::byte> read(std::size_t block, Version version) const {
+        std::vector<std::byte> raw(storage_of(version).total_bytes(layout_));
+        if (version == Version::dense) c_.source.read_block(block, raw);
+        else read_committed_block(run_, block, layout_, written_storage_, raw);
+        return raw;
+    }
+    BlockReader& reader_of(Version version) { return version == Version::dense ? dense_reader_ : written_reader_; }
+    /// What a block is read as while its group is pruned.
+    Version version_when_pruning(std::size_t block) const {
+        return is_committed(block) ? Version::as_written : Version::dense;
+    }
+    /// The block's owner reads, all ranks of the group get it; the block that this rank reads next is prefetched.
+    std::vector<std::byte> fetch(std::size_t g, std::size_t block, Version version, bool pruning) {
+        const BlockGroup& group = topology_.groups()[g];
+        const int owner = group.owner_of(block);
+        std::vector<std::byte> raw;
+        if (group_communicator_->rank() == owner) {
+            raw = reader_of(version).take(block);
+            const std::size_t next = block + group.ranks.size();
+            if (next < group.blocks.end) reader_of(pruning ? version_when_pruning(next) : version).prefetch(next);
+        }
+        raw.resize(storage_of(version).total_bytes(layout_));
+        group_communicator_->broadcast(std::span<std::byte>(raw), owner);
+        load_block(c_.device, layout_, storage_of(version), raw, block, weights_);
+        return raw;
+    }
+
+    // ---- dense hidden states at the start of a group ----------------------------------------------------------------------
+    HiddenStates make_hidden_states(std::size_t g) const {
+        return {c_.device, group_context(g).my_samples(), c_.options.sequence_length, config_.hidden_size};
+    }
+    HiddenStates first_hidden_states(std::size_t g, std::unique_ptr<HiddenStates> handed_on) {
+        if (g > 0 && (has_work(g) || work_after(g))) {
+            HiddenStates x = handed_on ? std::move(*handed_on) : make_hidden_states(g);
+            DenseHandoff(c_.session.world(), topology_, topology_.groups()[g - 1], topology_.groups()[g]).receive(x);
+            return x;
+        }
+        HiddenStates x = make_hidden_states(g);
+        if (g == 0 && (has_work(g) || work_after(g))) {
+            const std::size_t length = c_.options.sequence_length;
+            embed_tokens(c_.device, c_.source,
+                         std::span(c_.calibration.ids).subspan(x.samples().begin * length, x.samples().size() * length),
+                         x.all());
+        }
+        return x;
+    }
+    /// Passes a copy of x through the dense blocks of group g, then to the next group. Returns what stays on this rank.
+    std::unique_ptr<HiddenStates> hand_on(std::size_t g, const HiddenStates& x) {
+        const BlockGroup& group = topology_.groups()[g];
+        const BlockGroup& next = topology_.groups()[g + 1];
+        c_.progress.live("dense pass through the blocks of group " + std::to_string(g));
+        HiddenStates y = make_hidden_states(g);
+        c_.device.copy(x.all(), y.all());
+        std::unique_ptr<HiddenStates> staying;
+        for (const int rank : next.ranks) {
+            if (rank == c_.session.rank()) staying = std::make_unique<HiddenStates>(make_hidden_states(g + 1));
+        }
+        DenseHandoff handoff(c_.session.world(), topology_, group, next);
+        for (std::size_t block = group.blocks.begin; block < group.blocks.end; ++block) {
+            fetch(g, block, Version::dense, false);
+            for (std::size_t n = y.samples().begin; n < y.samples().end; ++n) {
+                decoder_.forward(weights_, y.sample(n), y.sample(n), nullptr);
+                if (block + 1 == group.blocks.end) handoff.send(c_.device, n, y.sample(n), staying.get());
+            }
+        }
+        handoff.finish();
+        return staying;
+    }
+
+    // ---- pruning ----------------------------------------------------------------------------------------------------------
+    std::size_t first_pruned_block() const { return c_.options.only_blocks ? c_.options.only_blocks->begin : 0; }
+
+    /// The group that searches the learning rate: that of the first pruned block.
+    const BlockGroup& searching_group() const {
+        for (const BlockGroup& group : topology_.groups()) {
+            if (group.blocks.contains(first_pruned_block())) return group;
+        }
+        throw BugError("internal error: no group holds the first pruned block");
+    }
+    /// Ranks outside of the searching group wait for its result before their first block; those inside send it, in
+    /// share_learning_rate, right after the search. Together one collective broadcast over the world.
+    void receive_learning_rate() {
+        if (!uses_regional_optimization(c_.options.method) || learning_rate_) return;
+        const std::vector<int>& ranks = searching_group().ranks;
+        if (std::find(ranks.begin(), ranks.end(), c_.session.rank()) != ranks.end()) return;
+        c_.progress.live("waiting for the learning rate");
+        std::array<double, 1> rate{};
+        c_.session.world().broadcast(std::span<double>(rate), ranks.front());
+        learning_rate_ = rate[0];
+    }
+    void share_learning_rate(const LearningRateChoice& choice) {
+        learning_rate_ = choice.learning_rate;
+        const int sender = searching_group().ranks.front();
+        std::array<double, 1> rate = {choice.learning_rate};
+        c_.session.world().broadcast(std::span<double>(rate), sender);
+        if (c_.session.rank() == sender) c_.session.post_to_root(Json({{"learning_rate", choice.to_json()}}).dump());
+        collect();
+    }
+
+    void prune_group(std::size_t g, HiddenStates& x) {
+        const BlockGroup& group = topology_.groups()[g];
+        const GroupContext context = group_context(g);
+        PhaseClock clock;
+        BlockPruner pruner(context, c_.options, decoder_, clock);
+        if (learning_rate_) pruner.set_learning_rate(*learning_rate_);
+        pruner.on_search([this](const LearningRateChoice& choice) { share_learning_rate(choice); });
+        std::size_t last_open = group.blocks.begin;
+        for (std::size_t block = group.blocks.begin; block < group.blocks.end; ++block) {
+            if (!is_committed(block)) last_open = block;
+        }
+        for (std::size_t block = group.blocks.begin; block <= last_open; ++block) {
+            if (is_committed(block)) {
+                fetch(g, block, Version::as_written, true);
+                pruner.propagate(weights_, x);
+                static_cast<void>(clock.take());
+                continue;
+            }
+            c_.progress.live("block " + std::to_string(block));
+            const std::vector<std::byte> dense = fetch(g, block, Version::dense, true);
+            clock.mark("load");
+            PrunedBlock result;
+            if (c_.options.prunes(block)) {
+                result = pruner.prune(block, weights_, x);
+            } else {
+                pruner.propagate(weights_, x);
+                result.report.block = block;
+                result.report.pruned = false;
+            }
+            if (group_communicator_->rank() == group.owner_of(block)) hand_to_writer(block, dense, result, clock);
+            else static_cast<void>(clock.take());
+            collect();
+        }
+    }
+
+    /// The owner copies the finished block to host memory and lets the background thread write it.
+    void hand_to_writer(std::size_t block, const std::vector<std::byte>& dense, PrunedBlock& result, PhaseClock& clock) {
+        BlockToWrite out;
+        out.block = block;
+        out.storage = written_storage_;
+        out.tensors.resize(written_storage_.total_bytes(layout_));
+        const std::size_t matrix_bytes = written_storage_.matrix_bytes(layout_);
+        const Tensor stored = c_.device.make_tensor(written_storage_.matrix_dtype, 1, layout_.weights());
+        c_.device.convert(weights_.matrices.all(), stored);
+        c_.device.copy_to_host(stored, out.tensors.data());
+        // Vectors keep the bits they were read with.
+        const std::size_t dense_matrices = c_.source.storage().matrix_bytes(layout_);
+        std::copy(dense.begin() + static_cast<std::ptrdiff_t>(dense_matrices), dense.end(),
+                  out.tensors.begin() + static_cast<std::ptrdiff_t>(matrix_bytes));
+        if (result.report.pruned) {
+            out.mask.resize(layout_.weights());
+            c_.device.copy_to_host(result.mask.all(), out.mask.data());
+            if (written_storage_.matrix_dtype == c_.source.storage().matrix_dtype) {
+                result.report.unchanged_weight_share = unchanged_share(std::span(dense).first(matrix_bytes), out.tensors,
+                                                                       out.mask, bytes_of(written_storage_.matrix_dtype));
+            }
+        }
+        clock.mark("hand_over");
+        for (const WrittenBlock& written : writer_.take_written(true)) post(written);  // the block before this one
+        clock.mark("write_wait");
+        result.report.seconds = clock.take();
+        out.metrics = result.report.to_json(layout_);
+        if (!result.sentences.empty()) out.metrics["sentences"] = result.sentences;
+        writer_.start(std::move(out));
+    }
+
+    // ---- bookkeeping ------------------------------------------------------------------------------------------------------
+    void post(const WrittenBlock& written) {
+        const FileRecord& file = written.record.file;
+        c_.session.post_to_root(Json({{"block", written.block},
+                                      {"file", file.file},
+                                      {"bytes", file.bytes},
+                                      {"xxh3_128", file.xxh3},
+                                      {"metrics", written.record.metrics}})
+                                    .dump());
+    }
+    /// Posts what this rank has written; on rank 0, enters what has arrived.
+    void collect(bool wait = false) {
+        for (const WrittenBlock& written : writer_.take_written(wait)) post(written);
+        if (c_.ledger == nullptr) return;
+        for (const std::string& text : c_.session.collect_posts()) {
+            const Json message = Json::parse(text);
+            if (message.contains("learning_rate")) {
+                c_.ledger->record_learning_rate(LearningRateChoice::from_json(message["learning_rate"]));
+                continue;
+            }
+            const FileRecord file{message["file"].get<std::string>(), message["bytes"].get<std::uint64_t>(),
+                                  message["xxh3_128"].get<std::string>()};
+            const Json& metrics = message["metrics"];
+            if (metrics.contains("sentences")) {
+                for (const Json& sentence : metrics["sentences"]) c_.progress.line("note: " + sentence.get<std::string>());
+            }
+            c_.ledger->record_block(message["block"].get<std::size_t>(), {file, metrics});
+        }
+    }
+    void finish() {
+        collect(true);
+        c_.session.world().barrier();
+        while (c_.ledger != nullptr && c_.ledger->blocks_done() < config_.blocks) collect();
+    }
+
+    const PipelineContext& c_;
+    const ModelConfig& config_;
+    const BlockLayout& layout_;
+    Topology topology_;
+    std::vector<std::size_t> my_groups_;
+    std::unique_ptr<Communicator> group_communicator_;
+    BlockStorage written_storage_;
+    RunFolder run_;
+    DecoderBlock decoder_;
+    BlockWeights weights_;
+    std::optional<double> learning_rate_;
+    BlockReader dense_reader_;
+    BlockReader written_reader_;
+    BlockWriter writer_;
+};
+
+}  // namespace
+
+void prune_model(const PipelineContext& context) { Pipeline(context).run(); }
+
+}  // namespace espalier

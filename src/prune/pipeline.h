@@ -1,0 +1,35 @@
+#pragma once
+/// A whole pruning run on one rank: embed, block after block (read, broadcast, prune, write, propagate), commit.
+
+#include "mpi/session.h"
+#include "src/prune/prune_options.h"
+#include "src/prune/run_ledger.h"
+#include "src/report/progress.h"
+#include "src/weights/model_source.h"
+
+namespace espalier {
+
+/// Calibration tokens [samples, sequence_length], row-major.
+struct CalibrationTokens {
+    std::vector<std::int32_t> ids;
+    std::size_t samples = 0;
+    std::size_t sequence_length = 0;
+};
+
+/// Everything that lives as long as the run, on this rank.
+struct PipelineContext {
+    Session& session;
+    Device& device;
+    const PruneOptions& options;
+    const ModelSource& source;
+    const CalibrationTokens& calibration;
+    RunLedger* ledger;  ///< rank 0 only
+    const RunState& state;
+    std::map<std::string, std::string> block_attributes;
+    Progress& progress;
+};
+
+/// Prunes all blocks that are not committed yet. Returns when every block of the model is committed. Collective.
+void prune_model(const PipelineContext& context);
+
+}  // namespace espalier

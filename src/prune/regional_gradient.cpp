@@ -1,0 +1,50 @@
+#include "src/prune/regional_gradient.h"
+
+namespace espalier {
+
+RegionalGradient::RegionalGradient(const GroupContext& context) : context_(context) {
+    std::vector<std::size_t> shard_offsets;
+    for (std::size_t r = 0; r < context.ranks(); ++r) {
+        shard_offsets.push_back(context.topology.shards_of(context.block_group, r).begin);
+    }
+    shard_offsets.push_back(context.topology.shards());
+    for (const MatrixShape& matrix : context.layout.matrices()) {
+        sums_.emplace_back(context.device, context.group, matrix.size(), shard_offsets);
+    }
+}
+
+void RegionalGradient::begin_shard() {
+    for (const LinearLayer layer : all_linear_layers) {
+        const MatrixShape& matrix = context_.layout.matrix(layer);
+        shard_[index_of(layer)] = sums_[index_of(layer)].begin_leaf().reshaped(matrix.rows, matrix.columns);
+    }
+}
+
+void RegionalGradient::consume(LinearLayer layer, std::size_t row_begin, TensorView panel) {
+    context_.device.square_accumulate(panel, shard_[index_of(layer)].row_range(row_begin, row_begin + panel.rows));
+}
+
+void RegionalGradient::end_shard() {
+    for (OrderedSum& sum : sums_) sum.end_leaf();
+}
+
+PartTensor RegionalGradient::finish(const WeightPartition& partition) {
+    PartTensor gradient(context_.device, partition, context_.me());
+    for (const LinearLayer layer : all_linear_layers) {
+        sums_[index_of(layer)].start_reduce(partition.offsets_in(context_.layout.matrix(layer)));
+    }
+    const std::size_t first = partition.offsets()[context_.me()];
+    for (const LinearLayer layer : all_linear_layers) {
+        const MatrixShape& matrix = context_.layout.matrix(layer);
+        const PartOffsets inside = partition.offsets_in(matrix);
+        const std::size_t begin = inside[context_.me()], end = inside[context_.me() + 1];
+        const std::size_t place = end > begin ? matrix.offset + begin - first : 0;
+        sums_[index_of(layer)].finish_reduce(
+            {gradient.all().data + place * sizeof(float), DType::f32, 1, end - begin});
+    }
+    sums_.clear();
+    context_.device.scaled_square_root(1.0F / static_cast<float>(context_.topology.samples()), gradient.all());
+    return gradient;
+}
+
+}  // namespace espalier

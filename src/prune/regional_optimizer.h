@@ -1,0 +1,66 @@
+#pragma once
+/// Regional optimisation (Wanda++ §4.2): rounds of masking and of RMSprop steps that pull the pruned block's outputs towards
+/// the dense ones, on samples drawn anew in each round.
+
+#include <array>
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <vector>
+
+#include "mpi/ordered_sum.h"
+#include "src/model/decoder_block.h"
+#include "src/prune/block_masker.h"
+#include "src/prune/drawn_samples.h"
+#include "src/prune/group_context.h"
+#include "src/prune/hidden_states.h"
+#include "src/prune/phase_clock.h"
+#include "src/prune/prune_options.h"
+
+namespace espalier {
+
+/// What stays the same while one block is optimised, possibly several times (learning-rate search).
+struct RegionalProblem {
+    std::size_t block = 0;
+    DecoderBlock& decoder;
+    const HiddenStates& x;
+    const HiddenStates& dense_outputs;
+    const InputNormCollector& dense_norms;  ///< every sample observed with the dense weights
+    const BlockMasker& masker;
+};
+
+class RegionalOptimizer {
+  public:
+    RegionalOptimizer(const GroupContext& context, const PruneOptions& options, const RegionalProblem& problem,
+                      PhaseClock& clock);
+
+    /// All rounds on `weights` (dense at first), drawing from `population` (ascending sample indices). After the mask of the
+    /// first round `after_first_mask` runs, when given. The final mask is the caller's. Returns the draws of each round.
+    /// Throws NonFiniteError when weights or activations overflow. Collective.
+    std::vector<std::vector<std::size_t>> run(const std::vector<std::size_t>& population, double learning_rate,
+                                              BlockWeights& weights, BlockTensor& mask,
+                                              const std::function<void()>& after_first_mask);
+
+    /// Input norms over `samples` with the current weights. Collective.
+    InputNorms current_norms(const std::vector<std::size_t>& samples, const BlockWeights& weights);
+
+  private:
+    void optimise(const std::vector<std::size_t>& draws, BlockWeights& weights, const BlockTensor& mask);
+    void step_alone(const std::vector<StepSample>& samples, BlockWeights& weights, const BlockTensor& mask);
+    void step_together(const std::vector<StepSample>& samples, const std::vector<std::size_t>& offsets,
+                       BlockWeights& weights, const BlockTensor& mask);
+    void output_gradient(const StepSample& sample, const BlockWeights& weights);
+
+    GroupContext context_;
+    const PruneOptions& options_;
+    RegionalProblem problem_;
+    PhaseClock& clock_;
+    RmspropStep step_;
+    InputNormCollector norms_;
+    PartTensor square_average_;  ///< RMSprop's v of this rank's part
+    PartTensor gradient_;        ///< of this rank's part, mini-batches only
+    std::map<std::size_t, std::vector<OrderedSum>> sums_;  ///< by mini-batch size (the last of a round may be smaller)
+    Tensor output_;              ///< f(x), then the gradient of the loss
+};
+
+}  // namespace espalier

@@ -1,0 +1,244 @@
+#include "src/prune/run_ledger.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <fmt/format.h>
+#include <random>
+
+#include "io/checksum.h"
+#include "io/file.h"
+#include "io/hdf5_handle.h"
+#include "src/base/error.h"
+#include "src/base/version.h"
+
+namespace espalier {
+
+namespace {
+
+std::string new_run_id() {
+    std::random_device entropy;
+    return fmt::format("{}-{:08x}", utc_time(), entropy());
+}
+
+/// "method: the run has wanda, this command says rgs" for every value that differs.
+std::string differences(const Json& before, const Json& now) {
+    std::string text;
+    std::set<std::string> names;
+    for (const auto& item : before.items()) names.insert(item.key());
+    for (const auto& item : now.items()) names.insert(item.key());
+    for (const std::string& name : names) {
+        const Json old_value = before.contains(name) ? before[name] : Json();
+        const Json new_value = now.contains(name) ? now[name] : Json();
+        if (old_value == new_value) continue;
+        text += fmt::format("{}{}: the run has {}, this command {}", text.empty() ? "" : "; ", name, old_value.dump(),
+                            new_value.dump());
+    }
+    return text;
+}
+
+FileRecord write_outer_file(const RunFolder& run, const ModelSource& source) {
+    const std::filesystem::path temporary = run.path() / (std::string(RunFolder::outer_file) + ".tmp");
+    Hdf5Writer file(temporary);
+    for (const OuterTensor tensor : {OuterTensor::embedding, OuterTensor::final_norm, OuterTensor::head}) {
+        if (tensor == OuterTensor::head && !source.has_own_head()) continue;
+        const std::string path = hdf5_path(outer_name(tensor));
+        const DType dtype = source.outer_dtype(tensor);
+        const std::size_t rows = source.outer_rows(tensor), columns = source.outer_columns(tensor);
+        const bool vector = tensor == OuterTensor::final_norm;
+        file.create(path, dtype, vector ? std::vector<std::uint64_t>{rows} : std::vector<std::uint64_t>{rows, columns});
+        const std::size_t row_bytes = columns * bytes_of(dtype);
+        const std::size_t panel = std::max<std::size_t>(1, (std::size_t{4} << 20) / row_bytes);
+        std::vector<std::byte> data;
+        for (std::size_t first = 0; first < rows; first += panel) {
+            const std::size_t count = std::min(panel, rows - first);
+            data.resize(count * row_bytes);
+            source.read_outer_rows(tensor, first, count, data);
+            file.write_rows(path, first, count, data);
+        }
+    }
+    file.close();
+    return run.commit_file(temporary, RunFolder::outer_file);
+}
+
+}  // namespace
+
+Json RunState::to_json() const { return {{"committed", committed}, {"learning_rate", learning_rate}}; }
+
+RunState RunState::from_json(const Json& json) {
+    return {json.at("committed").get<std::set<std::size_t>>(), json.at("learning_rate")};
+}
+
+RunLedger::RunLedger(const PruneOptions& options, const ModelSource& source, const RunFacts& facts, Progress& progress)
+    : options_(options),
+      facts_(facts),
+      progress_(progress),
+      run_(options.output),
+      model_type_(source.config().model_type),
+      block_weights_(source.layout().weights()) {
+    run_.prepare();
+    const std::string run_id = new_run_id();
+    lock_ = std::make_unique<RunLock>(run_, run_id);
+    if (!lock_->takeover().empty()) progress_.line(lock_->takeover());
+    if (options_.fresh) run_.clear();
+    manifest_.run_id = run_id;
+    start_or_resume(source);
+    events_ = std::make_unique<EventLog>(run_.path() / "events.jsonl");
+    events_->write("start", {{"run_id", manifest_.run_id},
+                             {"command_line", facts_.command_line},
+                             {"ranks", facts_.ranks},
+                             {"process", ::getpid()},
+                             {"blocks_done", manifest_.blocks.size()}});
+    outer_names_ = {outer_name(OuterTensor::embedding), outer_name(OuterTensor::final_norm)};
+    if (source.has_own_head()) outer_names_.push_back(outer_name(OuterTensor::head));
+}
+
+void RunLedger::start_or_resume(const ModelSource& source) {
+    const Json deciding = options_.deciding_values();
+    const std::string model_identity = source.identity();
+    if (run_.has_manifest()) {
+        Manifest held = run_.read_manifest();
+        Json before = held.options, now = deciding;
+        before["model"] = held.model_identity;
+        before["calibration tokens"] = held.calibration_sha256;
+        now["model"] = model_identity;
+        now["calibration tokens"] = facts_.calibration_sha256;
+        const std::string difference = differences(before, now);
+        if (!difference.empty()) {
+            throw InputError("--output " + run_.path().string() + " holds a run with other options (" + difference +
+                             "); repeat its command, choose another folder, or give --fresh to start over");
+        }
+        manifest_ = std::move(held);
+        seconds_before_ = manifest_.provenance.value("seconds", 0.0);
+    }
+    done_before_ = manifest_.blocks.size();
+    manifest_.program_version = program_version;
+    manifest_.model_path = options_.model.string();
+    manifest_.model_identity = model_identity;
+    manifest_.calibration_path = options_.calibration.string();
+    manifest_.calibration_sha256 = facts_.calibration_sha256;
+    manifest_.blocks_in_model = source.config().blocks;
+    manifest_.options = deciding;
+    if (manifest_.complete) return;
+    write_text_atomically(run_.path() / "config.json", source.config_text());
+    save();
+    if (done_before_ > 0) {
+        progress_.line(fmt::format("resuming: {} of {} blocks are committed", done_before_, manifest_.blocks_in_model));
+    }
+}
+
+RunState RunLedger::state() const {
+    RunState state;
+    for (const auto& block : manifest_.blocks) state.committed.insert(block.first);
+    state.learning_rate = manifest_.learning_rate;
+    return state;
+}
+
+std::map<std::string, std::string> RunLedger::block_attributes() const {
+    return {{"format", "espalier-block"},
+            {"format_version", "1"},
+            {"program_version", std::string(program_version)},
+            {"method", std::string(name_of(options_.method))},
+            {"pattern", options_.pattern.name()},
+            {"options", options_.deciding_values().dump()},
+            {"model_identity", manifest_.model_identity},
+            {"calibration_sha256", manifest_.calibration_sha256},
+            {"mask_encoding", "1 = kept; eight columns a byte, lowest bit first, rows padded to whole bytes"}};
+}
+
+void RunLedger::save() {
+    std::array<char, 256> host{};
+    gethostname(host.data(), host.size() - 1);
+    manifest_.provenance = {{"command_line", facts_.command_line},
+                            {"options", facts_.options_with_origins},
+                            {"device", facts_.device},
+                            {"ranks", facts_.ranks},
+                            {"threads_per_rank", facts_.threads_per_rank},
+                            {"host", host.data()},
+                            {"saved", utc_time()},
+                            {"seconds", seconds_before_ + since_start_.seconds()}};
+    run_.write_manifest(manifest_);
+}
+
+void RunLedger::start_outer_file(const ModelSource& source) {
+    if (!manifest_.outer_files.empty()) return;
+    outer_file_ = std::async(std::launch::async, [this, &source] { return write_outer_file(run_, source); });
+}
+
+void RunLedger::record_learning_rate(const LearningRateChoice& choice) {
+    manifest_.learning_rate = choice.to_json();
+    save();
+    events_->write("learning_rate", choice.to_json());
+    progress_.line(fmt::format("learning rate {:g} chosen on held-out samples of the first block:", choice.learning_rate));
+    for (const LearningRateCandidate& candidate : choice.candidates) {
+        progress_.line(fmt::format("  {:>7.0e}  output error {:.4e}", candidate.learning_rate, candidate.held_out_error));
+    }
+    for (const auto& [block, record] : std::exchange(early_blocks_, {})) record_block(block, record);
+}
+
+void RunLedger::record_block(std::size_t block, const BlockRecord& record) {
+    const bool searches = uses_regional_optimization(options_.method) && !options_.ro.learning_rate;
+    if (searches && manifest_.learning_rate.is_null() && record.metrics.at("pruned").get<bool>()) {
+        // It came from another rank before the rate did; a manifest with one but not the other could not be resumed.
+        early_blocks_.emplace_back(block, record);
+        return;
+    }
+    manifest_.blocks[block] = record;
+    save();
+    if (record.metrics.contains("draws")) {
+        for (std::size_t round = 0; round < record.metrics["draws"].size(); ++round) {
+            events_->write("draw", {{"block", block}, {"round", round}, {"samples", record.metrics["draws"][round]}});
+        }
+    }
+    events_->write("block", record.metrics);
+    progress_.block(record.metrics, manifest_.blocks.size(), manifest_.blocks_in_model, done_before_);
+}
+
+Json RunLedger::metrics(std::size_t peak_resident_bytes) const {
+    Json blocks = Json::array();
+    double flops = 0;
+    for (const auto& [index, record] : manifest_.blocks) {
+        blocks.push_back(record.metrics);
+        flops += record.metrics.at("flops").get<double>();
+    }
+    return {{"format", "espalier-metrics"},
+            {"version", 1},
+            {"program_version", program_version},
+            {"run_id", manifest_.run_id},
+            {"method", name_of(options_.method)},
+            {"pattern", options_.pattern.name()},
+            {"sparsity", options_.pattern.sparsity},
+            {"model",
+             {{"path", options_.model.string()},
+              {"model_type", model_type_},
+              {"blocks", manifest_.blocks_in_model},
+              {"block_weights", block_weights_}}},
+            {"calibration",
+             {{"path", options_.calibration.string()},
+              {"samples", options_.samples},
+              {"sequence_length", options_.sequence_length},
+              {"sha256", facts_.calibration_sha256}}},
+            {"device", facts_.device},
+            {"ranks", facts_.ranks},
+            {"threads_per_rank", facts_.threads_per_rank},
+            {"options", facts_.options_with_origins},
+            {"command_line", facts_.command_line},
+            {"learning_rate", manifest_.learning_rate},
+            {"total_seconds", seconds_before_ + since_start_.seconds()},
+            {"peak_resident_bytes", peak_resident_bytes},
+            {"flops", flops},
+            {"blocks", blocks}};
+}
+
+Json RunLedger::finish(std::size_t peak_resident_bytes) {
+    if (outer_file_.valid()) manifest_.outer_files = {outer_file_.get()};
+    run_.write_linked_file(manifest_.blocks_in_model, outer_names_);
+    const Json content = metrics(peak_resident_bytes);
+    write_text_atomically(run_.path() / "metrics.json", content.dump(1) + "\n");
+    manifest_.complete = true;
+    save();
+    events_->write("finish", {{"seconds", content.at("total_seconds")}, {"peak_resident_bytes", peak_resident_bytes}});
+    return content;
+}
+
+}  // namespace espalier

@@ -1,0 +1,83 @@
+#pragma once
+/// Rank 0's books of a run: lock, manifest, metrics, events, and the files outside of the blocks.
+
+#include <cstddef>
+#include <future>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "io/run_folder.h"
+#include "src/base/clock.h"
+#include "src/prune/learning_rate_search.h"
+#include "src/prune/prune_options.h"
+#include "src/report/event_log.h"
+#include "src/report/progress.h"
+#include "src/weights/model_source.h"
+
+namespace espalier {
+
+/// Facts about a session that go into manifest and metrics but do not decide the result.
+struct RunFacts {
+    std::string command_line;
+    Json options_with_origins;
+    std::string device;
+    std::size_t ranks = 1;
+    std::size_t threads_per_rank = 1;
+    std::string calibration_sha256;
+};
+
+/// Where a run stands when a session begins: the same on every rank.
+struct RunState {
+    std::set<std::size_t> committed;
+    Json learning_rate;  ///< null, or LearningRateChoice
+
+    Json to_json() const;
+    static RunState from_json(const Json& json);
+};
+
+class RunLedger {
+  public:
+    /// Locks the folder and starts a new run, or goes on with the one it holds. Throws InputError when another run is writing,
+    /// the folder holds something else, or the options differ from those of the run it holds (with the differences).
+    RunLedger(const PruneOptions& options, const ModelSource& source, const RunFacts& facts, Progress& progress);
+
+    const RunFolder& run() const { return run_; }
+    RunState state() const;
+    std::size_t blocks_done() const { return manifest_.blocks.size(); }
+    bool complete() const { return manifest_.complete; }
+    /// Attributes of every block file; they do not depend on when or where the run happens.
+    std::map<std::string, std::string> block_attributes() const;
+
+    /// Starts writing non_block.h5 in the background, unless it is there.
+    void start_outer_file(const ModelSource& source);
+    void record_learning_rate(const LearningRateChoice& choice);
+    /// A committed block; replaces the manifest.
+    void record_block(std::size_t block, const BlockRecord& record);
+    /// Writes what is left, marks the run complete and returns metrics.json's content.
+    Json finish(std::size_t peak_resident_bytes);
+    /// metrics.json's content as it stands.
+    Json metrics(std::size_t peak_resident_bytes) const;
+
+  private:
+    void start_or_resume(const ModelSource& source);
+    void save();
+
+    const PruneOptions& options_;
+    RunFacts facts_;
+    Progress& progress_;
+    RunFolder run_;
+    std::unique_ptr<RunLock> lock_;
+    Manifest manifest_;
+    std::unique_ptr<EventLog> events_;
+    std::string model_type_;
+    std::size_t block_weights_ = 0;
+    std::size_t done_before_ = 0;
+    double seconds_before_ = 0;
+    Stopwatch since_start_;
+    std::future<FileRecord> outer_file_;
+    std::vector<std::string> outer_names_;
+    std::vector<std::pair<std::size_t, BlockRecord>> early_blocks_;
+};
+
+}  // namespace espalier

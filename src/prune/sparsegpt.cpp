@@ -1,0 +1,136 @@
+#include "src/prune/sparsegpt.h"
+
+#include <array>
+
+#include "mpi/ordered_sum.h"
+#include "src/base/error.h"
+#include "src/prune/block_masker.h"
+#include "src/prune/weight_partition.h"
+
+namespace espalier {
+
+namespace {
+
+/// Layers that share an input, in block order.
+struct Stage {
+    LinearInput input;
+    LinearLayer first, last;
+};
+constexpr std::array<Stage, linear_inputs> stages = {{{LinearInput::attention, LinearLayer::q_proj, LinearLayer::v_proj},
+                                                      {LinearInput::attention_output, LinearLayer::o_proj, LinearLayer::o_proj},
+                                                      {LinearInput::mlp, LinearLayer::gate_proj, LinearLayer::up_proj},
+                                                      {LinearInput::mlp_activation, LinearLayer::down_proj, LinearLayer::down_proj}}};
+
+/// Adds x^T x of one of the four inputs into a shard's Gram matrix.
+class GramObserver final : public LinearInputObserver {
+  public:
+    GramObserver(Device& device, LinearInput wanted) : device_(device), wanted_(wanted) {}
+    void begin_shard(TensorView gram) { gram_ = gram; }
+    void observe(LinearInput input, TensorView x) override {
+        if (input == wanted_) device_.accumulate_gram(x, gram_);
+    }
+
+  private:
+    Device& device_;
+    LinearInput wanted_;
+    TensorView gram_;
+};
+
+/// Sum over all samples of the Gram matrix of one input, on every rank.
+Tensor gather_gram(const GroupContext& context, const Stage& stage, DecoderBlock& decoder, const HiddenStates& x,
+                   const BlockWeights& weights) {
+    const std::size_t width = context.layout.input_width(stage.input);
+    std::vector<std::size_t> shard_offsets;
+    PartOffsets rows;
+    for (std::size_t r = 0; r < context.ranks(); ++r) {
+        shard_offsets.push_back(context.topology.shards_of(context.block_group, r).begin);
+        rows.push_back(part_of(width, context.ranks(), r).begin * width);
+    }
+    shard_offsets.push_back(context.topology.shards());
+    rows.push_back(width * width);
+
+    OrderedSum sum(context.device, context.group, width * width, shard_offsets);
+    GramObserver observer(context.device, stage.input);
+    const Tensor output = context.device.make_tensor(DType::f32, context.tokens, context.config.hidden_size);
+    const IndexRange shards = context.topology.shards_of(context.block_group, context.me());
+    for (std::size_t shard = shards.begin; shard < shards.end; ++shard) {
+        observer.begin_shard(sum.begin_leaf().reshaped(width, width));
+        const IndexRange samples = context.topology.samples_of_shard(shard);
+        for (std::size_t n = samples.begin; n < samples.end; ++n) decoder.forward(weights, x.sample(n), output, &observer);
+        sum.end_leaf();
+    }
+    sum.start_reduce(rows);
+    Tensor gram = context.device.make_tensor(DType::f32, width, width);
+    const std::size_t begin = rows[context.me()], end = rows[context.me() + 1];
+    sum.finish_reduce({gram.view().data + begin * sizeof(float), DType::f32, 1, end - begin});
+    context.group.all_gather(std::span<float>(gram.view().floats(), gram.view().size()), rows);
+    return gram;
+}
+
+/// 1 for inputs that no calibration token ever used.
+Tensor find_dead_inputs(const GroupContext& context, TensorView gram) {
+    std::vector<float> host(gram.size());
+    context.device.copy_to_host(gram, host.data());
+    std::vector<std::uint8_t> dead(gram.rows);
+    for (std::size_t j = 0; j < dead.size(); ++j) dead[j] = host[j * gram.columns + j] == 0.0F ? 1 : 0;
+    Tensor result = context.device.make_tensor(DType::u8, 1, dead.size());
+    context.device.copy_from_host(dead.data(), result);
+    return result;
+}
+
+/// The factor is computed by the block's owner and broadcast, so that all rows see the same bits.
+void factor_gram(const GroupContext& context, std::size_t block, const Stage& stage, TensorView gram,
+                 std::vector<std::string>& sentences) {
+    constexpr std::array<float, 4> dampings = {0.01F, 0.1F, 1.0F, 10.0F};
+    const std::string name = checkpoint_name(block, context.layout.matrix(stage.first).name) + ".weight";
+    const int owner = context.block_group.owner_of(block);
+    std::array<int, 1> attempts = {-1};
+    if (context.group.rank() == owner) {
+        for (std::size_t i = 0; i < dampings.size() && attempts[0] < 0; ++i) {
+            if (context.device.factor_inverse_gram(dampings[i], gram)) attempts[0] = static_cast<int>(i);
+        }
+    }
+    context.group.broadcast(std::span<int>(attempts), owner);
+    if (attempts[0] < 0) {
+        throw InputError("tensor '" + name +
+                         "': the Gram matrix of its input is not positive definite even with a damping of 10 times its mean "
+                         "diagonal; use more calibration samples");
+    }
+    if (attempts[0] > 0) {
+        sentences.push_back("tensor '" + name + "': damping raised to " +
+                            std::to_string(static_cast<int>(100 * dampings[static_cast<std::size_t>(attempts[0])])) +
+                            " % of the mean diagonal, since its Gram matrix is not positive definite with less");
+    }
+    context.group.broadcast(std::span<float>(gram.floats(), gram.size()), owner);
+}
+
+}  // namespace
+
+std::vector<std::string> prune_with_sparsegpt(const GroupContext& context, const PruneOptions& options, std::size_t block,
+                                              DecoderBlock& decoder, const HiddenStates& x, BlockWeights& weights,
+                                              BlockTensor& mask, PhaseClock& clock) {
+    std::vector<std::string> sentences;
+    const PartTensor no_gradient;
+    for (const Stage& stage : stages) {
+        const Tensor gram = gather_gram(context, stage, decoder, x, weights);
+        const Tensor dead = find_dead_inputs(context, gram);
+        clock.mark("statistics");
+        factor_gram(context, block, stage, gram, sentences);
+        const WeightPartition partition =
+            WeightPartition::balanced(context.layout, context.ranks(), stage.first, stage.last);
+        std::array<std::size_t, linear_layers> unusable{};
+        for (const RowSlice& slice : partition.slices_of(context.me())) {
+            unusable[index_of(slice.layer)] += context.device.sparsegpt_sweep(
+                gram, dead, options.pattern, weights.matrices.matrix(slice.layer).row_range(slice.row_begin, slice.row_end),
+                mask.matrix(slice.layer).row_range(slice.row_begin, slice.row_end));
+        }
+        refuse_unusable_scores(context, unusable, block);
+        const BlockMasker gatherer(context, options, partition, no_gradient);
+        gatherer.gather_weights(weights);
+        gatherer.gather_mask(mask);
+        clock.mark("mask");
+    }
+    return sentences;
+}
+
+}  // namespace espalier

@@ -1,0 +1,36 @@
+#pragma once
+/// What a person sees while a run goes on: one line a block, a live line on a terminal, a table at the end. Writes to stderr
+/// on rank 0 and nothing elsewhere.
+
+#include <cstddef>
+#include <string>
+
+#include "src/base/clock.h"
+#include "src/base/strict_json.h"
+
+namespace espalier {
+
+class Progress {
+  public:
+    /// `visible` on rank 0 only.
+    explicit Progress(bool visible);
+
+    /// One line, any time.
+    void line(const std::string& text);
+    /// Replaces the live line, on a terminal only.
+    void live(const std::string& text);
+    /// A finished block: `metrics` as in metrics.json. `done` of `total` blocks are finished, `done_before` of them by an
+    /// earlier session.
+    void block(const Json& metrics, std::size_t done, std::size_t total, std::size_t done_before);
+    /// The end of a run, from metrics.json as a whole.
+    void summary(const Json& metrics);
+
+  private:
+    void clear_live();
+    bool visible_;
+    bool terminal_;
+    bool live_shown_ = false;
+    Stopwatch since_start_;
+};
+
+}  // namespace espalier

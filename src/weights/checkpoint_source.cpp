@@ -1,0 +1,136 @@
+#include "src/weights/checkpoint_source.h"
+
+#include <set>
+
+#include "src/base/error.h"
+
+namespace espalier {
+
+namespace {
+
+std::string shape_text(const std::vector<std::uint64_t>& shape) {
+    std::string text = "[";
+    for (std::size_t i = 0; i < shape.size(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
+    return text + "]";
+}
+
+/// Buffers that old checkpoints stored and that carry nothing.
+bool is_dropped(const std::string& name) { return name.ends_with(".rotary_emb.inv_freq"); }
+
+}  // namespace
+
+CheckpointSource::CheckpointSource(const std::filesystem::path& folder) : CheckpointSource(CheckpointFolder(folder)) {}
+
+CheckpointSource::CheckpointSource(CheckpointFolder folder)
+    : ModelSource(folder.config_text(), (folder.folder() / "config.json").string()), folder_(std::move(folder)) {
+    warnings_ = folder_.warnings();
+    for (std::size_t block = 0; block < config().blocks; ++block) check_block(block);
+    check_outer();
+    refuse_unexpected();
+}
+
+void CheckpointSource::check_shape(const std::string& name, const std::vector<std::uint64_t>& expected) const {
+    if (!folder_.contains(name)) {
+        throw InputError("tensor '" + name + "' of shape " + shape_text(expected) + " is missing in " +
+                         folder_.folder().string() + ", though its config.json implies it");
+    }
+    const std::vector<std::uint64_t>& found = folder_.tensor(name).entry.shape;
+    if (found != expected) {
+        throw InputError("tensor '" + name + "' in " + folder_.file_of(folder_.tensor(name)).string() + " has shape " +
+                         shape_text(found) + "; config.json implies " + shape_text(expected));
+    }
+}
+
+void CheckpointSource::check_block(std::size_t block) {
+    for (const MatrixShape& matrix : layout().matrices()) {
+        const std::string name = checkpoint_name(block, std::string(matrix.name) + ".weight");
+        check_shape(name, {matrix.rows, matrix.columns});
+        const DType dtype = folder_.dtype_of(name);
+        if (block == 0 && matrix.offset == 0) storage_.matrix_dtype = dtype;
+        if (dtype != storage_.matrix_dtype) {
+            throw InputError("tensor '" + name + "' is " + std::string(name_of(dtype)) + ", the matrices before it are " +
+                             std::string(name_of(storage_.matrix_dtype)) + "; one type for all is expected");
+        }
+    }
+    for (std::size_t v = 0; v < layout().vectors().size(); ++v) {
+        const VectorShape& vector = layout().vectors()[v];
+        const std::string name = checkpoint_name(block, vector.name);
+        check_shape(name, {vector.size});
+        const DType dtype = folder_.dtype_of(name);
+        if (block == 0) storage_.vector_dtypes.push_back(dtype);
+        if (dtype != storage_.vector_dtypes[v]) {
+            throw InputError("tensor '" + name + "' is " + std::string(name_of(dtype)) + ", in block 0 it is " +
+                             std::string(name_of(storage_.vector_dtypes[v])));
+        }
+    }
+}
+
+void CheckpointSource::check_outer() {
+    const std::uint64_t vocabulary = config().vocabulary, hidden = config().hidden_size;
+    check_shape(outer_name(OuterTensor::embedding), {vocabulary, hidden});
+    check_shape(outer_name(OuterTensor::final_norm), {hidden});
+    static_cast<void>(folder_.dtype_of(outer_name(OuterTensor::embedding)));
+    static_cast<void>(folder_.dtype_of(outer_name(OuterTensor::final_norm)));
+    const std::string head = outer_name(OuterTensor::head);
+    own_head_ = folder_.contains(head);
+    if (own_head_ || !config().tied_head) {
+        check_shape(head, {vocabulary, hidden});
+        static_cast<void>(folder_.dtype_of(head));
+        own_head_ = true;
+    }
+    if (own_head_ && config().tied_head) {
+        warnings_.push_back("config.json ties the head to the embedding, but '" + head + "' is stored; the stored one is used");
+    }
+}
+
+void CheckpointSource::refuse_unexpected() const {
+    std::set<std::string> expected = {outer_name(OuterTensor::embedding), outer_name(OuterTensor::final_norm),
+                                      outer_name(OuterTensor::head)};
+    for (std::size_t block = 0; block < config().blocks; ++block) {
+        for (const MatrixShape& matrix : layout().matrices()) {
+            expected.insert(checkpoint_name(block, std::string(matrix.name) + ".weight"));
+        }
+        for (const VectorShape& vector : layout().vectors()) expected.insert(checkpoint_name(block, vector.name));
+    }
+    for (const auto& [name, stored] : folder_.tensors()) {
+        if (!expected.contains(name) && !is_dropped(name)) {
+            throw InputError("tensor '" + name + "' in " + folder_.file_of(stored).string() +
+                             " does not belong to a model of type " + config().model_type + " with " +
+                             std::to_string(config().blocks) + " blocks as config.json describes it");
+        }
+    }
+}
+
+std::string CheckpointSource::stored_name(OuterTensor tensor) const {
+    return outer_name(tensor == OuterTensor::head && !own_head_ ? OuterTensor::embedding : tensor);
+}
+
+void CheckpointSource::read_block(std::size_t block, std::span<std::byte> destination) const {
+    std::size_t offset = 0;
+    const auto read = [&](const std::string& name, std::size_t bytes) {
+        folder_.read(name, 0, destination.subspan(offset, bytes));
+        offset += bytes;
+    };
+    for (const MatrixShape& matrix : layout().matrices()) {
+        read(checkpoint_name(block, std::string(matrix.name) + ".weight"), matrix.size() * bytes_of(storage_.matrix_dtype));
+    }
+    for (std::size_t v = 0; v < layout().vectors().size(); ++v) {
+        const VectorShape& vector = layout().vectors()[v];
+        read(checkpoint_name(block, vector.name), vector.size * bytes_of(storage_.vector_dtypes[v]));
+    }
+}
+
+DType CheckpointSource::outer_dtype(OuterTensor tensor) const { return folder_.dtype_of(stored_name(tensor)); }
+
+std::size_t CheckpointSource::outer_rows(OuterTensor tensor) const {
+    return static_cast<std::size_t>(folder_.tensor(stored_name(tensor)).entry.shape[0]);
+}
+
+void CheckpointSource::read_outer_rows(OuterTensor tensor, std::size_t first, std::size_t rows,
+                                       std::span<std::byte> destination) const {
+    const std::size_t row_bytes = outer_columns(tensor) * bytes_of(outer_dtype(tensor));
+    require(destination.size() == rows * row_bytes, "room for the rows");
+    folder_.read(stored_name(tensor), first * row_bytes, destination);
+}
+
+}  // namespace espalier

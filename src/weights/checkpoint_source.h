@@ -1,0 +1,37 @@
+#pragma once
+/// A Hugging Face folder as a ModelSource.
+
+#include "io/checkpoint_folder.h"
+#include "src/weights/model_source.h"
+
+namespace espalier {
+
+class CheckpointSource final : public ModelSource {
+  public:
+    /// Checks that the folder holds exactly the tensors that its config.json implies, with the right shapes and with element
+    /// types that we compute on. Throws InputError with both facts when they disagree.
+    explicit CheckpointSource(const std::filesystem::path& folder);
+
+    const CheckpointFolder& folder() const { return folder_; }
+
+    void read_block(std::size_t block, std::span<std::byte> destination) const override;
+    DType outer_dtype(OuterTensor tensor) const override;
+    std::size_t outer_rows(OuterTensor tensor) const override;
+    void read_outer_rows(OuterTensor tensor, std::size_t first, std::size_t rows,
+                         std::span<std::byte> destination) const override;
+    bool has_own_head() const override { return own_head_; }
+    std::string identity() const override { return folder_.identity(); }
+
+  private:
+    explicit CheckpointSource(CheckpointFolder folder);
+    void check_shape(const std::string& name, const std::vector<std::uint64_t>& expected) const;
+    void check_block(std::size_t block);
+    void check_outer();
+    void refuse_unexpected() const;
+    std::string stored_name(OuterTensor tensor) const;
+
+    CheckpointFolder folder_;
+    bool own_head_ = false;
+};
+
+}  // namespace espalier

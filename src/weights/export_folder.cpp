@@ -1,0 +1,166 @@
+#include "src/weights/export_folder.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "io/file.h"
+#include "io/hdf5_handle.h"
+#include "src/base/error.h"
+#include "src/base/version.h"
+#include "src/weights/checkpoint_source.h"
+#include "src/weights/run_source.h"
+
+namespace espalier {
+
+namespace {
+
+constexpr std::size_t copy_bytes = std::size_t{4} << 20;
+
+std::string safetensors_name(DType dtype) {
+    return dtype == DType::f32 ? "F32" : dtype == DType::f16 ? "F16" : "BF16";
+}
+
+/// Files that hold weights in any form, or describe their layout: written anew or left out.
+bool holds_weights(const std::filesystem::path& path) {
+    const std::string name = path.filename().string();
+    for (const char* const ending : {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".gguf",
+                                     ".h5", ".msgpack", ".onnx"}) {
+        if (name.ends_with(ending)) return true;
+    }
+    return name == "config.json" || name == "pruning.json";
+}
+
+class Exporter {
+  public:
+    Exporter(const RunSource& run, const CheckpointSource& dense, const std::filesystem::path& folder)
+        : run_(run), dense_(dense), folder_(folder) {
+        for (std::size_t block = 0; block < run.config().blocks; ++block) {
+            for (const MatrixShape& matrix : run.layout().matrices()) {
+                pruned_[checkpoint_name(block, std::string(matrix.name) + ".weight")] = block;
+            }
+        }
+    }
+
+    void write_shard(std::size_t shard) {
+        const CheckpointFolder& source = dense_.folder();
+        std::vector<std::pair<std::string, SafetensorsEntry>> tensors;
+        for (const auto& [name, stored] : source.tensors()) {
+            if (stored.file == shard) tensors.emplace_back(name, stored.entry);
+        }
+        std::sort(tensors.begin(), tensors.end(),
+                  [](const auto& a, const auto& b) { return a.second.begin < b.second.begin; });
+        for (auto& [name, entry] : tensors) {
+            if (pruned_.contains(name)) set_output_type(entry);
+            total_bytes_ += entry.bytes;
+        }
+        std::map<std::string, std::string> metadata = source.metadata_of_shard(shard);
+        metadata["format"] = "pt";  // older transformers refuse a file without it
+        AtomicFile file(folder_ / source.shard_names()[shard]);
+        file.write(make_safetensors_header(tensors, metadata));
+        for (const auto& [name, entry] : tensors) write_tensor(file, name, entry);
+        file.commit();
+    }
+
+    void write_index() const {
+        Json index = {{"metadata", {{"total_size", total_bytes_}}}, {"weight_map", Json::object()}};
+        const std::vector<std::string> names = dense_.folder().shard_names();
+        for (const auto& [name, stored] : dense_.folder().tensors()) index["weight_map"][name] = names[stored.file];
+        write_text_atomically(folder_ / "model.safetensors.index.json", index.dump(2) + "\n");
+    }
+
+    void write_config() const {
+        if (run_.storage().matrix_dtype == dense_.storage().matrix_dtype) {
+            write_text_atomically(folder_ / "config.json", dense_.config_text());
+            return;
+        }
+        nlohmann::ordered_json config = nlohmann::ordered_json::parse(dense_.config_text());
+        config[config.contains("dtype") ? "dtype" : "torch_dtype"] = name_of(run_.storage().matrix_dtype);
+        write_text_atomically(folder_ / "config.json", config.dump(2) + "\n");
+    }
+
+    void write_provenance() const {
+        const Manifest& manifest = run_.manifest();
+        Json blocks = Json::array();
+        for (const auto& [index, record] : manifest.blocks) {
+            blocks.push_back({{"index", index},
+                              {"pruned", record.metrics.at("pruned")},
+                              {"sparsity", record.metrics.at("sparsity")},
+                              {"error_final", record.metrics.at("error_final")}});
+        }
+        const Json provenance = {{"format", "espalier-pruning"},   {"version", 1},
+                                 {"program_version", program_version}, {"run_id", manifest.run_id},
+                                 {"options", manifest.options},     {"learning_rate", manifest.learning_rate},
+                                 {"model", manifest.model_identity}, {"calibration_sha256", manifest.calibration_sha256},
+                                 {"blocks", blocks}};
+        write_text_atomically(folder_ / "pruning.json", provenance.dump(1) + "\n");
+    }
+
+    void copy_other_files() const {
+        for (const auto& item : std::filesystem::directory_iterator(dense_.folder().folder())) {
+            if (!std::filesystem::is_regular_file(item.path()) || holds_weights(item.path())) continue;
+            std::filesystem::copy_file(item.path(), folder_ / item.path().filename());
+        }
+    }
+
+  private:
+    void set_output_type(SafetensorsEntry& entry) const {
+        const DType dtype = run_.storage().matrix_dtype;
+        entry.dtype = safetensors_name(dtype);
+        entry.bytes = bytes_of(dtype);
+        for (const std::uint64_t dimension : entry.shape) entry.bytes *= dimension;
+    }
+
+    void write_tensor(AtomicFile& file, const std::string& name, const SafetensorsEntry& entry) const {
+        const auto pruned = pruned_.find(name);
+        if (pruned != pruned_.end()) {
+            std::vector<std::byte> data(static_cast<std::size_t>(entry.bytes));
+            Hdf5Reader(run_.run().block_path(pruned->second)).read(hdf5_path(name), data);
+            file.write(data);
+            return;
+        }
+        std::vector<std::byte> piece;
+        for (std::uint64_t offset = 0; offset < entry.bytes; offset += copy_bytes) {
+            piece.resize(static_cast<std::size_t>(std::min<std::uint64_t>(copy_bytes, entry.bytes - offset)));
+            dense_.folder().read(name, offset, piece);
+            file.write(piece);
+        }
+    }
+
+    const RunSource& run_;
+    const CheckpointSource& dense_;
+    std::filesystem::path folder_;
+    std::map<std::string, std::size_t> pruned_;  ///< tensor -> block
+    std::uint64_t total_bytes_ = 0;
+};
+
+}  // namespace
+
+void export_run(const std::filesystem::path& run_path, const std::filesystem::path& output,
+                const std::optional<std::filesystem::path>& dense_path,
+                const std::function<void(const std::string&)>& progress) {
+    const RunSource run(run_path);
+    const CheckpointSource dense(dense_path.value_or(run.manifest().model_path));
+    if (dense.identity() != run.manifest().model_identity) {
+        throw InputError(dense.folder().folder().string() + " is not the model that " + run_path.string() +
+                         " was pruned from (config.json or tensor headers differ); name it with --model");
+    }
+    if (std::filesystem::exists(output)) throw InputError("--output " + output.string() + " exists already");
+    const std::filesystem::path partial = output.string() + ".partial";
+    std::filesystem::remove_all(partial);
+    std::error_code error;
+    std::filesystem::create_directories(partial, error);
+    if (error) throw InputError("--output " + output.string() + " cannot be created: " + error.message());
+    Exporter exporter(run, dense, partial);
+    const std::vector<std::string> shards = dense.folder().shard_names();
+    for (std::size_t shard = 0; shard < shards.size(); ++shard) {
+        progress("shard " + std::to_string(shard + 1) + " of " + std::to_string(shards.size()));
+        exporter.write_shard(shard);
+    }
+    if (dense.folder().sharded()) exporter.write_index();
+    exporter.write_config();
+    exporter.copy_other_files();
+    exporter.write_provenance();
+    rename_durably(partial, output);
+}
+
+}  // namespace espalier

@@ -1,0 +1,83 @@
+#pragma once
+/// Where the weights of a whole model come from: a Hugging Face folder or a run folder, read block by block.
+
+#include <cstddef>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "kernels/device.h"
+#include "src/base/dtype.h"
+#include "src/model/block_layout.h"
+#include "src/model/block_weights.h"
+#include "src/model/model_config.h"
+
+namespace espalier {
+
+/// How one decoder block lies in host memory: the seven matrices in layout order, then the vectors, each in its stored type
+/// and without gaps. The same for all blocks of a source.
+struct BlockStorage {
+    DType matrix_dtype = DType::f32;
+    std::vector<DType> vector_dtypes;  ///< one for each of layout.vectors()
+
+    std::size_t matrix_bytes(const BlockLayout& layout) const { return layout.weights() * bytes_of(matrix_dtype); }
+    std::size_t total_bytes(const BlockLayout& layout) const;
+};
+
+/// The tensors outside of the blocks.
+enum class OuterTensor { embedding, final_norm, head };
+
+class ModelSource {
+  public:
+    virtual ~ModelSource() = default;
+
+    const ModelConfig& config() const { return config_; }
+    const BlockLayout& layout() const { return layout_; }
+    const BlockStorage& storage() const { return storage_; }
+    const std::string& config_text() const { return config_text_; }
+    /// Sentences about tolerated oddities, for the log.
+    const std::vector<std::string>& warnings() const { return warnings_; }
+
+    /// Reads block `block` into storage().total_bytes(layout()) bytes. Thread-safe.
+    virtual void read_block(std::size_t block, std::span<std::byte> destination) const = 0;
+    /// [rows, columns] and type of an outer tensor; the head is the embedding when the model ties them.
+    virtual DType outer_dtype(OuterTensor tensor) const = 0;
+    virtual std::size_t outer_rows(OuterTensor tensor) const = 0;
+    /// Rows [first, first + rows) in the stored type.
+    virtual void read_outer_rows(OuterTensor tensor, std::size_t first, std::size_t rows,
+                                 std::span<std::byte> destination) const = 0;
+    /// False when the head is the embedding.
+    virtual bool has_own_head() const = 0;
+    /// Changes when a weight could have changed; names the model in manifests.
+    virtual std::string identity() const = 0;
+
+    std::size_t outer_columns(OuterTensor tensor) const {
+        return tensor == OuterTensor::final_norm ? 1 : config_.hidden_size;
+    }
+
+  protected:
+    ModelSource(std::string config_text, const std::string& config_source);
+
+    BlockStorage storage_;
+    std::vector<std::string> warnings_;
+
+  private:
+    std::string config_text_;
+    ModelConfig config_;
+    BlockLayout layout_;
+};
+
+/// Opens a Hugging Face folder, or a run folder that Espalier has completed. Throws InputError.
+std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
+
+/// Name of an outer tensor in a checkpoint: "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight".
+std::string outer_name(OuterTensor tensor);
+
+/// Copies a block from host memory in `storage` form to the device, widening the matrices to the device's compute type.
+/// Throws InputError naming tensor and block when a weight is not finite.
+void load_block(Device& device, const BlockLayout& layout, const BlockStorage& storage, std::span<const std::byte> raw,
+                std::size_t block, BlockWeights& weights);
+
+}  // namespace espalier

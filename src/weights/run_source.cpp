@@ -1,0 +1,92 @@
+#include "src/weights/run_source.h"
+
+#include "io/checksum.h"
+#include "io/file.h"
+#include "io/hdf5_handle.h"
+#include "src/base/error.h"
+#include "src/weights/checkpoint_source.h"
+
+namespace espalier {
+
+namespace {
+
+constexpr std::uint64_t config_limit = 16u << 20;
+
+std::string config_of_run(const std::filesystem::path& path) { return read_text(path / "config.json", config_limit); }
+
+BlockStorage storage_of_block_file(const RunFolder& run, const BlockLayout& layout) {
+    const Hdf5Reader file(run.block_path(0));
+    BlockStorage storage;
+    storage.matrix_dtype = file.info(hdf5_path(checkpoint_name(0, std::string(layout.matrices()[0].name) + ".weight"))).dtype;
+    for (const VectorShape& vector : layout.vectors()) {
+        storage.vector_dtypes.push_back(file.info(hdf5_path(checkpoint_name(0, vector.name))).dtype);
+    }
+    return storage;
+}
+
+}  // namespace
+
+void read_committed_block(const RunFolder& run, std::size_t block, const BlockLayout& layout, const BlockStorage& storage,
+                          std::span<std::byte> destination) {
+    const Hdf5Reader file(run.block_path(block));
+    std::size_t offset = 0;
+    const auto read = [&](const std::string& name, DType dtype, std::size_t count) {
+        const std::string path = hdf5_path(checkpoint_name(block, name));
+        if (file.info(path).dtype != dtype) {
+            throw InputError(run.block_path(block).string() + ": " + path + " is not " + std::string(name_of(dtype)));
+        }
+        file.read(path, destination.subspan(offset, count * bytes_of(dtype)));
+        offset += count * bytes_of(dtype);
+    };
+    for (const MatrixShape& matrix : layout.matrices()) {
+        read(std::string(matrix.name) + ".weight", storage.matrix_dtype, matrix.size());
+    }
+    for (std::size_t v = 0; v < layout.vectors().size(); ++v) {
+        read(layout.vectors()[v].name, storage.vector_dtypes[v], layout.vectors()[v].size);
+    }
+}
+
+RunSource::RunSource(const std::filesystem::path& path)
+    : ModelSource(config_of_run(path), (path / "config.json").string()), run_(path), manifest_(run_.read_manifest()) {
+    if (!manifest_.complete) {
+        throw InputError(path.string() + " holds an unfinished run (" + std::to_string(manifest_.blocks.size()) + " of " +
+                         std::to_string(config().blocks) + " blocks); repeat its prune command to finish it");
+    }
+    storage_ = storage_of_block_file(run_, layout());
+    const Hdf5Reader outer(run_.path() / RunFolder::outer_file);
+    own_head_ = outer.contains(hdf5_path(outer_name(OuterTensor::head)));
+}
+
+void RunSource::read_block(std::size_t block, std::span<std::byte> destination) const {
+    read_committed_block(run_, block, layout(), storage_, destination);
+}
+
+std::string RunSource::stored_path(OuterTensor tensor) const {
+    return hdf5_path(outer_name(tensor == OuterTensor::head && !own_head_ ? OuterTensor::embedding : tensor));
+}
+
+DType RunSource::outer_dtype(OuterTensor tensor) const {
+    return Hdf5Reader(run_.path() / RunFolder::outer_file).info(stored_path(tensor)).dtype;
+}
+
+std::size_t RunSource::outer_rows(OuterTensor tensor) const {
+    return static_cast<std::size_t>(Hdf5Reader(run_.path() / RunFolder::outer_file).info(stored_path(tensor)).shape.at(0));
+}
+
+void RunSource::read_outer_rows(OuterTensor tensor, std::size_t first, std::size_t rows,
+                                std::span<std::byte> destination) const {
+    Hdf5Reader(run_.path() / RunFolder::outer_file).read_rows(stored_path(tensor), first, rows, destination);
+}
+
+std::string RunSource::identity() const {
+    std::string text = manifest_.model_identity + manifest_.options.dump();
+    for (const auto& [index, record] : manifest_.blocks) text += record.file.xxh3;
+    return sha256(text);
+}
+
+std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path) {
+    if (RunFolder(path).has_manifest()) return std::make_unique<RunSource>(path);
+    return std::make_unique<CheckpointSource>(path);
+}
+
+}  // namespace espalier

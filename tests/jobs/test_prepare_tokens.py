@@ -1,0 +1,219 @@
+"""prepare_tokens.py with a small byte-level tokenizer."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+JOBS = Path(__file__).resolve().parents[2] / "jobs"
+sys.path.insert(0, str(JOBS))
+prepare_tokens = importlib.import_module("prepare_tokens")
+
+BOS = "<s>"
+
+
+def save_tokenizer(folder: Path, post_processor: bool = False) -> Tokenizer:
+    """One token a byte, digits apart; with or without a post-processor that puts a bos token in front."""
+    vocabulary = {token: index for index, token in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.add_special_tokens([BOS])
+    if post_processor:
+        bos = (BOS, tokenizer.token_to_id(BOS))
+        tokenizer.post_processor = processors.TemplateProcessing(f"{BOS} $A", special_tokens=[bos])
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": BOS}))
+    return tokenizer
+
+
+@pytest.fixture(name="tokenizer")
+def tokenizer_without_bos(tmp_path: Path) -> Tokenizer:
+    """A tokenizer saved in tmp_path/model."""
+    return save_tokenizer(tmp_path / "model")
+
+
+def sentences(count: int, seed: int) -> str:
+    """Random lower-case text of `count` characters."""
+    generator = random.Random(seed)
+    return "".join(generator.choice("abcdefghij klmnop qrstuvwxyz 0123456789") for _ in range(count))
+
+
+def run(tmp_path: Path, kind: str, text: Path | list[Path], length: int, *more: str, tokenizer: str = "model") -> int:
+    """Call the script's main with output tmp_path/out.h5."""
+    texts = [str(file) for file in (text if isinstance(text, list) else [text])]
+    fixed = ["--tokenizer", str(tmp_path / tokenizer), "--sequence-length", str(length)]
+    output = ["--output", str(tmp_path / "out.h5")]
+    return prepare_tokens.main([kind, *fixed, *output, "--text", *texts, *more])
+
+
+def read(tmp_path: Path) -> tuple[np.ndarray, dict[str, object]]:
+    """Rows and attributes of the written file."""
+    with h5py.File(tmp_path / "out.h5") as file:
+        return file["input_ids"][:], dict(file["input_ids"].attrs)
+
+
+def wanda_samples(documents: list[str], encode, samples: int, length: int, seed: int) -> list[list[int]]:
+    """get_c4 of Wanda's lib/data.py, word for word and without any cache."""
+    random.seed(seed)
+    rows = []
+    for _ in range(samples):
+        while True:
+            i = random.randint(0, len(documents) - 1)
+            ids = encode(documents[i])
+            if len(ids) > length:
+                break
+        i = random.randint(0, len(ids) - length - 1)
+        rows.append(ids[i : i + length])
+    return rows
+
+
+@pytest.mark.parametrize(("seed", "length"), [(0, 40), (0, 64), (44, 40), (7, 99)])
+def test_calibration_follows_wandas_rule(tmp_path, tokenizer, seed, length):
+    documents = [sentences(size, size) for size in (30, 100, 41, 500, 40, 64, 65, 5, 300)]
+    (tmp_path / "c.jsonl").write_text("".join(json.dumps({"text": text, "url": "x"}) + "\n" for text in documents))
+    assert run(tmp_path, "calibration", tmp_path / "c.jsonl", length, "--samples", "25", "--seed", str(seed)) == 0
+    rows, attributes = read(tmp_path)
+    assert rows.dtype == np.int32
+    assert rows.tolist() == wanda_samples(documents, lambda text: tokenizer.encode(text).ids, 25, length, seed)
+    assert (attributes["samples"], attributes["sequence_length"], attributes["seed"]) == (25, length, seed)
+
+
+def test_documents_come_from_json_lines_gzip_separators_and_whole_files(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n\n{"text": "two"}\n')
+    (tmp_path / "b.json.gz").write_bytes(gzip.compress(b'{"text": "three"}\n'))
+    (tmp_path / "c.txt").write_text("four\n\nstill four\n\f\n\n\f\nfive\n\f\n")
+    (tmp_path / "d.txt").write_text("six\fsame line\n")
+    files = [tmp_path / name for name in ("a.jsonl", "b.json.gz", "c.txt", "d.txt")]
+    documents, digest = prepare_tokens.read_documents(files, "\f")
+    assert documents == ["one", "two", "three", "four\n\nstill four", "five", "six\fsame line\n"]
+    assert digest == hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    assert prepare_tokens.read_documents([tmp_path / "c.txt"], "five")[0] == ["four\n\nstill four\n\f\n\n\f"]
+
+
+def test_evaluation_is_one_string_cut_into_windows(tmp_path, tokenizer):
+    (tmp_path / "a.txt").write_text(sentences(100, 1) + "\n")
+    (tmp_path / "b.txt").write_text("b1\n\f\nb2")
+    assert run(tmp_path, "evaluation", [tmp_path / "a.txt", tmp_path / "b.txt"], 16) == 0
+    rows, attributes = read(tmp_path)
+    whole = tokenizer.encode(sentences(100, 1) + "\n" + "\n\n" + "b1" + "\n\n" + "b2").ids
+    assert len(whole) % 16 != 0  # so there is a tail to drop
+    assert rows.ravel().tolist() == whole[: len(whole) // 16 * 16]
+    assert (attributes["kind"], attributes["samples"]) == ("evaluation", len(whole) // 16)
+    assert attributes["dataset"] == "a.txt, b.txt"
+    assert "seed" not in attributes
+
+
+def test_attributes_name_the_sources(tmp_path, tokenizer):
+    (tmp_path / "a.txt").write_text(sentences(100, 1))
+    assert run(tmp_path, "evaluation", tmp_path / "a.txt", 16) == 0
+    attributes = read(tmp_path)[1]
+    assert attributes["text_sha256"] == hashlib.sha256((tmp_path / "a.txt").read_bytes()).hexdigest()
+    tokenizer_json = (tmp_path / "model/tokenizer.json").read_bytes()
+    assert attributes["tokenizer_sha256"] == hashlib.sha256(tokenizer_json).hexdigest()
+    assert attributes["add_bos"] == 0 and attributes["sampling_rule"].startswith("WikiText-2")
+    assert attributes["created_by"].startswith("prepare_tokens.py")
+
+
+@pytest.mark.parametrize(
+    ("post_processor", "options", "bos"),
+    [
+        (False, [], False),
+        (True, [], True),
+        (False, ["--add-bos"], True),
+        (True, ["--add-bos"], True),
+        (True, ["--no-add-bos"], False),
+    ],
+)
+def test_bos_comes_once_and_only_where_asked(tmp_path, post_processor, options, bos):
+    tokenizer = save_tokenizer(tmp_path / "bos", post_processor)
+    (tmp_path / "a.txt").write_text("abcdefgh" * 4)
+    assert run(tmp_path, "evaluation", tmp_path / "a.txt", 8, *options, tokenizer="bos") == 0
+    rows, attributes = read(tmp_path)
+    plain = tokenizer.encode("abcdefgh" * 4, add_special_tokens=False).ids
+    expected = [tokenizer.token_to_id(BOS), *plain] if bos else plain
+    assert rows.ravel().tolist() == expected[:32] and attributes["add_bos"] == int(bos)
+
+
+def test_same_input_gives_the_same_bytes(tmp_path, tokenizer):
+    (tmp_path / "a.txt").write_text(sentences(3000, 1))
+    contents = []
+    for _ in range(2):
+        assert run(tmp_path, "calibration", tmp_path / "a.txt", 32, "--samples", "20") == 0
+        contents.append((tmp_path / "out.h5").read_bytes())
+    assert contents[0] == contents[1]
+
+
+def refusal(capsys: pytest.CaptureFixture[str], tmp_path: Path, status: int) -> str:
+    """The one line of a refused run, which must leave no file."""
+    message = capsys.readouterr().err
+    assert status == 2 and message.count("\n") == 1
+    assert not list(tmp_path.glob("out.h5*"))
+    return message
+
+
+def test_refuses_when_no_document_is_long_enough(tmp_path, tokenizer, capsys):
+    (tmp_path / "a.txt").write_text("a" * 32 + "\n\f\n" + "b" * 10)  # a document of exactly T tokens does not do
+    status = run(tmp_path, "calibration", tmp_path / "a.txt", 32)
+    assert "none of the 2 documents has more than 32 tokens" in refusal(capsys, tmp_path, status)
+    assert run(tmp_path, "calibration", tmp_path / "a.txt", 31, "--samples", "3") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.txt", b"short", "only 5 tokens, fewer than one window of 32"),
+        ("a.txt", b" \n", "the text is empty"),
+        ("a.txt", b"\xff\xfe", "as UTF-8 text"),
+        ("a.jsonl", b'{"text": "x"}\n{"body": 1}\n', 'a.jsonl, line 2: not a JSON object with a "text" field'),
+        ("a.jsonl", b'{"text": 1}\n', 'the "text" field is not a string'),
+        ("a.txt.gz", b"not gzip", "cannot read"),
+    ],
+)
+def test_refuses_unusable_text(tmp_path, tokenizer, capsys, name, content, reason):
+    (tmp_path / name).write_bytes(content)
+    assert reason in refusal(capsys, tmp_path, run(tmp_path, "evaluation", tmp_path / name, 32))
+
+
+def test_refuses_missing_files_and_broken_tokenizers(tmp_path, tokenizer, capsys):
+    text = tmp_path / "a.txt"
+    text.write_text(sentences(100, 1))
+    assert "cannot read" in refusal(capsys, tmp_path, run(tmp_path, "evaluation", tmp_path / "absent.txt", 32))
+    status = run(tmp_path, "evaluation", text, 32, tokenizer="absent")
+    assert "cannot read the tokenizer" in refusal(capsys, tmp_path, status)
+    (tmp_path / "model/tokenizer_config.json").write_text("{}")
+    status = run(tmp_path, "evaluation", text, 32, "--add-bos")
+    assert "names no bos_token" in refusal(capsys, tmp_path, status)
+    (tmp_path / "model/tokenizer.json").write_text("{}")
+    assert "is not a tokenizer.json" in refusal(capsys, tmp_path, run(tmp_path, "evaluation", text, 32))
+
+
+def test_an_unwritable_output_is_one_sentence(tmp_path, tokenizer, capsys):
+    (tmp_path / "a.txt").write_text(sentences(100, 1))
+    output = str(tmp_path / "a.txt/out.h5")  # below a file
+    arguments = ["--tokenizer", str(tmp_path / "model"), "--text", str(tmp_path / "a.txt"), "--output", output]
+    assert prepare_tokens.main(["evaluation", "--sequence-length", "16", *arguments]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_runs_as_a_script(tmp_path, tokenizer):
+    (tmp_path / "a.txt").write_text(sentences(3000, 1))
+    script = [sys.executable, JOBS / "prepare_tokens.py", "calibration", "--sequence-length", "64"]
+    files = ["--tokenizer", tmp_path / "model", "--text", tmp_path / "a.txt", "--output", tmp_path / "new/out.h5"]
+    done = subprocess.run([*script, *files, "--samples", "4"], capture_output=True, text=True, check=True)
+    assert "calibration, 4 rows of 64 tokens" in done.stdout and done.stderr == ""
+    bad = subprocess.run([*script, *files, "--samples", "0"], capture_output=True, text=True, check=False)
+    assert bad.returncode == 2 and "0 is not positive" in bad.stderr

@@ -1,0 +1,379 @@
+#!/usr/bin/python3
+"""Recomputes a pruning run in float64 and compares masks, weights, errors and untouched tensors.
+
+Every block is judged given the blocks before it *as the run wrote them*: its input hidden states are recomputed in
+float64 from those weights. So one legitimate near-tie early in the model cannot spread into later comparisons.
+
+    compare.py --model DIR --run RUN --calibration FILE --method wanda++ --pattern 2:4 --samples 8 --sequence-length 32
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Dict, List, Optional
+
+import torch
+from torch import Tensor
+
+import sparsegpt
+from checkpoint import (
+    PRUNED_MODULES,
+    Model,
+    ModelConfig,
+    calibration_samples,
+    read_config,
+    read_draws,
+    read_model_folder,
+    read_run_folder,
+    read_tokens,
+)
+from decoder import BlockTensors, block_forward, embed
+from masks import Pattern, inexact_groups
+from method import (
+    METHODS,
+    SPARSEGPT_STAGES,
+    PrunedBlock,
+    PruneOptions,
+    gram_matrix,
+    linear_inputs,
+    masked,
+    prune_block,
+    relative_error,
+)
+
+UNIT_ROUNDOFF = 2.0**-24  # float32
+MANTISSA_BITS = {"F32": 24, "F16": 11, "BF16": 8}
+REQUIRED_AGREEMENT = 0.9999
+ERROR_TOLERANCE = 1e-3
+
+# Regional optimisation: an RMSprop step moves a weight by at most 10 learning rates, by rate * g / sqrt(v). Float32
+# rounding perturbs g by a small part of the gradient's rms, which matters only where all gradients so far were tiny
+# themselves: there the step keeps its size but not its value. So nearly all weights must follow the oracle to a small
+# part of the longest possible way, and none may differ by more than going that way in the opposite direction.
+FOLLOWED_PART = 0.001
+FOLLOWED_SHARE = 0.999
+
+
+@dataclass
+class Comparison:
+    """What was compared and found. `problems` is empty when the run agrees with the oracle."""
+
+    problems: List[str] = field(default_factory=list)
+    decisions: int = 0
+    disagreements: int = 0
+    worst_margin: float = 0.0  # of decisions that differ, in parts of what is allowed
+    worst_weight_difference: float = 0.0
+    least_followed_share: float = 1.0
+    worst_error_difference: float = 0.0
+
+    @property
+    def agreement(self) -> float:
+        return 1.0 - self.disagreements / max(self.decisions, 1)
+
+    def summary(self) -> str:
+        return (
+            f"{self.decisions} decisions, {self.disagreements} differ (agreement {self.agreement:.6f}, "
+            f"largest margin {self.worst_margin:.2g} of what is allowed); "
+            f"largest weight difference {self.worst_weight_difference:.2e}, followed {self.least_followed_share:.6f}; "
+            f"largest relative difference of an error {self.worst_error_difference:.2e}; {len(self.problems)} problems"
+        )
+
+
+@dataclass(frozen=True)
+class BlockCase:
+    """One block under comparison: dense and written tensors, oracle input hidden states and the run's masks."""
+
+    index: int
+    config: ModelConfig
+    options: PruneOptions
+    dtype: str
+    dense: BlockTensors
+    written: BlockTensors
+    masks: Dict[str, Tensor]
+    samples: Tensor
+
+    def name(self, module: str) -> str:
+        return f"block {self.index} {module}"
+
+
+def forward_sum_length(config: ModelConfig, tokens: int) -> int:
+    """Number of terms of all sums that a value passes, one after the other, on its way through a block."""
+    attention_width = config.head_count * config.head_dim
+    norms = 2 * config.hidden_size
+    attention = config.hidden_size + config.head_dim + 2 * tokens + attention_width
+    return norms + attention + config.hidden_size + config.intermediate_size
+
+
+def value_tolerance(case: BlockCase) -> float:
+    """Bound on the relative float32 error of an input norm or gradient of this block.
+
+    A float32 sum of n terms is off by at most n u times the sum of the terms' magnitudes, about sqrt(n) u for random
+    roundings; terms of random signs cancel to about 1 / sqrt(n) of that sum, so n u covers both. Errors of sums passed
+    one after the other add up: those of this block and of all before it, and the sum over tokens of the norm itself.
+    A gradient passes every sum forwards, back towards the weight, and once more over tokens for dW.
+    """
+    tokens = case.samples.shape[-2]
+    once = forward_sum_length(case.config, tokens)
+    backward = 2 * once + tokens if case.options.uses_gradient else 0
+    return UNIT_ROUNDOFF * (once * (case.index + 1) + tokens + backward)
+
+
+def margin_tolerance(case: BlockCase) -> float:
+    """Largest relative distance of two scores that float32 may order differently: both may be off."""
+    return 0.0 if case.options.method == "magnitude" else 2.0 * value_tolerance(case)
+
+
+def compare_masks(
+    case: BlockCase, module: str, expected: Tensor, margin: Tensor, allowed: float, result: Comparison
+) -> None:
+    """Counts decisions that differ and demands that each was a near-tie: `margin` at most `allowed`."""
+    differs = expected != case.masks[module]
+    result.decisions += differs.numel()
+    result.disagreements += int(differs.sum())
+    if not bool(differs.any()):
+        return
+    worst = float(margin[differs].max()) / max(allowed, 1e-300)
+    result.worst_margin = max(result.worst_margin, worst)
+    beyond = differs & ~(margin <= allowed)
+    if bool(beyond.any()):
+        row, column = beyond.nonzero()[0].tolist()
+        result.problems.append(
+            f"{case.name(module)}: {int(differs.sum())} decisions differ, {int(beyond.sum())} beyond a near-tie, first "
+            f"[{row}, {column}], kept by the {'run' if case.masks[module][row, column] else 'oracle'}; largest margin "
+            f"{worst:.3g} times what is allowed"
+        )
+
+
+def check_form(case: BlockCase, result: Comparison) -> None:
+    """Exact groups or rows, removed weights +0.0, and nothing that is not finite."""
+    for module in PRUNED_MODULES:
+        mask, weight = case.masks[module], case.written[f"{module}.weight"]
+        inexact = inexact_groups(mask, case.options.pattern)
+        if inexact:
+            result.problems.append(f"{case.name(module)}: {inexact} groups without the exact count")
+        removed = weight[~mask]
+        if bool((removed != 0).any()) or bool(torch.signbit(removed).any()):
+            result.problems.append(f"{case.name(module)}: a removed weight is not +0.0")
+        if not bool(torch.isfinite(weight).all()):
+            result.problems.append(f"{case.name(module)}: a weight is not finite")
+
+
+def check_kept_untouched(case: BlockCase, result: Comparison) -> None:
+    """Magnitude, Wanda and RGS leave the kept weights as they were."""
+    for module in PRUNED_MODULES:
+        changed = (case.written[f"{module}.weight"] != case.dense[f"{module}.weight"]) & case.masks[module]
+        if bool(changed.any()):
+            result.problems.append(f"{case.name(module)}: {int(changed.sum())} kept weights changed")
+
+
+def half_spacing(values: Tensor, dtype: str) -> Tensor:
+    """Half the distance of neighbouring numbers of `dtype` at `values` (never below float16's subnormal half step)."""
+    exponent = torch.frexp(values).exponent.to(torch.float64)
+    spacing = torch.exp2(exponent - MANTISSA_BITS[dtype])
+    if dtype == "F16":
+        spacing = spacing.clamp_min(2.0**-24)
+    return 0.5 * spacing
+
+
+def check_sparsegpt(case: BlockCase, result: Comparison) -> None:
+    """Replays every sweep with the run's own mask forced, so each decision and the weights can be judged singly.
+
+    Inputs of later stages come from the run's written earlier matrices. The damped Gram matrix has condition k: its
+    float32 rounding (sqrt(n) u for random roundings of an n-term sum) can come out of the inverse k times larger, and
+    in the score, a square over a square, twice that on either side of the cut. A weight collects corrections from all
+    columns before it, so its error is measured against the row's Euclidean norm.
+    """
+    current = dict(case.dense)
+    for stage in SPARSEGPT_STAGES:
+        inputs = linear_inputs(case.config, current, case.samples)
+        for module in stage:
+            gram = gram_matrix(inputs[module])
+            swept = sparsegpt.sweep(case.dense[f"{module}.weight"], gram, case.options.pattern, case.masks[module])
+            relative = swept.condition * math.sqrt(value_tolerance(case) / UNIT_ROUNDOFF) * UNIT_ROUNDOFF
+            compare_masks(case, module, swept.selection.mask, swept.selection.margin, 4.0 * relative, result)
+            written = case.written[f"{module}.weight"]
+            size = case.dense[f"{module}.weight"].norm(dim=1, keepdim=True)
+            worst = float((((written - swept.weight).abs() - half_spacing(swept.weight, case.dtype)) / size).max())
+            result.worst_weight_difference = max(result.worst_weight_difference, worst)
+            if not worst <= relative:
+                result.problems.append(
+                    f"{case.name(module)}: weights differ by {worst:.2e} > {relative:.2e} of a row's norm"
+                )
+        current.update({f"{module}.weight": case.written[f"{module}.weight"] for module in stage})
+
+
+def optimised_margins(case: BlockCase, pruned: PrunedBlock, module: str, weight_tolerance: float) -> Tensor:
+    """The smallest margin of each weight over all prunes of a block, in parts of what is allowed at that prune.
+
+    A weight removed in an early round stays far below the cut later, so a flip is excused by the prune where it arose.
+    After optimiser steps a score may be off by the weights' tolerance too, relative to a weight near the cut; half the
+    matrix' rms stands for that.
+    """
+    score_tolerance = margin_tolerance(case)
+    size = 0.5 * float(case.dense[f"{module}.weight"].square().mean().sqrt())
+    parts = []
+    for prune_index, prune in enumerate(pruned.prunes):
+        allowed = score_tolerance + (2.0 * weight_tolerance / size if prune_index else 0.0)
+        parts.append(prune.selections[module].margin / allowed)
+    return torch.stack(parts).amin(0)
+
+
+def check_optimised(case: BlockCase, pruned: PrunedBlock, result: Comparison) -> None:
+    """Masks and final weights of a block after regional optimisation."""
+    longest_way = 10.0 * case.options.ro_learning_rate * pruned.steps
+    for module in PRUNED_MODULES:
+        margins = optimised_margins(case, pruned, module, FOLLOWED_PART * longest_way)
+        compare_masks(case, module, pruned.masks[module], margins, 1.0, result)
+        both = pruned.masks[module] & case.masks[module]
+        expected, written = pruned.weights[f"{module}.weight"][both], case.written[f"{module}.weight"][both]
+        rounding = half_spacing(expected, case.dtype) + (pruned.steps + 1) * UNIT_ROUNDOFF * expected.abs()
+        difference = (written - expected).abs() - rounding
+        followed = float((difference <= FOLLOWED_PART * longest_way).double().mean())
+        result.worst_weight_difference = max(result.worst_weight_difference, float(difference.max()))
+        result.least_followed_share = min(result.least_followed_share, followed)
+        if followed < FOLLOWED_SHARE:
+            result.problems.append(f"{case.name(module)}: only {followed:.4%} of the weights follow the oracle's steps")
+        if float(difference.max()) > 2.0 * longest_way:
+            result.problems.append(f"{case.name(module)}: a weight is {float(difference.max()):.2e} off the oracle")
+
+
+def check_errors(case: BlockCase, first: Optional[BlockTensors], metrics: Dict[str, float], result: Comparison) -> None:
+    """The block's entry of metrics.json against errors recomputed from the written weights and the first mask."""
+    compared = {"error_final": case.written}
+    if first is not None:
+        compared["error_after_first_mask"] = first
+    for key, weights in compared.items():
+        expected = relative_error(case.config, case.dense, weights, case.samples)
+        found = metrics.get(key)
+        if found is None:
+            result.problems.append(f"block {case.index}: metrics.json has no {key}")
+            continue
+        difference = abs(found - expected) / max(expected, 1e-30)
+        result.worst_error_difference = max(result.worst_error_difference, difference)
+        if not difference <= ERROR_TOLERANCE:
+            result.problems.append(f"block {case.index}: {key} is {found:.8e}, the oracle says {expected:.8e}")
+
+
+def compare_block(
+    case: BlockCase, draws: Dict[int, List[List[int]]], metrics: Dict[str, float], result: Comparison
+) -> None:
+    """All comparisons of one block."""
+    check_form(case, result)
+    if case.options.method == "sparsegpt":
+        check_sparsegpt(case, result)
+        check_errors(case, None, metrics, result)
+        return
+    if case.options.optimises and not draws_valid(case, draws.get(case.index), result):
+        return
+    pruned = prune_block(case.options, case.config, case.dense, case.samples, draws.get(case.index, []), case.dtype)
+    if case.options.optimises:
+        check_optimised(case, pruned, result)
+    else:
+        check_kept_untouched(case, result)
+        for module in PRUNED_MODULES:
+            selection = pruned.prunes[0].selections[module]
+            compare_masks(case, module, selection.mask, selection.margin, margin_tolerance(case), result)
+    check_errors(case, masked(case.dense, pruned.prunes[0]), metrics, result)
+
+
+def draws_valid(case: BlockCase, draws: Optional[List[List[int]]], result: Comparison) -> bool:
+    """The run's draws: as many rounds as asked, each of distinct samples in range."""
+    options = case.options
+    valid = draws is not None and len(draws) == options.ro_rounds
+    for drawn in draws or []:
+        valid = valid and len(drawn) == len(set(drawn)) == min(options.ro_samples, options.samples)
+        valid = valid and all(0 <= sample < options.samples for sample in drawn)
+    if not valid:
+        result.problems.append(f"block {case.index}: events.jsonl has draws {draws}")
+    return valid
+
+
+def check_untouched(model: Model, run: Model, result: Comparison) -> None:
+    """Same tensors in model and run; all but the pruned matrices bit for bit."""
+    pruned = tuple(f"{module}.weight" for module in PRUNED_MODULES)
+    for name in sorted(set(model.tensors) ^ set(run.tensors)):
+        result.problems.append(f"{name} is only in the {'model' if name in model.tensors else 'run'}")
+    for name in sorted(set(model.tensors) & set(run.tensors)):
+        before, after = model.tensors[name], run.tensors[name]
+        if (before.dtype, before.shape) != (after.dtype, after.shape):
+            result.problems.append(f"{name} became {after.dtype} {after.shape} from {before.dtype} {before.shape}")
+        elif before.data != after.data and not name.endswith(pruned):
+            result.problems.append(f"{name} is not bit-identical")
+
+
+def read_block_metrics(run_folder: Path) -> Dict[int, Dict[str, float]]:
+    """The entries of metrics.json by block index."""
+    metrics = json.loads((Path(run_folder) / "metrics.json").read_text())
+    return {block["index"]: block for block in metrics["blocks"]}
+
+
+def compare_run(model_folder: Path, run_folder: Path, tokens_path: Path, options: PruneOptions) -> Comparison:
+    """Compares a finished run with the oracle, block by block."""
+    config = read_config(model_folder)
+    model, run = read_model_folder(model_folder), read_run_folder(run_folder)
+    draws = read_draws(run_folder) if options.optimises else {}
+    metrics = read_block_metrics(run_folder)
+    result = Comparison()
+    check_untouched(model, run, result)
+    if result.problems:
+        return result
+    tokens = calibration_samples(read_tokens(tokens_path), options.samples, options.sequence_length)
+    samples = embed(model, tokens)
+    for index in range(config.block_count):
+        case = BlockCase(
+            index=index,
+            config=config,
+            options=options,
+            dtype=run.tensors[f"model.layers.{index}.self_attn.q_proj.weight"].dtype,
+            dense=model.block(index),
+            written=run.block(index),
+            masks={module: run.mask(index, module) for module in PRUNED_MODULES},
+            samples=samples,
+        )
+        compare_block(case, draws, metrics.get(index, {}), result)
+        with torch.no_grad():
+            samples = block_forward(config, case.written, samples)
+    if result.agreement < REQUIRED_AGREEMENT:
+        result.problems.append(f"agreement {result.agreement:.6f} is below {REQUIRED_AGREEMENT}")
+    return result
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--calibration", type=Path, required=True)
+    parser.add_argument("--method", choices=METHODS, required=True)
+    parser.add_argument("--pattern", required=True)
+    parser.add_argument("--sparsity", default="0.5")
+    parser.add_argument("--samples", type=int, default=128)
+    parser.add_argument("--sequence-length", type=int, default=2048)
+    parser.add_argument("--alpha", type=float, default=100.0)
+    parser.add_argument("--input-norm", choices=("sum", "mean"), default="sum")
+    parser.add_argument("--ro-samples", type=int, default=32)
+    parser.add_argument("--ro-rounds", type=int, default=5)
+    parser.add_argument("--ro-learning-rate", type=float, default=3e-7)
+    parser.add_argument("--ro-batch", type=int, default=1)
+    parser.add_argument("--hold-mask", action="store_true")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = vars(parse_arguments())
+    torch.set_num_threads(1)
+    pattern = Pattern.parse(arguments.pop("pattern"), arguments.pop("sparsity"))
+    model, run, calibration = (arguments.pop(name) for name in ("model", "run", "calibration"))
+    comparison = compare_run(model, run, calibration, PruneOptions(pattern=pattern, **arguments))
+    for problem in comparison.problems:
+        print(problem)
+    print(comparison.summary())
+    return 1 if comparison.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
