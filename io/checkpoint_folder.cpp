@@ -1,12 +1,12 @@
 #include "io/checkpoint_folder.h"
 
-#include <algorithm>
-#include <cstring>
-#include <set>
-
 #include "io/checksum.h"
 #include "src/base/error.h"
 #include "src/base/strict_json.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
 
 namespace espalier {
 
@@ -22,7 +22,8 @@ void refuse_other_formats(const std::filesystem::path& folder) {
         throw InputError("model folder " + folder.string() + " does not exist or is not a folder");
     }
     if (std::filesystem::exists(folder / "adapter_config.json")) {
-        throw InputError(folder.string() + " holds a LoRA adapter (adapter_config.json); merge it into its base model first");
+        throw InputError(folder.string() +
+                         " holds a LoRA adapter (adapter_config.json); merge it into its base model first");
     }
     if (!std::filesystem::exists(folder / "config.json")) {
         throw InputError(folder.string() + " has no config.json: not a Hugging Face model folder");
@@ -43,8 +44,10 @@ CheckpointFolder::CheckpointFolder(const std::filesystem::path& folder) : folder
     refuse_other_formats(folder_);
     config_text_ = read_text(folder_ / "config.json", config_limit);
     sharded_ = !std::filesystem::exists(folder_ / single_file);
-    if (sharded_) check_index(read_text(folder_ / index_file, index_limit));
-    else add_shard(single_file);
+    if (sharded_)
+        check_index(read_text(folder_ / index_file, index_limit));
+    else
+        add_shard(single_file);
 }
 
 void CheckpointFolder::add_shard(const std::string& file_name) {
@@ -63,8 +66,8 @@ void CheckpointFolder::add_shard(const std::string& file_name) {
     for (auto& [name, entry] : header.tensors) {
         const auto [place, added] = tensors_.try_emplace(name, StoredTensor{files_.size(), std::move(entry)});
         if (!added) {
-            throw InputError("tensor '" + name + "' is both in " + files_[place->second.file].path().string() + " and in " +
-                             source);
+            throw InputError("tensor '" + name + "' is both in " + files_[place->second.file].path().string() +
+                             " and in " + source);
         }
     }
     header_hashes_.push_back(sha256(text));
@@ -80,7 +83,8 @@ void CheckpointFolder::check_index(const std::string& text) {
     }
     std::set<std::string> shards;
     for (const auto& item : index["weight_map"].items()) {
-        if (!item.value().is_string()) throw InputError(source + ": file of tensor '" + item.key() + "' is not a string");
+        if (!item.value().is_string())
+            throw InputError(source + ": file of tensor '" + item.key() + "' is not a string");
         const auto name = item.value().get<std::string>();
         if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos ||
             name.find('\0') != std::string::npos) {

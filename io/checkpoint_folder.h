@@ -1,6 +1,10 @@
 #pragma once
 /// A Hugging Face model folder: config.json and the tensors of one or several safetensors files.
 
+#include "io/file.h"
+#include "io/safetensors.h"
+#include "src/base/dtype.h"
+
 #include <cstddef>
 #include <filesystem>
 #include <map>
@@ -8,10 +12,6 @@
 #include <span>
 #include <string>
 #include <vector>
-
-#include "io/file.h"
-#include "io/safetensors.h"
-#include "src/base/dtype.h"
 
 namespace espalier {
 
@@ -23,8 +23,9 @@ struct StoredTensor {
 
 class CheckpointFolder {
   public:
-    /// Reads config.json, the index and every shard's header and checks them against each other. Throws InputError that names
-    /// the file: missing shards, git-lfs pointers, pickled or LoRA folders, path traversal, tensors in two shards …
+    /// Reads config.json, the index and every shard's header and checks them against each other. Throws InputError that
+    /// names the file: missing shards, git-lfs pointers, pickled or LoRA folders, path traversal, tensors in two shards
+    /// …
     explicit CheckpointFolder(const std::filesystem::path& folder);
 
     const std::filesystem::path& folder() const { return folder_; }

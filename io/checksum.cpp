@@ -1,13 +1,13 @@
 #include "io/checksum.h"
 
+#include "io/file.h"
+#include "src/base/error.h"
+
 #include <openssl/evp.h>
 #include <xxhash.h>
 
 #include <array>
 #include <vector>
-
-#include "io/file.h"
-#include "src/base/error.h"
 
 namespace espalier {
 
@@ -65,7 +65,9 @@ class Sha256 {
 
 }  // namespace
 
-std::string xxh3_128(std::span<const std::byte> data) { return text_of(XXH3_128bits(data.data(), data.size())); }
+std::string xxh3_128(std::span<const std::byte> data) {
+    return text_of(XXH3_128bits(data.data(), data.size()));
+}
 
 std::string xxh3_128_of_file(const std::filesystem::path& path) {
     struct Free {
@@ -73,9 +75,8 @@ std::string xxh3_128_of_file(const std::filesystem::path& path) {
     };
     const std::unique_ptr<XXH3_state_t, Free> state(XXH3_createState());
     require(state != nullptr && XXH3_128bits_reset(state.get()) == XXH_OK, "XXH3 starts");
-    for_each_piece(path, [&](std::span<const std::byte> piece) {
-        XXH3_128bits_update(state.get(), piece.data(), piece.size());
-    });
+    for_each_piece(
+        path, [&](std::span<const std::byte> piece) { XXH3_128bits_update(state.get(), piece.data(), piece.size()); });
     return text_of(XXH3_128bits_digest(state.get()));
 }
 

@@ -1,5 +1,7 @@
 #include "io/file.h"
 
+#include "src/base/error.h"
+
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -8,8 +10,6 @@
 #include <cstring>
 #include <system_error>
 #include <utility>
-
-#include "src/base/error.h"
 
 namespace espalier {
 
@@ -49,8 +49,7 @@ void InputFile::read(std::uint64_t offset, std::span<std::byte> destination) con
     std::size_t done = 0;
     while (done < destination.size()) {
         const std::size_t wanted = std::min(largest_read, destination.size() - done);
-        const ssize_t got =
-            ::pread(descriptor_, destination.data() + done, wanted, static_cast<off_t>(offset + done));
+        const ssize_t got = ::pread(descriptor_, destination.data() + done, wanted, static_cast<off_t>(offset + done));
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) throw_system_error(path_.string() + " cannot be read", errno);
         if (got == 0) {
@@ -92,7 +91,9 @@ void AtomicFile::write(std::span<const std::byte> data) {
     }
 }
 
-void AtomicFile::write(std::string_view text) { write(std::as_bytes(std::span(text))); }
+void AtomicFile::write(std::string_view text) {
+    write(std::as_bytes(std::span(text)));
+}
 
 void AtomicFile::commit() {
     if (::fsync(descriptor_) != 0) throw_system_error(temporary_.string() + " cannot be flushed to disk", errno);

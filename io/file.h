@@ -13,7 +13,8 @@ namespace espalier {
 /// An open file, read with pread (a file truncated under a memory map would be a SIGBUS; here it is an error). Movable.
 class InputFile {
   public:
-    /// Follows symbolic links. Throws InputError with the system's words when it cannot be opened or is no regular file.
+    /// Follows symbolic links. Throws InputError with the system's words when it cannot be opened or is no regular
+    /// file.
     explicit InputFile(const std::filesystem::path& path);
     InputFile(InputFile&& other) noexcept;
     InputFile& operator=(InputFile&& other) noexcept;
@@ -23,7 +24,8 @@ class InputFile {
 
     const std::filesystem::path& path() const { return path_; }
     std::uint64_t size() const { return size_; }
-    /// Fills `destination` from `offset`. Retries interrupted and short reads; throws InputError when the file ends before.
+    /// Fills `destination` from `offset`. Retries interrupted and short reads; throws InputError when the file ends
+    /// before.
     void read(std::uint64_t offset, std::span<std::byte> destination) const;
 
   private:
@@ -35,7 +37,8 @@ class InputFile {
 /// The whole file as text; refuses files larger than `limit` bytes.
 std::string read_text(const std::filesystem::path& path, std::uint64_t limit);
 
-/// A file written under `path` + ".tmp" and renamed to `path` by commit(); without commit the temporary file is removed.
+/// A file written under `path` + ".tmp" and renamed to `path` by commit(); without commit the temporary file is
+/// removed.
 class AtomicFile {
   public:
     explicit AtomicFile(const std::filesystem::path& path);

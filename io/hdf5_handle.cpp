@@ -1,9 +1,9 @@
 #include "io/hdf5_handle.h"
 
+#include "src/base/error.h"
+
 #include <algorithm>
 #include <utility>
-
-#include "src/base/error.h"
 
 namespace espalier {
 
@@ -29,9 +29,11 @@ Hdf5Handle hdf5_type(DType dtype) {
     Hdf5Handle type(H5Tcopy(H5T_IEEE_F32LE), H5Tclose);
     herr_t status = 0;
     if (dtype == DType::bf16) {
-        status = std::min({H5Tset_fields(type.id(), 15, 7, 8, 0, 7), H5Tset_size(type.id(), 2), H5Tset_ebias(type.id(), 127)});
+        status = std::min(
+            {H5Tset_fields(type.id(), 15, 7, 8, 0, 7), H5Tset_size(type.id(), 2), H5Tset_ebias(type.id(), 127)});
     } else if (dtype == DType::f16) {
-        status = std::min({H5Tset_fields(type.id(), 15, 10, 5, 0, 10), H5Tset_size(type.id(), 2), H5Tset_ebias(type.id(), 15)});
+        status = std::min(
+            {H5Tset_fields(type.id(), 15, 10, 5, 0, 10), H5Tset_size(type.id(), 2), H5Tset_ebias(type.id(), 15)});
     }
     require(type.id() >= 0 && status >= 0, "HDF5 accepts our element types");
     return type;
@@ -82,7 +84,8 @@ std::vector<hsize_t> dimensions_of(hid_t space) {
     return shape;
 }
 
-/// Closing a file with unwritten data after a failure crashes HDF5 1.10.8; a leaked identifier costs nothing in comparison.
+/// Closing a file with unwritten data after a failure crashes HDF5 1.10.8; a leaked identifier costs nothing in
+/// comparison.
 Hdf5Handle file_access_properties() {
     Hdf5Handle properties(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
     H5Pset_fclose_degree(properties.id(), H5F_CLOSE_SEMI);
@@ -142,8 +145,8 @@ void Hdf5Writer::attribute(const std::string& object, const std::string& name, c
     const Hdf5Handle type(H5Tcopy(H5T_C_S1), H5Tclose), space(H5Screate(H5S_SCALAR), H5Sclose);
     H5Tset_size(type.id(), std::max<std::size_t>(1, value.size()));
     H5Tset_cset(type.id(), H5T_CSET_UTF8);
-    const Hdf5Handle attribute(H5Acreate_by_name(file_, object.c_str(), name.c_str(), type.id(), space.id(), H5P_DEFAULT,
-                                                 H5P_DEFAULT, H5P_DEFAULT),
+    const Hdf5Handle attribute(H5Acreate_by_name(file_, object.c_str(), name.c_str(), type.id(), space.id(),
+                                                 H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
                                H5Aclose);
     check(attribute.id() >= 0 && H5Awrite(attribute.id(), type.id(), value.empty() ? "\0" : value.data()) >= 0,
           "does not take attribute " + name);
@@ -188,7 +191,9 @@ Hdf5Reader::~Hdf5Reader() {
     if (file_ >= 0) H5Fclose(file_);
 }
 
-void Hdf5Reader::fail(const std::string& what) const { throw InputError(path_.string() + ": " + what); }
+void Hdf5Reader::fail(const std::string& what) const {
+    throw InputError(path_.string() + ": " + what);
+}
 
 bool Hdf5Reader::contains(const std::string& name) const {
     const auto lock = lock_hdf5();
@@ -248,13 +253,15 @@ std::string Hdf5Reader::attribute(const std::string& object, const std::string& 
     if (H5Aexists_by_name(file_, object.c_str(), name.c_str(), H5P_DEFAULT) <= 0) {
         fail("attribute " + name + " of " + object + " is missing");
     }
-    const Hdf5Handle attribute(H5Aopen_by_name(file_, object.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+    const Hdf5Handle attribute(H5Aopen_by_name(file_, object.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT),
+                               H5Aclose);
     const Hdf5Handle type(H5Aget_type(attribute.id()), H5Tclose);
     if (H5Tget_class(type.id()) != H5T_STRING || H5Tis_variable_str(type.id()) > 0) {
         fail("attribute " + name + " of " + object + " is not a fixed-length string");
     }
     std::string value(H5Tget_size(type.id()), '\0');
-    if (H5Aread(attribute.id(), type.id(), value.data()) < 0) fail("attribute " + name + " of " + object + " is damaged");
+    if (H5Aread(attribute.id(), type.id(), value.data()) < 0)
+        fail("attribute " + name + " of " + object + " is damaged");
     return value;
 }
 
@@ -272,7 +279,8 @@ void Hdf5Reader::read_integers(const std::string& name, std::span<std::int64_t> 
     const auto lock = lock_hdf5();
     const Hdf5Handle dataset = open_dataset(name);
     const Hdf5Handle space(H5Dget_space(dataset.id()), H5Sclose);
-    if (static_cast<std::size_t>(std::max<hssize_t>(0, H5Sget_simple_extent_npoints(space.id()))) != destination.size()) {
+    if (static_cast<std::size_t>(std::max<hssize_t>(0, H5Sget_simple_extent_npoints(space.id()))) !=
+        destination.size()) {
         fail("dataset " + name + " does not have the expected shape");
     }
     if (H5Dread(dataset.id(), H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, destination.data()) < 0) {

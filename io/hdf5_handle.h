@@ -1,8 +1,11 @@
 #pragma once
-/// HDF5's C API behind owning handles, one thread at a time. Only files in io/ may include this header, which knows hdf5.h.
+/// HDF5's C API behind owning handles, one thread at a time. Only files in io/ may include this header, which knows
+/// hdf5.h.
 ///
-/// Rules learnt from HDF5 1.10.8: after a failed write a later flush or close may report success, so any failed call poisons
-/// the file; closing a poisoned file can crash the process at exit, so Hdf5File leaks it on purpose.
+/// Rules learnt from HDF5 1.10.8: after a failed write a later flush or close may report success, so any failed call
+/// poisons the file; closing a poisoned file can crash the process at exit, so Hdf5File leaks it on purpose.
+
+#include "src/base/dtype.h"
 
 #include <hdf5.h>
 
@@ -13,8 +16,6 @@
 #include <span>
 #include <string>
 #include <vector>
-
-#include "src/base/dtype.h"
 
 namespace espalier {
 

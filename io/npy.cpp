@@ -1,18 +1,19 @@
 #include "io/npy.h"
 
+#include "src/base/error.h"
+
 #include <cctype>
 #include <charconv>
 #include <cstring>
 #include <string_view>
 #include <utility>
 
-#include "src/base/error.h"
-
 namespace espalier {
 
 namespace {
 
-/// The header's Python literal: {'descr': '<i4', 'fortran_order': False, 'shape': (2, 3), }. Only this form is accepted.
+/// The header's Python literal: {'descr': '<i4', 'fortran_order': False, 'shape': (2, 3), }. Only this form is
+/// accepted.
 class Literal {
   public:
     Literal(std::string_view text, const std::string& source) : rest_(text), source_(source) {}
@@ -84,7 +85,8 @@ std::vector<std::uint64_t> parse_shape(Literal& literal) {
 }
 
 void parse_descr(const std::string& descr, NpyHeader& header, const std::string& source) {
-    const bool plain = descr.size() == 3 && (descr[0] == '<' || descr[0] == '|') && (descr[1] == 'i' || descr[1] == 'u');
+    const bool plain =
+        descr.size() == 3 && (descr[0] == '<' || descr[0] == '|') && (descr[1] == 'i' || descr[1] == 'u');
     const char size = plain ? descr[2] : '\0';
     if (!plain || (size != '2' && size != '4' && size != '8')) {
         throw InputError(source + ": dtype '" + descr +
@@ -117,7 +119,8 @@ NpyHeader parse_npy_header(std::span<const std::byte> prefix, std::uint64_t file
     const std::size_t start = major == 1 ? 10 : 12;
     if (prefix.size() < start) throw InputError(source + ": malformed .npy header (the file ends inside it)");
     std::uint64_t length = bytes[8] | (static_cast<std::uint64_t>(bytes[9]) << 8);
-    if (major > 1) length |= (static_cast<std::uint64_t>(bytes[10]) << 16) | (static_cast<std::uint64_t>(bytes[11]) << 24);
+    if (major > 1)
+        length |= (static_cast<std::uint64_t>(bytes[10]) << 16) | (static_cast<std::uint64_t>(bytes[11]) << 24);
     if (length > prefix.size() - start) {
         throw InputError(source + ": malformed .npy header (its length " + std::to_string(length) +
                          " exceeds the file or 64 KiB)");
@@ -132,7 +135,8 @@ NpyHeader parse_npy_header(std::span<const std::byte> prefix, std::uint64_t file
         if (key == "descr" && !std::exchange(has_descr, true)) {
             parse_descr(literal.string(), header, source);
         } else if (key == "fortran_order" && !std::exchange(has_order, true)) {
-            if (literal.boolean()) throw InputError(source + ": is in Fortran order; save it with numpy.ascontiguousarray");
+            if (literal.boolean())
+                throw InputError(source + ": is in Fortran order; save it with numpy.ascontiguousarray");
         } else if (key == "shape" && !std::exchange(has_shape, true)) {
             header.shape = parse_shape(literal);
         } else {

@@ -1,13 +1,13 @@
 #include "io/run_folder.h"
 
-#include <algorithm>
-#include <array>
-#include <cstdio>
-
 #include "io/checksum.h"
 #include "io/file.h"
 #include "io/hdf5_handle.h"
 #include "src/base/error.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
 
 namespace espalier {
 
@@ -17,9 +17,21 @@ constexpr const char* manifest_format = "espalier-run";
 constexpr int manifest_version = 1;
 constexpr std::uint64_t manifest_limit = 256u << 20;
 
-constexpr std::array run_files = {"config.json",  "manifest.json",     "manifest.json.tmp", "metrics.json", "metrics.json.tmp",
-                                  "events.jsonl", "lock",              "non_block.h5",      "model.h5",     "non_block.h5.tmp",
-                                  "model.h5.tmp", "config.json.tmp",   "report.html",       "perplexity.json", "run.log"};
+constexpr std::array run_files = {"config.json",
+                                  "manifest.json",
+                                  "manifest.json.tmp",
+                                  "metrics.json",
+                                  "metrics.json.tmp",
+                                  "events.jsonl",
+                                  "lock",
+                                  "non_block.h5",
+                                  "model.h5",
+                                  "non_block.h5.tmp",
+                                  "model.h5.tmp",
+                                  "config.json.tmp",
+                                  "report.html",
+                                  "perplexity.json",
+                                  "run.log"};
 
 /// 00042.h5 or 00042.h5.tmp.
 bool is_block_file(const std::string& name) {
@@ -73,7 +85,8 @@ Manifest Manifest::from_json(const Json& json, const std::string& source) {
     Manifest manifest;
     try {
         if (json.at("format").get<std::string>() != manifest_format) {
-            throw InputError(source + " is not an Espalier manifest (format '" + json.at("format").get<std::string>() + "')");
+            throw InputError(source + " is not an Espalier manifest (format '" + json.at("format").get<std::string>() +
+                             "')");
         }
         if (json.at("version").get<int>() != manifest_version) {
             throw InputError(source + " has version " + json.at("version").dump() + "; this program reads version " +
@@ -162,7 +175,8 @@ FileRecord RunFolder::commit_block(std::size_t block, const std::vector<FileTens
                                    const std::function<void(const std::filesystem::path&)>& audit) const {
     const std::filesystem::path temporary = block_path(block).string() + ".tmp";
     Hdf5Writer file(temporary);
-    for (const FileTensor& tensor : tensors) file.write(hdf5_path(tensor.name), tensor.dtype, tensor.shape, tensor.data);
+    for (const FileTensor& tensor : tensors)
+        file.write(hdf5_path(tensor.name), tensor.dtype, tensor.shape, tensor.data);
     for (const auto& [name, value] : attributes) file.attribute("/", name, value);
     file.close();
     audit(temporary);

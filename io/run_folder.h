@@ -6,7 +6,11 @@
 ///   non_block.h5   embedding, norm, head        events.jsonl   one JSON object a line, as it happens
 ///   model.h5       links all of them            lock           who is writing
 ///
-/// A block file: temporary name, checked close, fsync, reopen and audit, rename, fsync of the folder; then the manifest.
+/// A block file: temporary name, checked close, fsync, reopen and audit, rename, fsync of the folder; then the
+/// manifest.
+
+#include "src/base/dtype.h"
+#include "src/base/strict_json.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -18,12 +22,10 @@
 #include <string>
 #include <vector>
 
-#include "src/base/dtype.h"
-#include "src/base/strict_json.h"
-
 namespace espalier {
 
-/// One tensor of a block or outer file: `name` as in the checkpoint ("model.layers.3.mlp.up_proj.weight"), dots become groups.
+/// One tensor of a block or outer file: `name` as in the checkpoint ("model.layers.3.mlp.up_proj.weight"), dots become
+/// groups.
 struct FileTensor {
     std::string name;
     DType dtype = DType::f32;
@@ -54,9 +56,10 @@ struct Manifest {
     std::string model_path, model_identity;
     std::string calibration_path, calibration_sha256;
     std::size_t blocks_in_model = 0;
-    Json options;         ///< decide the result
-    Json provenance;      ///< command line, origins of options, host, ranks … of the last session
-    Json learning_rate;   ///< of the regional optimiser: value, and the search when it was `auto`; null before it is known
+    Json options;        ///< decide the result
+    Json provenance;     ///< command line, origins of options, host, ranks … of the last session
+    Json learning_rate;  ///< of the regional optimiser: value, and the search when it was `auto`; null before it is
+                         ///< known
     std::map<std::size_t, BlockRecord> blocks;
     std::vector<FileRecord> outer_files;
     bool complete = false;
@@ -81,14 +84,14 @@ class RunFolder {
     Manifest read_manifest() const;
     void write_manifest(const Manifest& manifest) const;
 
-    /// Creates the folder, or checks that it is empty, holds a run, or what a run killed before its first manifest leaves.
-    /// Throws InputError when it holds anything else, or cannot be written.
+    /// Creates the folder, or checks that it is empty, holds a run, or what a run killed before its first manifest
+    /// leaves. Throws InputError when it holds anything else, or cannot be written.
     void prepare() const;
     /// Removes every file that a run writes, and nothing else.
     void clear() const;
 
-    /// Writes, audits and commits one block file. `audit` gets the path of the closed temporary file and throws when it is not
-    /// as it should be. Thread-safe for different blocks.
+    /// Writes, audits and commits one block file. `audit` gets the path of the closed temporary file and throws when it
+    /// is not as it should be. Thread-safe for different blocks.
     FileRecord commit_block(std::size_t block, const std::vector<FileTensor>& tensors,
                             const std::map<std::string, std::string>& attributes,
                             const std::function<void(const std::filesystem::path&)>& audit) const;

@@ -1,4 +1,8 @@
 // The lock of a run folder: flock where it works; the file's content names the holder.
+#include "io/file.h"
+#include "io/run_folder.h"
+#include "src/base/error.h"
+
 #include <fcntl.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -8,10 +12,6 @@
 #include <csignal>
 #include <cstdlib>
 #include <system_error>
-
-#include "io/file.h"
-#include "io/run_folder.h"
-#include "src/base/error.h"
 
 namespace espalier {
 

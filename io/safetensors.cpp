@@ -1,22 +1,23 @@
 #include "io/safetensors.h"
 
-#include <algorithm>
-#include <array>
-#include <nlohmann/json.hpp>
-#include <utility>
-
 #include "src/base/error.h"
 #include "src/base/strict_json.h"
+
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <array>
+#include <utility>
 
 namespace espalier {
 
 namespace {
 
 constexpr std::array<std::pair<std::string_view, unsigned>, 22> known_dtypes = {
-    {{"BOOL", 8},        {"F4", 4},          {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},   {"F8_E5M2", 8},
-     {"F8_E4M3", 8},     {"F8_E8M0", 8},     {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16}, {"U16", 16},
-     {"F16", 16},        {"BF16", 16},       {"I32", 32},    {"U32", 32},        {"F32", 32},        {"C64", 64}, {"F64", 64},
-     {"I64", 64},       {"U64", 64}}};
+    {{"BOOL", 8},    {"F4", 4},      {"F6_E2M3", 6}, {"F6_E3M2", 6},     {"U8", 8},          {"I8", 8},
+     {"F8_E5M2", 8}, {"F8_E4M3", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"I16", 16},
+     {"U16", 16},    {"F16", 16},    {"BF16", 16},   {"I32", 32},        {"U32", 32},        {"F32", 32},
+     {"C64", 64},    {"F64", 64},    {"I64", 64},    {"U64", 64}}};
 
 bool multiply_overflows(std::uint64_t a, std::uint64_t b, std::uint64_t& product) {
     return __builtin_mul_overflow(a, b, &product);
@@ -60,8 +61,8 @@ SafetensorsEntry parse_entry(const Json& entry, const std::string& where, std::v
     if (end < parsed.begin) throw InputError(where + ": data_offsets end before they begin");
     parsed.bytes = end - parsed.begin;
     if (parsed.bytes != size_in_bits / 8) {
-        throw InputError(where + ": data_offsets span " + std::to_string(parsed.bytes) + " bytes, shape and dtype need " +
-                         std::to_string(size_in_bits / 8));
+        throw InputError(where + ": data_offsets span " + std::to_string(parsed.bytes) +
+                         " bytes, shape and dtype need " + std::to_string(size_in_bits / 8));
     }
     return parsed;
 }
@@ -90,7 +91,8 @@ void check_tiling(const SafetensorsHeader& header, std::uint64_t data_bytes, con
         const SafetensorsEntry& entry = tensor->second;
         if (entry.begin != expected) {
             throw InputError(source + ": tensor '" + tensor->first + "' begins at byte " + std::to_string(entry.begin) +
-                             " of the data, " + (entry.begin > expected ? "leaving a hole after " : "overlapping the end ") +
+                             " of the data, " +
+                             (entry.begin > expected ? "leaving a hole after " : "overlapping the end ") +
                              std::to_string(expected));
         }
         expected += entry.bytes;
@@ -138,7 +140,8 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t 
             header.metadata = parse_metadata(item.value(), source);
             continue;
         }
-        header.tensors[item.key()] = parse_entry(item.value(), source + ": tensor '" + item.key() + "'", header.warnings);
+        header.tensors[item.key()] =
+            parse_entry(item.value(), source + ": tensor '" + item.key() + "'", header.warnings);
     }
     const std::uint64_t data_start = 8 + text.size();
     check_tiling(header, file_bytes - data_start, source);

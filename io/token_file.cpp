@@ -1,14 +1,14 @@
 #include "io/token_file.h"
 
-#include <cstring>
-#include <limits>
-#include <string_view>
-
 #include "io/checksum.h"
 #include "io/file.h"
 #include "io/hdf5_handle.h"
 #include "io/npy.h"
 #include "src/base/error.h"
+
+#include <cstring>
+#include <limits>
+#include <string_view>
 
 namespace espalier {
 
@@ -42,7 +42,9 @@ void widen(const std::vector<std::byte>& data, std::vector<std::int64_t>& values
         Stored value;
         std::memcpy(&value, data.data() + i * sizeof(Stored), sizeof(Stored));
         if constexpr (sizeof(Stored) == 8 && !std::numeric_limits<Stored>::is_signed) {
-            values[i] = value > static_cast<Stored>(std::numeric_limits<std::int64_t>::max()) ? -1 : static_cast<std::int64_t>(value);
+            values[i] = value > static_cast<Stored>(std::numeric_limits<std::int64_t>::max())
+                            ? -1
+                            : static_cast<std::int64_t>(value);
         } else {
             values[i] = static_cast<std::int64_t>(value);
         }
@@ -61,9 +63,15 @@ RawTokens read_npy(const InputFile& file) {
     raw.values.resize(static_cast<std::size_t>(count));
     const bool is_signed = header.kind == 'i';
     switch (header.item_bytes) {
-        case 2: is_signed ? widen<std::int16_t>(data, raw.values) : widen<std::uint16_t>(data, raw.values); break;
-        case 4: is_signed ? widen<std::int32_t>(data, raw.values) : widen<std::uint32_t>(data, raw.values); break;
-        default: is_signed ? widen<std::int64_t>(data, raw.values) : widen<std::uint64_t>(data, raw.values); break;
+        case 2:
+            is_signed ? widen<std::int16_t>(data, raw.values) : widen<std::uint16_t>(data, raw.values);
+            break;
+        case 4:
+            is_signed ? widen<std::int32_t>(data, raw.values) : widen<std::uint32_t>(data, raw.values);
+            break;
+        default:
+            is_signed ? widen<std::int64_t>(data, raw.values) : widen<std::uint64_t>(data, raw.values);
+            break;
     }
     return raw;
 }
@@ -84,9 +92,12 @@ TokenTable read_token_file(const std::filesystem::path& path, std::size_t vocabu
     char magic[8];
     file.read(0, std::as_writable_bytes(std::span(magic)));
     RawTokens raw;
-    if (std::memcmp(magic, "\x89HDF\r\n\x1a\n", 8) == 0) raw = read_hdf5(path);
-    else if (std::memcmp(magic, "\x93NUMPY", 6) == 0) raw = read_npy(file);
-    else throw InputError(path.string() + " is neither an HDF5 file with /input_ids nor a .npy file");
+    if (std::memcmp(magic, "\x89HDF\r\n\x1a\n", 8) == 0)
+        raw = read_hdf5(path);
+    else if (std::memcmp(magic, "\x93NUMPY", 6) == 0)
+        raw = read_npy(file);
+    else
+        throw InputError(path.string() + " is neither an HDF5 file with /input_ids nor a .npy file");
 
     TokenTable table;
     table.rows = raw.shape.size() == 2 ? static_cast<std::size_t>(raw.shape[0]) : 1;

@@ -148,7 +148,7 @@ MARKERS = (
     "M0,-4.4L4.2,3.2H-4.2z",  # triangle
     "M0,-4.8L4.4,0L0,4.8L-4.4,0z",  # diamond
     "M0,4.4L4.2,-3.2H-4.2z",  # triangle downwards
-    "M-4.4,-1.5h2.9v-2.9h3v2.9h2.9v3h-2.9v2.9h-3v-2.9h-2.9z",  # plus
+    "M-4.7,-1.8h2.9v-2.9h3.6v2.9h2.9v3.6h-2.9v2.9h-3.6v-2.9h-2.9z",  # plus
 )
 
 
@@ -580,8 +580,9 @@ def sparsity_section(runs: list[Run]) -> str:
             same.append(run.label)
         else:
             varying.append((cells, [run.label]))
+    where = "of the weights are zero in each pruned matrix of every pruned block"
     sentences = [
-        f"{', '.join(names)}: {share} of the weights are zero in each pruned matrix of every pruned block."
+        f"{share} {where}, in every run." if len(names) == len(runs) > 1 else f"{', '.join(names)}: {share} {where}."
         for share, names in constant.items()
     ]
     text = f'<p class="plain">{escape(" ".join(sentences))}</p>' if sentences else ""
@@ -630,9 +631,9 @@ def heat_key(opacity: float) -> str:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def distinct(values: Iterable[Optional[str]]) -> str:
+def distinct(values: Iterable[Any]) -> str:
     """The different values in order of appearance, joined."""
-    return "; ".join(dict.fromkeys(value for value in values if value))
+    return "; ".join(dict.fromkeys(str(value) for value in values if value))
 
 
 def model_text(run: Run) -> Optional[str]:
@@ -763,14 +764,14 @@ def evaluate_command(run: Run, row: dict[str, Any]) -> Optional[str]:
 
 def commands(runs: list[Run], comparison: Comparison) -> str:
     """Command lines that make the runs, their perplexities and the comparison again."""
-    parts = [f"<pre>{escape(comparison.command_line)}</pre>"] if comparison.command_line else []
+    digests = distinct(mapping(run.metrics.get("calibration")).get("sha256") for run in runs)
+    parts = [f'<p class="note">SHA-256 of the calibration tokens: {escape(digests)}</p>'] if digests else []
+    parts += [f"<pre>{escape(comparison.command_line)}</pre>"] if comparison.command_line else []
     for run in runs:
         command = run.metrics.get("command_line")
         lines = [str(command) if command else None, evaluate_command(run, comparison.row_of_run(run))]
         given = "\n".join(line for line in lines if line)
-        digest = mapping(run.metrics.get("calibration")).get("sha256")
-        proof = f'<p class="note">calibration SHA-256 {escape(str(digest))}</p>' if digest else ""
-        parts += [f"<h4>{escape(run.label)}</h4><pre>{escape(given)}</pre>{proof}"] if given else []
+        parts += [f"<h4>{escape(run.label)}</h4><pre>{escape(given)}</pre>"] if given else []
     return f"<h3>How to reproduce</h3>{''.join(parts)}" if parts else ""
 
 
@@ -780,11 +781,11 @@ def commands(runs: list[Run], comparison: Comparison) -> str:
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --soft: #57606a; --rule: #d5dae0; --tint: #eef4fb;
-  --k0: #1f6fbf; --k1: #c4500c; --k2: #14855a; --k3: #b52f7d; --k4: #6a4ec8; --k5: #7d6d00; --k6: #0d7f92; --k7: #7a5a4c;
+  --k0: #1170c0; --k1: #cf5a10; --k2: #006b45; --k3: #cc4a96; --k4: #3b1f8f; --k5: #159cb0; --k6: #6b2f1f; --k7: #9a8a00;
   --rest: #8b949e; }
 @media screen and (prefers-color-scheme: dark) { :root { --paper: #14181d; --ink: #e6eaef; --soft: #a0a9b4; --rule: #39414b;
-  --tint: #1d2a3a; --k0: #62a8f0; --k1: #f08a4b; --k2: #3fbf8c; --k3: #ec77b8; --k4: #a692f5; --k5: #cdb53a; --k6: #46bfd0;
-  --k7: #c39f8f; --rest: #727c88; } }
+  --tint: #1d2a3a; --k0: #58a6f5; --k1: #e87a35; --k2: #1f9e6a; --k3: #f59acb; --k4: #8a5cf0; --k5: #7fe0ee; --k6: #ecd957;
+  --k7: #b57f64; --rest: #727c88; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 70rem; padding: 1rem 1.2rem 3rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
@@ -838,8 +839,10 @@ details h3 { margin-top: 1.4rem; }
 .options small { display: block; }
 pre { background: var(--tint); padding: .6rem .8rem; border-radius: .3rem; font-size: .82rem; white-space: pre-wrap;
   overflow-wrap: anywhere; margin: .3rem 0; }
+@media (max-width: 30rem) { .facts { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .5rem 1rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .plots { grid-template-columns: 1fr 1fr; gap: 1.2rem 1.5rem; } .scroll { overflow: visible; } th, td { padding: .25rem .4rem; }
+  th:first-child { position: static; }
   h2, h3 { break-after: avoid; } tr { break-inside: avoid; } }
 """
 

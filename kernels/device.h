@@ -1,11 +1,15 @@
 #pragma once
-/// What a compute device can do, in the field's words. `DecoderBlock`, the methods and perplexity are written once over this
-/// interface; `kernels/cpu` implements it with OpenBLAS and OpenMP.
+/// What a compute device can do, in the field's words. `DecoderBlock`, the methods and perplexity are written once over
+/// this interface; `kernels/cpu` implements it with OpenBLAS and OpenMP.
 ///
 /// Common contract. Matrices are contiguous and row-major; T tokens are rows. Tensors are float32 unless a line says
 /// otherwise. Operations are asynchronous in principle (a device may have a stream) and ordered among themselves; those
-/// that return a number wait for it. Outputs must not alias inputs unless "in place" is said. Results depend on shapes and
-/// values only, never on the number of threads: every sum has an order fixed by the shape. Shape errors are bugs (BugError).
+/// that return a number wait for it. Outputs must not alias inputs unless "in place" is said. Results depend on shapes
+/// and values only, never on the number of threads: every sum has an order fixed by the shape. Shape errors are bugs
+/// (BugError).
+
+#include "src/base/pruning_pattern.h"
+#include "src/base/tensor.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -13,9 +17,6 @@
 #include <memory>
 #include <span>
 #include <string>
-
-#include "src/base/pruning_pattern.h"
-#include "src/base/tensor.h"
 
 namespace espalier {
 
@@ -41,15 +42,16 @@ class Tensor {
     TensorView view_;
 };
 
-/// Score of weight (i, j): |W_ij| x (alpha G_ij + c_j). A term that is absent (empty view) drops out: without both the score
-/// is |W_ij|, without `gradient` it is Wanda's, with both it is Wanda++'s regional gradient score.
+/// Score of weight (i, j): |W_ij| x (alpha G_ij + c_j). A term that is absent (empty view) drops out: without both the
+/// score is |W_ij|, without `gradient` it is Wanda's, with both it is Wanda++'s regional gradient score.
 struct ScoreTerms {
     TensorView gradient;     ///< G [rows, in], or empty
     TensorView input_norms;  ///< c [1, in], or empty
     float alpha = 0;
 };
 
-/// One RMSprop step (Tieleman & Hinton 2012, no momentum): v <- decay v + (1 - decay) g^2; w <- w - rate g / (sqrt(v) + epsilon).
+/// One RMSprop step (Tieleman & Hinton 2012, no momentum): v <- decay v + (1 - decay) g^2; w <- w - rate g / (sqrt(v) +
+/// epsilon).
 struct RmspropStep {
     float learning_rate = 0;
     float decay = 0.99F;
@@ -63,8 +65,8 @@ struct AttentionShape {
     std::size_t head_size = 0;
 };
 
-/// Receives rows [row_begin, row_begin + panel.rows) of a float32 weight gradient. `panel` is valid during the call only.
-/// A device may call it concurrently for different panels; operations of the same device may be used inside.
+/// Receives rows [row_begin, row_begin + panel.rows) of a float32 weight gradient. `panel` is valid during the call
+/// only. A device may call it concurrently for different panels; operations of the same device may be used inside.
 using GradientPanelConsumer = std::function<void(std::size_t row_begin, TensorView panel)>;
 
 class Device {
@@ -79,8 +81,10 @@ class Device {
     /// Type in which this device wants the weights of the dense passes, for a checkpoint of type `checkpoint`.
     virtual DType compute_dtype(DType checkpoint) const = 0;
 
-    // ---- memory ---------------------------------------------------------------------------------------------------------
-    /// Allocates an uninitialised tensor. Throws ResourceError with sizes when there is no room. The device outlives it.
+    // ---- memory
+    // ---------------------------------------------------------------------------------------------------------
+    /// Allocates an uninitialised tensor. Throws ResourceError with sizes when there is no room. The device outlives
+    /// it.
     Tensor make_tensor(DType dtype, std::size_t rows, std::size_t columns);
     virtual std::byte* allocate(std::size_t bytes) = 0;
     virtual void release(std::byte* memory, std::size_t bytes) noexcept = 0;
@@ -97,7 +101,8 @@ class Device {
     /// Multiplications and additions of all matrix products so far (2 m n k each).
     virtual double flops() const = 0;
 
-    // ---- matrix products ------------------------------------------------------------------------------------------------
+    // ---- matrix products
+    // ------------------------------------------------------------------------------------------------
     /// y [T, out] = x [T, in] W^T, plus y itself when `accumulate`. W is [out, in] as checkpoints store it.
     virtual void linear(TensorView x, TensorView weight, bool accumulate, TensorView y) = 0;
     /// dx [T, in] = dy [T, out] W, plus dx itself when `accumulate`.
@@ -107,17 +112,19 @@ class Device {
     /// gram [in, in] += x^T x (SparseGPT's Hessian without its factor).
     virtual void accumulate_gram(TensorView x, TensorView gram) = 0;
 
-    // ---- parts of a decoder block ---------------------------------------------------------------------------------------
-    /// y = x / rms(x) * weight by row; inverse_rms [1, rows] = 1 / sqrt(mean(x^2) + epsilon) is kept for the backward pass.
+    // ---- parts of a decoder block
+    // ---------------------------------------------------------------------------------------
+    /// y = x / rms(x) * weight by row; inverse_rms [1, rows] = 1 / sqrt(mean(x^2) + epsilon) is kept for the backward
+    /// pass.
     virtual void rms_norm(TensorView x, TensorView weight, float epsilon, TensorView y, TensorView inverse_rms) = 0;
     /// dx = gradient with respect to x, plus dx itself when `accumulate`. In place (dx = dy) is allowed.
-    virtual void rms_norm_backward(TensorView x, TensorView weight, TensorView inverse_rms, TensorView dy, bool accumulate,
-                                   TensorView dx) = 0;
-    /// Rotates x [T, heads * head_size] in place, dimension i with i + head_size / 2; cosine and sine are [T', head_size / 2]
-    /// with T' >= T. `inverse` rotates back: the gradient of the rotation.
+    virtual void rms_norm_backward(TensorView x, TensorView weight, TensorView inverse_rms, TensorView dy,
+                                   bool accumulate, TensorView dx) = 0;
+    /// Rotates x [T, heads * head_size] in place, dimension i with i + head_size / 2; cosine and sine are [T',
+    /// head_size / 2] with T' >= T. `inverse` rotates back: the gradient of the rotation.
     virtual void apply_rope(TensorView x, std::size_t head_size, TensorView cosine, TensorView sine, bool inverse) = 0;
-    /// Causal softmax(q k^T / sqrt(head_size)) v. q, out [T, query_heads * head_size]; k, v [T, key_value_heads * head_size].
-    /// log_sum_exp [query_heads, T] is kept for the backward pass.
+    /// Causal softmax(q k^T / sqrt(head_size)) v. q, out [T, query_heads * head_size]; k, v [T, key_value_heads *
+    /// head_size]. log_sum_exp [query_heads, T] is kept for the backward pass.
     virtual void attention(TensorView q, TensorView k, TensorView v, const AttentionShape& shape, TensorView out,
                            TensorView log_sum_exp) = 0;
     virtual void attention_backward(TensorView q, TensorView k, TensorView v, TensorView out, TensorView log_sum_exp,
@@ -132,7 +139,8 @@ class Device {
     /// y [T, n] += bias [1, n] on every row.
     virtual void add_bias(TensorView bias, TensorView y) = 0;
 
-    // ---- statistics and losses ------------------------------------------------------------------------------------------
+    // ---- statistics and losses
+    // ------------------------------------------------------------------------------------------
     /// sums [1, n] = sum over rows of x^2, float32, rows summed in runs of 32.
     virtual void column_square_sums(TensorView x, TensorView sums) = 0;
     /// sum += x^2, element by element.
@@ -149,34 +157,38 @@ class Device {
     virtual double squared_error_gradient(TensorView target, TensorView y) = 0;
     /// Number of elements that are infinite or not a number.
     virtual std::size_t count_nonfinite(TensorView x) = 0;
-    /// One vocabulary panel of the cross-entropy: logits [T, n] of tokens first_token …; targets [T]. running_max, running_sum
-    /// (of exp(logit - max)) and target_logit are [1, T], updated; set up by start_cross_entropy.
+    /// One vocabulary panel of the cross-entropy: logits [T, n] of tokens first_token …; targets [T]. running_max,
+    /// running_sum (of exp(logit - max)) and target_logit are [1, T], updated; set up by start_cross_entropy.
     virtual void start_cross_entropy(TensorView running_max, TensorView running_sum, TensorView target_logit) = 0;
     virtual void cross_entropy_panel(TensorView logits, std::size_t first_token, std::span<const std::int32_t> targets,
                                      TensorView running_max, TensorView running_sum, TensorView target_logit) = 0;
 
-    // ---- pruning --------------------------------------------------------------------------------------------------------
-    /// Scores the rows of `weight`, removes the worst of each group or row (ties and zeros: the lower column first), sets
-    /// removed weights to +0.0 and writes mask (uint8, 1 = kept). Returns the number of scores that are not finite; when it is
-    /// not zero, weights and mask are untouched in the rows concerned and must not be used.
+    // ---- pruning
+    // --------------------------------------------------------------------------------------------------------
+    /// Scores the rows of `weight`, removes the worst of each group or row (ties and zeros: the lower column first),
+    /// sets removed weights to +0.0 and writes mask (uint8, 1 = kept). Returns the number of scores that are not
+    /// finite; when it is not zero, weights and mask are untouched in the rows concerned and must not be used.
     virtual std::size_t score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight,
                                        TensorView mask) = 0;
     /// weight = mask ? weight : +0.0.
     virtual void apply_mask(TensorView mask, TensorView weight) = 0;
-    /// One step on `weight` with state `square_average` (v). With a mask, gradient and weight of removed weights are zero.
+    /// One step on `weight` with state `square_average` (v). With a mask, gradient and weight of removed weights are
+    /// zero.
     virtual void rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
                               TensorView weight) = 0;
-    /// gram [n, n] <- upper Cholesky factor U of (gram + damping mean(diag) I)^-1, as SparseGPT uses it (U^T U = inverse).
-    /// Inputs never used (zero diagonal) get diagonal 1 first. Returns false when the matrix is not positive definite; gram
-    /// is then unchanged.
+    /// gram [n, n] <- upper Cholesky factor U of (gram + damping mean(diag) I)^-1, as SparseGPT uses it (U^T U =
+    /// inverse). Inputs never used (zero diagonal) get diagonal 1 first. Returns false when the matrix is not positive
+    /// definite; gram is then unchanged.
     virtual bool factor_inverse_gram(float damping, TensorView gram) = 0;
-    /// SparseGPT's column sweep over rows of `weight` [rows, n] with U = `factor`: removes by W^2 / U_jj^2 and spreads each
-    /// error over the columns to the right. Column blocks of 128 (the largest multiple of M below for N:M). `dead_inputs`
-    /// [1, n] uint8 marks inputs whose weights are zeroed first. Returns the count of non-finite scores as score_and_mask.
+    /// SparseGPT's column sweep over rows of `weight` [rows, n] with U = `factor`: removes by W^2 / U_jj^2 and spreads
+    /// each error over the columns to the right. Column blocks of 128 (the largest multiple of M below for N:M).
+    /// `dead_inputs` [1, n] uint8 marks inputs whose weights are zeroed first. Returns the count of non-finite scores
+    /// as score_and_mask.
     virtual std::size_t sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern,
                                         TensorView weight, TensorView mask) = 0;
 
-    // ---- dtypes ---------------------------------------------------------------------------------------------------------
+    // ---- dtypes
+    // ---------------------------------------------------------------------------------------------------------
     /// destination = source in destination's dtype, nearest even. f32 <-> f16, bf16. Same dtype copies.
     virtual void convert(TensorView source, TensorView destination) = 0;
     /// Rounds float32 values to what `dtype` can hold, in place.

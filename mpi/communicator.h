@@ -1,9 +1,9 @@
 #pragma once
-/// The data plane: a few typed verbs on spans of device memory, among the ranks of one group. What is summed in which order
-/// stands above it (ordered_sum.h); no verb here adds floating-point numbers.
+/// The data plane: a few typed verbs on spans of device memory, among the ranks of one group. What is summed in which
+/// order stands above it (ordered_sum.h); no verb here adds floating-point numbers.
 ///
-/// Every verb is collective over the group unless it says otherwise. Failures throw Error; a wait is bounded by the deadline
-/// of the implementation.
+/// Every verb is collective over the group unless it says otherwise. Failures throw Error; a wait is bounded by the
+/// deadline of the implementation.
 
 #include <cstddef>
 #include <cstdint>
@@ -48,7 +48,8 @@ class Communicator {
         broadcast_bytes(std::as_writable_bytes(data), root);
     }
 
-    /// Every rank contributes the part [offsets[rank], offsets[rank + 1]) of `data`, in place, and gets all the others':
+    /// Every rank contributes the part [offsets[rank], offsets[rank + 1]) of `data`, in place, and gets all the
+    /// others':
     ///   rank 0: [a . . .]      [a b c d]
     ///   rank 1: [. b . .]  ->  [a b c d]
     ///   rank 2: [. . c .]      [a b c d]
@@ -73,8 +74,8 @@ class Communicator {
         return values;
     }
 
-    /// Starts sending and receiving; not collective, but every send needs its receive. Between two ranks messages arrive in
-    /// the order in which they were started. A message to oneself is not allowed.
+    /// Starts sending and receiving; not collective, but every send needs its receive. Between two ranks messages
+    /// arrive in the order in which they were started. A message to oneself is not allowed.
     virtual std::unique_ptr<Exchange> start_exchange(std::span<const Message> sends,
                                                      std::span<const Message> receives) = 0;
 

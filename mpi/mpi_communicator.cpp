@@ -1,13 +1,13 @@
 #include "mpi/mpi_communicator.h"
 
+#include "src/base/clock.h"
+#include "src/base/error.h"
+
 #include <sched.h>
 
 #include <algorithm>
 #include <array>
 #include <string>
-
-#include "src/base/clock.h"
-#include "src/base/error.h"
 
 namespace espalier {
 
@@ -15,11 +15,10 @@ namespace {
 
 /// MPI 3 counts are int: larger messages go in pieces of this size.
 constexpr std::size_t piece_bytes = std::size_t{1} << 30;
-/// A peer that does not answer for this long is taken for dead. Generous: the owner of a block may be optimising it alone.
+/// A peer that does not answer for this long is taken for dead. Generous: the owner of a block may be optimising it
+/// alone.
 constexpr double deadline_seconds = 6 * 3600.0;
 constexpr int exchange_tag = 1;
- 
-
 
 /// Polls, so that oversubscribed ranks leave the core to those that compute.
 void wait_all(std::vector<MPI_Request>& requests) {
@@ -85,11 +84,11 @@ std::unique_ptr<Exchange> MpiCommunicator::start_exchange(std::span<const Messag
                 const int count = static_cast<int>(std::min(piece_bytes, message.bytes - offset));
                 std::byte* const data = message.data + offset;
                 requests.emplace_back();
-                check_mpi(receive ? MPI_Irecv(data, count, MPI_BYTE, message.peer, exchange_tag, communicator_,
-                                              &requests.back())
-                                  : MPI_Isend(data, count, MPI_BYTE, message.peer, exchange_tag, communicator_,
-                                              &requests.back()),
-                          receive ? "MPI_Irecv" : "MPI_Isend");
+                check_mpi(
+                    receive
+                        ? MPI_Irecv(data, count, MPI_BYTE, message.peer, exchange_tag, communicator_, &requests.back())
+                        : MPI_Isend(data, count, MPI_BYTE, message.peer, exchange_tag, communicator_, &requests.back()),
+                    receive ? "MPI_Irecv" : "MPI_Isend");
             }
         }
     };

@@ -1,9 +1,9 @@
 #pragma once
 /// The data plane over MPI on host memory. Only files in mpi/ may include this header, which knows mpi.h.
 
-#include <mpi.h>
-
 #include "mpi/communicator.h"
+
+#include <mpi.h>
 
 namespace espalier {
 

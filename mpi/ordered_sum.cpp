@@ -55,7 +55,9 @@ TensorView OrderedSum::begin_leaf() {
     return leaf_;
 }
 
-void OrderedSum::end_leaf() { push(partials_, {0, next_leaf_++}, std::move(leaf_)); }
+void OrderedSum::end_leaf() {
+    push(partials_, {0, next_leaf_++}, std::move(leaf_));
+}
 
 void OrderedSum::push(std::vector<Partial>& stack, TreeNode node, Tensor sum) {
     stack.push_back({node, std::move(sum)});

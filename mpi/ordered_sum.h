@@ -1,7 +1,7 @@
 #pragma once
-/// Sums that decide masks and weights, in an order that does not depend on the number of ranks: a fixed binary tree over
-/// leaves 0 … n-1 (shards, or the samples of a mini-batch). A rank adds its own leaves by carrying partial sums like a binary
-/// counter; across ranks every part of the vector is summed by the rank that owns it.
+/// Sums that decide masks and weights, in an order that does not depend on the number of ranks: a fixed binary tree
+/// over leaves 0 … n-1 (shards, or the samples of a mini-batch). A rank adds its own leaves by carrying partial sums
+/// like a binary counter; across ranks every part of the vector is summed by the rank that owns it.
 ///
 ///   leaves   0   1   2   3   4          rank 0 holds leaves 0-2, rank 1 holds leaves 3-4
 ///             \ /     \ /    |          rank 0 sends the nodes (0 1) and (2), rank 1 the nodes (3) and (4),
@@ -11,12 +11,12 @@
 ///                    \      /
 ///                     total
 
+#include "kernels/device.h"
+#include "mpi/communicator.h"
+
 #include <cstddef>
 #include <memory>
 #include <vector>
-
-#include "kernels/device.h"
-#include "mpi/communicator.h"
 
 namespace espalier {
 
@@ -33,7 +33,8 @@ struct TreeNode {
 /// The nodes a rank is left with after adding leaves [begin, end) in order, merging only siblings.
 std::vector<TreeNode> nodes_of_leaves(std::size_t begin, std::size_t end);
 
-/// One vector's sum over leaves. Begin and end every leaf of this rank in ascending order, then start_reduce on every rank.
+/// One vector's sum over leaves. Begin and end every leaf of this rank in ascending order, then start_reduce on every
+/// rank.
 class OrderedSum {
   public:
     /// `length` floats; the leaves of data rank r are [leaf_offsets[r], leaf_offsets[r + 1]).
@@ -45,8 +46,8 @@ class OrderedSum {
 
     /// Starts sending other ranks their parts, once all leaves of this rank are ended. Collective, does not wait.
     void start_reduce(const PartOffsets& parts);
-    /// Waits and writes this rank's part of the total to `part` [1, parts[rank + 1] - parts[rank]]. The object is then empty
-    /// and takes leaves again.
+    /// Waits and writes this rank's part of the total to `part` [1, parts[rank + 1] - parts[rank]]. The object is then
+    /// empty and takes leaves again.
     void finish_reduce(TensorView part);
 
   private:

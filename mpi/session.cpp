@@ -1,12 +1,12 @@
 #include "mpi/session.h"
 
+#include "mpi/mpi_communicator.h"
+#include "src/base/error.h"
+
 #include <array>
 #include <cstdlib>
 #include <exception>
 #include <list>
-
-#include "mpi/mpi_communicator.h"
-#include "src/base/error.h"
 
 namespace espalier {
 
@@ -14,7 +14,9 @@ namespace {
 
 constexpr int post_tag = 2;
 
-bool environment_has(const char* name) { return std::getenv(name) != nullptr; }
+bool environment_has(const char* name) {
+    return std::getenv(name) != nullptr;
+}
 
 bool started_by_launcher() {
     for (const char* const name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"}) {
@@ -27,9 +29,10 @@ bool started_by_launcher() {
 void refuse_lonely_tasks() {
     const char* const tasks = std::getenv("SLURM_STEP_NUM_TASKS");
     if (tasks != nullptr && std::atoi(tasks) > 1 && environment_has("SLURM_PROCID")) {
-        throw InputError(std::string("srun started ") + tasks +
-                         " tasks without MPI between them; use srun --mpi=pmix (srun --mpi=list shows what is there) or "
-                         "mpirun");
+        throw InputError(
+            std::string("srun started ") + tasks +
+            " tasks without MPI between them; use srun --mpi=pmix (srun --mpi=list shows what is there) or "
+            "mpirun");
     }
 }
 
@@ -149,8 +152,9 @@ std::vector<std::string> Session::collect_posts() {
         int length = 0;
         check_mpi(MPI_Get_count(&status, MPI_CHAR, &length), "MPI_Get_count");
         std::string& text = texts.emplace_back(static_cast<std::size_t>(length), '\0');
-        check_mpi(MPI_Recv(text.data(), length, MPI_CHAR, status.MPI_SOURCE, post_tag, MPI_COMM_WORLD, MPI_STATUS_IGNORE),
-                  "MPI_Recv");
+        check_mpi(
+            MPI_Recv(text.data(), length, MPI_CHAR, status.MPI_SOURCE, post_tag, MPI_COMM_WORLD, MPI_STATUS_IGNORE),
+            "MPI_Recv");
     }
     return texts;
 }

@@ -1,14 +1,14 @@
 #pragma once
-/// Start and end of the parallel program, and the control plane: small messages about success, progress and failure. Always
-/// over MPI on the host, whatever the data plane uses.
+/// Start and end of the parallel program, and the control plane: small messages about success, progress and failure.
+/// Always over MPI on the host, whatever the data plane uses.
+
+#include "mpi/communicator.h"
 
 #include <functional>
 #include <memory>
 #include <span>
 #include <string>
 #include <vector>
-
-#include "mpi/communicator.h"
 
 namespace espalier {
 
@@ -34,8 +34,8 @@ class Session {
     /// The given world ranks, in that order. Collective over the world: every rank passes the list of its own group.
     std::unique_ptr<Communicator> make_group(std::span<const int> world_ranks) const;
 
-    /// Runs `step` on every rank and returns when all have succeeded. When it throws on any, every rank throws an Error with
-    /// the sentence and status of the lowest failing rank. Collective. For steps without communication inside.
+    /// Runs `step` on every rank and returns when all have succeeded. When it throws on any, every rank throws an Error
+    /// with the sentence and status of the lowest failing rank. Collective. For steps without communication inside.
     void agree(const std::function<void()>& step) const;
 
     /// rank 0's text on every rank. Collective.

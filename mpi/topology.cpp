@@ -1,8 +1,8 @@
 #include "mpi/topology.h"
 
-#include <string>
-
 #include "src/base/error.h"
+
+#include <string>
 
 namespace espalier {
 

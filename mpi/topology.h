@@ -1,12 +1,14 @@
 #pragma once
-/// Who owns what: the world of P ranks = block groups x data ranks. A pure function of the sizes, without MPI, so that it is
-/// tested for any P in one process and printed before a run.
+/// Who owns what: the world of P ranks = block groups x data ranks. A pure function of the sizes, without MPI, so that
+/// it is tested for any P in one process and printed before a run.
 ///
 /// - The decoder blocks are cut into G contiguous block groups; the result of a run depends on G.
 /// - The N calibration samples are cut into S contiguous shards; the result depends on S (order of sums).
-/// - Ranks are spread over the groups; nothing depends on how many there are. With fewer ranks than groups a rank works on
+/// - Ranks are spread over the groups; nothing depends on how many there are. With fewer ranks than groups a rank works
+/// on
 ///   several groups one after the other.
-/// - Inside a group, data rank d holds a contiguous run of shards and block l is owned (read, audited, written) by data rank
+/// - Inside a group, data rank d holds a contiguous run of shards and block l is owned (read, audited, written) by data
+/// rank
 ///   l mod D.
 
 #include <cstddef>
@@ -23,7 +25,8 @@ struct IndexRange {
     bool operator==(const IndexRange&) const = default;
 };
 
-/// Part `index` of `parts` nearly equal contiguous parts of 0 … count-1: [index count / parts, (index + 1) count / parts).
+/// Part `index` of `parts` nearly equal contiguous parts of 0 … count-1: [index count / parts, (index + 1) count /
+/// parts).
 IndexRange part_of(std::size_t count, std::size_t parts, std::size_t index);
 
 /// The blocks of one group and the world ranks that work on them, in data-rank order.

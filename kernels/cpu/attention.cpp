@@ -1,15 +1,15 @@
 // Causal attention with grouped queries, tile by tile: for a tile of 64 query rows only the keys up to its last row are
 // touched, so half of the T x T work is skipped and only 64 x T scores exist per thread. The backward pass rebuilds the
 // probabilities of a tile from the kept log-sum-exp.
+#include "kernels/cpu/cpu_device.h"
+#include "kernels/cpu/exponential.h"
+#include "kernels/cpu/parallel.h"
+
 #include <cblas.h>
 
 #include <cmath>
 #include <limits>
 #include <vector>
-
-#include "kernels/cpu/cpu_device.h"
-#include "kernels/cpu/exponential.h"
-#include "kernels/cpu/parallel.h"
 
 namespace espalier {
 
@@ -17,7 +17,9 @@ namespace {
 
 constexpr std::size_t tile_rows = 64;
 
-blasint to_blas(std::size_t value) { return static_cast<blasint>(value); }
+blasint to_blas(std::size_t value) {
+    return static_cast<blasint>(value);
+}
 
 struct ScoreScratch {};
 struct ScoreGradientScratch {};
@@ -122,7 +124,8 @@ void CpuDevice::attention_backward(TensorView q, TensorView k, TensorView v, Ten
                 const float lse = log_sum_exp.floats()[head * tokens + begin + i];
                 float delta = 0;  // sum_j dO_j O_j equals sum_j dP_j P_j
 #pragma omp simd reduction(+ : delta)
-                for (std::size_t j = 0; j < head_size; ++j) delta += dresult.row(begin + i)[j] * result.row(begin + i)[j];
+                for (std::size_t j = 0; j < head_size; ++j)
+                    delta += dresult.row(begin + i)[j] * result.row(begin + i)[j];
                 float* const p_row = p + i * keys;
                 float* const ds_row = ds + i * keys;
 #pragma omp simd
@@ -133,14 +136,15 @@ void CpuDevice::attention_backward(TensorView q, TensorView k, TensorView v, Ten
                 for (std::size_t j = valid; j < keys; ++j) p_row[j] = ds_row[j] = 0;
             }
             // dV += P^T dO;  dQ = dS K;  dK += dS^T Q
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(keys), to_blas(head_size), to_blas(rows), 1.0F, p,
-                        to_blas(keys), dresult.row(begin), to_blas(dresult.stride), 1.0F, dvalue.data,
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(keys), to_blas(head_size), to_blas(rows), 1.0F,
+                        p, to_blas(keys), dresult.row(begin), to_blas(dresult.stride), 1.0F, dvalue.data,
                         to_blas(dvalue.stride));
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, to_blas(rows), to_blas(head_size), to_blas(keys), 1.0F,
-                        ds, to_blas(keys), key.data, to_blas(key.stride), 0.0F, dquery.row(begin),
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, to_blas(rows), to_blas(head_size), to_blas(keys),
+                        1.0F, ds, to_blas(keys), key.data, to_blas(key.stride), 0.0F, dquery.row(begin),
                         to_blas(dquery.stride));
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(keys), to_blas(head_size), to_blas(rows), 1.0F, ds,
-                        to_blas(keys), query.row(begin), to_blas(query.stride), 1.0F, dkey.data, to_blas(dkey.stride));
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(keys), to_blas(head_size), to_blas(rows), 1.0F,
+                        ds, to_blas(keys), query.row(begin), to_blas(query.stride), 1.0F, dkey.data,
+                        to_blas(dkey.stride));
         }
     });
     const auto add_group = [&](const Tensor& heads, TensorView sum) {

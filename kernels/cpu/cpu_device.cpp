@@ -1,14 +1,14 @@
 #include "kernels/cpu/cpu_device.h"
 
+#include "kernels/cpu/parallel.h"
+#include "src/base/units.h"
+
 #include <cblas.h>
 #include <omp.h>
 
 #include <cstdlib>
 #include <cstring>
 #include <new>
-
-#include "kernels/cpu/parallel.h"
-#include "src/base/units.h"
 
 namespace espalier {
 
@@ -31,9 +31,11 @@ void check_processor() {
 
 CpuDevice::CpuDevice(int threads) {
     check_processor();
-    if (threads > 0) omp_set_num_threads(threads);
+    const int wanted = threads > 0 ? threads : omp_get_max_threads();
     // Threads come from OpenMP over tiles of fixed shape; a GEMM call itself must not split by the thread count.
+    // OpenBLAS built over OpenMP passes its own number on to OpenMP, so ours is set last.
     openblas_set_num_threads(1);
+    omp_set_num_threads(wanted);
 }
 
 std::string CpuDevice::description() const {
@@ -79,6 +81,8 @@ void CpuDevice::fill_zero(TensorView tensor) {
                          [&](std::size_t begin, std::size_t end) { std::memset(tensor.data + begin, 0, end - begin); });
 }
 
-std::unique_ptr<Device> make_cpu_device(int threads) { return std::make_unique<CpuDevice>(threads); }
+std::unique_ptr<Device> make_cpu_device(int threads) {
+    return std::make_unique<CpuDevice>(threads);
+}
 
 }  // namespace espalier

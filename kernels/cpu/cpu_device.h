@@ -1,12 +1,12 @@
 #pragma once
-/// The Device interface on the host's cores: single-threaded OpenBLAS calls on tiles whose shapes do not depend on the number
-/// of threads, spread over OpenMP threads; vectorised loops for the rest. Everything is float32 inside.
+/// The Device interface on the host's cores: single-threaded OpenBLAS calls on tiles whose shapes do not depend on the
+/// number of threads, spread over OpenMP threads; vectorised loops for the rest. Everything is float32 inside.
+
+#include "kernels/device.h"
 
 #include <cstddef>
 #include <span>
 #include <string>
-
-#include "kernels/device.h"
 
 namespace espalier {
 

@@ -1,10 +1,10 @@
-// Cross-entropy over the vocabulary in panels, with a running maximum and sum (online log-sum-exp), so that the logits of a
-// window never exist as a whole.
-#include <limits>
-
+// Cross-entropy over the vocabulary in panels, with a running maximum and sum (online log-sum-exp), so that the logits
+// of a window never exist as a whole.
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/exponential.h"
 #include "kernels/cpu/parallel.h"
+
+#include <limits>
 
 namespace espalier {
 

@@ -1,9 +1,9 @@
 // SiLU gate, residual additions, and the element-wise steps of scores and losses.
-#include <cmath>
-
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/exponential.h"
 #include "kernels/cpu/parallel.h"
+
+#include <cmath>
 
 namespace espalier {
 

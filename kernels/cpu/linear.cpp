@@ -1,23 +1,29 @@
 // Matrix products of linear layers. Each is cut into column or row panels by shape alone and each panel is one
-// single-threaded sgemm: measured within 5 % of OpenBLAS's own threading, and the bits do not depend on the thread count.
-#include <cblas.h>
-
+// single-threaded sgemm: measured within 5 % of OpenBLAS's own threading, and the bits do not depend on the thread
+// count.
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/parallel.h"
+
+#include <cblas.h>
 
 namespace espalier {
 
 namespace {
 
-/// Columns (or rows) of a panel: wide enough to pay for packing the shared operand again, narrow enough for many threads.
-std::size_t panel_width(std::size_t width) { return width < 2048 ? 96 : width < 8192 ? 192 : 256; }
+/// Columns (or rows) of a panel: wide enough to pay for packing the shared operand again, narrow enough for many
+/// threads.
+std::size_t panel_width(std::size_t width) {
+    return width < 2048 ? 96 : width < 8192 ? 192 : 256;
+}
 
 /// Rows of a weight-gradient panel: about 256 KiB, so that it is still in the L2 cache when its consumer reads it.
 std::size_t gradient_panel_rows(std::size_t columns) {
     return std::clamp<std::size_t>(std::size_t{65536} / columns / 8 * 8, 16, 128);
 }
 
-blasint to_blas(std::size_t value) { return static_cast<blasint>(value); }
+blasint to_blas(std::size_t value) {
+    return static_cast<blasint>(value);
+}
 
 double product_flops(std::size_t m, std::size_t n, std::size_t k) {
     return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
@@ -45,8 +51,8 @@ void CpuDevice::linear_input_gradient(TensorView dy, TensorView weight, bool acc
     if (dx.size() == 0) return;
     const std::size_t in = weight.columns, out = weight.rows;
     cpu::parallel_chunks(in, panel_width(in), [&](std::size_t begin, std::size_t end) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, to_blas(dy.rows), to_blas(end - begin), to_blas(out), 1.0F,
-                    dy.floats(), to_blas(out), weight.floats() + begin, to_blas(in), accumulate ? 1.0F : 0.0F,
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, to_blas(dy.rows), to_blas(end - begin), to_blas(out),
+                    1.0F, dy.floats(), to_blas(out), weight.floats() + begin, to_blas(in), accumulate ? 1.0F : 0.0F,
                     dx.floats() + begin, to_blas(in));
     });
     flops_ += product_flops(dy.rows, in, out);
@@ -70,7 +76,8 @@ void CpuDevice::accumulate_gram(TensorView x, TensorView gram) {
     const std::size_t n = x.columns;
     cpu::parallel_chunks(n, panel_width(n), [&](std::size_t begin, std::size_t end) {
         cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(end - begin), to_blas(n), to_blas(x.rows), 1.0F,
-                    x.floats() + begin, to_blas(n), x.floats(), to_blas(n), 1.0F, gram.floats() + begin * n, to_blas(n));
+                    x.floats() + begin, to_blas(n), x.floats(), to_blas(n), 1.0F, gram.floats() + begin * n,
+                    to_blas(n));
     });
     flops_ += product_flops(x.rows, n, n);
 }

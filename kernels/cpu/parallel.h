@@ -1,6 +1,6 @@
 #pragma once
-/// Loops over OpenMP threads for the CPU kernels. Work is cut by shape alone, so results do not depend on the thread count.
-/// Inside another parallel loop (a gradient panel's consumer) they run on the calling thread.
+/// Loops over OpenMP threads for the CPU kernels. Work is cut by shape alone, so results do not depend on the thread
+/// count. Inside another parallel loop (a gradient panel's consumer) they run on the calling thread.
 
 #include <omp.h>
 
@@ -14,7 +14,9 @@ namespace espalier::cpu {
 /// Elements of an element-wise operation that one thread takes at a time; smaller operations stay on one thread.
 inline constexpr std::size_t elements_per_chunk = 16384;
 
-inline std::size_t chunks_of(std::size_t count, std::size_t chunk) { return (count + chunk - 1) / chunk; }
+inline std::size_t chunks_of(std::size_t count, std::size_t chunk) {
+    return (count + chunk - 1) / chunk;
+}
 
 /// body(index) for every index below `count`; exceptions of the body are rethrown on the calling thread.
 template <typename Body>
@@ -39,8 +41,7 @@ void parallel_for(std::size_t count, const Body& body) {
 /// body(begin, end) over runs of at most `chunk` elements.
 template <typename Body>
 void parallel_chunks(std::size_t count, std::size_t chunk, const Body& body) {
-    parallel_for(chunks_of(count, chunk),
-                 [&](std::size_t i) { body(i * chunk, std::min(count, (i + 1) * chunk)); });
+    parallel_for(chunks_of(count, chunk), [&](std::size_t i) { body(i * chunk, std::min(count, (i + 1) * chunk)); });
 }
 
 /// Sum of body(begin, end) over the same runs, added in order.
@@ -58,8 +59,8 @@ inline std::size_t rows_per_chunk(std::size_t columns) {
     return std::max<std::size_t>(1, elements_per_chunk / std::max<std::size_t>(1, columns));
 }
 
-/// A buffer of the calling thread that lives as long as the thread and only grows: scratch of one kernel call. `Purpose` tells
-/// simultaneous buffers apart.
+/// A buffer of the calling thread that lives as long as the thread and only grows: scratch of one kernel call.
+/// `Purpose` tells simultaneous buffers apart.
 template <typename Purpose>
 float* thread_scratch(std::size_t floats) {
     thread_local std::vector<float> buffer;

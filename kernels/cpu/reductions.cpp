@@ -1,9 +1,9 @@
 // Sums over tokens or whole tensors, in orders fixed by the shape.
-#include <cmath>
-#include <vector>
-
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/parallel.h"
+
+#include <cmath>
+#include <vector>
 
 namespace espalier {
 

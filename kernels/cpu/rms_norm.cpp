@@ -1,8 +1,8 @@
 // RMSNorm by row: y = x * weight / sqrt(mean(x^2) + epsilon), and its backward pass.
-#include <cmath>
-
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/parallel.h"
+
+#include <cmath>
 
 namespace espalier {
 
@@ -25,9 +25,10 @@ void CpuDevice::rms_norm(TensorView x, TensorView weight, float epsilon, TensorV
     });
 }
 
-void CpuDevice::rms_norm_backward(TensorView x, TensorView weight, TensorView inverse_rms, TensorView dy, bool accumulate,
-                                  TensorView dx) {
-    require(weight.size() == x.columns && dy.size() == x.size() && dx.size() == x.size(), "shapes of rms_norm_backward");
+void CpuDevice::rms_norm_backward(TensorView x, TensorView weight, TensorView inverse_rms, TensorView dy,
+                                  bool accumulate, TensorView dx) {
+    require(weight.size() == x.columns && dy.size() == x.size() && dx.size() == x.size(),
+            "shapes of rms_norm_backward");
     const std::size_t n = x.columns;
     const float* const w = weight.floats();
     cpu::parallel_chunks(x.rows, cpu::rows_per_chunk(n), [&](std::size_t begin, std::size_t end) {

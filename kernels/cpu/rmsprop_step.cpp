@@ -1,8 +1,9 @@
-// One RMSprop step on a panel of weights. Called from inside the gradient's panel loop, while the panel is in the L2 cache.
-#include <cmath>
-
+// One RMSprop step on a panel of weights. Called from inside the gradient's panel loop, while the panel is in the L2
+// cache.
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/parallel.h"
+
+#include <cmath>
 
 namespace espalier {
 

@@ -1,11 +1,11 @@
 // Scores of a row and the choice of its weights, fused: a row's scores exist only in a thread's scratch.
-#include <array>
-#include <cmath>
-#include <vector>
-
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/selection.h"
+
+#include <array>
+#include <cmath>
+#include <vector>
 
 namespace espalier {
 
@@ -77,8 +77,10 @@ std::size_t CpuDevice::score_and_mask(const ScoreTerms& terms, const PruningPatt
                 if (row_unusable != 0) continue;
                 for (std::size_t first = 0; first < columns; first += group) {
                     const float* const scores = scratch.scores.data() + first;
-                    if (group <= small_group) mark_group(scores, group, remove, keep + first);
-                    else mark_run(scores, group, remove, scratch.keys, keep + first);
+                    if (group <= small_group)
+                        mark_group(scores, group, remove, keep + first);
+                    else
+                        mark_run(scores, group, remove, scratch.keys, keep + first);
                 }
                 for (std::size_t j = 0; j < columns; ++j) w[j] = keep[j] != 0 ? w[j] : 0.0F;
             }

@@ -1,12 +1,12 @@
 // SparseGPT (Frantar & Alistarh 2023): the inverse Gram factor and the column sweep with error feedback.
+#include "kernels/cpu/cpu_device.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/selection.h"
+
 #include <cblas.h>
 
 #include <cmath>
 #include <vector>
-
-#include "kernels/cpu/cpu_device.h"
-#include "kernels/cpu/parallel.h"
-#include "kernels/cpu/selection.h"
 
 // LAPACK's own symbols, which OpenBLAS exports: its headers declare them only under names that clash with <complex>.
 extern "C" {
@@ -18,7 +18,9 @@ namespace espalier {
 
 namespace {
 
-blasint to_blas(std::size_t value) { return static_cast<blasint>(value); }
+blasint to_blas(std::size_t value) {
+    return static_cast<blasint>(value);
+}
 
 /// Columns that are swept before the error reaches the rest: 128, or the largest multiple of M not above it.
 std::size_t sweep_block(const PruningPattern& pattern) {
@@ -62,8 +64,9 @@ class RowSweep {
             }
             if (last == n || unusable != 0) continue;
             cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, to_blas(end - begin), to_blas(n - last),
-                        to_blas(last - first), -1.0F, errors.data(), to_blas(block), factor_.floats() + first * n + last,
-                        to_blas(n), 1.0F, weight_.floats() + begin * n + last, to_blas(n));
+                        to_blas(last - first), -1.0F, errors.data(), to_blas(block),
+                        factor_.floats() + first * n + last, to_blas(n), 1.0F, weight_.floats() + begin * n + last,
+                        to_blas(n));
         }
         return unusable;
     }
@@ -82,8 +85,8 @@ class RowSweep {
         }
         for (std::size_t j = first; j < last && unusable == 0; ++j) {
             if (pattern_.structured() && j % pattern_.group == 0) {
-                unusable += choose(w + j, diagonal_.data() + j, pattern_.group, pattern_.group - pattern_.keep, keys,
-                                   keep + j);
+                unusable +=
+                    choose(w + j, diagonal_.data() + j, pattern_.group, pattern_.group - pattern_.keep, keys, keep + j);
                 if (unusable != 0) break;
             }
             const float* const u = factor_.floats() + j * n;

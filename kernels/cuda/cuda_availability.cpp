@@ -1,9 +1,10 @@
-// Asks the CUDA runtime which GPUs are there. Linked statically, so that the program starts on machines without a driver.
+// Asks the CUDA runtime which GPUs are there. Linked statically, so that the program starts on machines without a
+// driver.
+#include "kernels/device.h"
+
 #include <cuda_runtime_api.h>
 
 #include <string>
-
-#include "kernels/device.h"
 
 namespace espalier {
 

@@ -1,18 +1,22 @@
 #include "src/base/dtype.h"
 
+#include "src/base/error.h"
+
 #include <bit>
 #include <cstring>
-
-#include "src/base/error.h"
 
 namespace espalier {
 
 std::string_view name_of(DType dtype) {
     switch (dtype) {
-        case DType::f32: return "float32";
-        case DType::f16: return "float16";
-        case DType::bf16: return "bfloat16";
-        case DType::u8: return "uint8";
+        case DType::f32:
+            return "float32";
+        case DType::f16:
+            return "float16";
+        case DType::bf16:
+            return "bfloat16";
+        case DType::u8:
+            return "uint8";
     }
     throw BugError("internal error: unknown dtype");
 }
@@ -31,7 +35,9 @@ std::uint16_t bf16_from_float(float value) {
     return static_cast<std::uint16_t>((bits + round) >> 16);
 }
 
-float float_from_bf16(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }
+float float_from_bf16(std::uint16_t bits) {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+}
 
 std::uint16_t f16_from_float(float value) {
     const auto bits = std::bit_cast<std::uint32_t>(value);
@@ -83,20 +89,34 @@ void round16(const float* source, std::size_t count, std::byte* destination) {
 
 void widen_to_float(DType dtype, const std::byte* source, std::size_t count, float* destination) {
     switch (dtype) {
-        case DType::f32: std::memcpy(destination, source, 4 * count); return;
-        case DType::f16: widen16<float_from_f16>(source, count, destination); return;
-        case DType::bf16: widen16<float_from_bf16>(source, count, destination); return;
-        case DType::u8: break;
+        case DType::f32:
+            std::memcpy(destination, source, 4 * count);
+            return;
+        case DType::f16:
+            widen16<float_from_f16>(source, count, destination);
+            return;
+        case DType::bf16:
+            widen16<float_from_bf16>(source, count, destination);
+            return;
+        case DType::u8:
+            break;
     }
     throw BugError("internal error: widen_to_float of a mask");
 }
 
 void round_from_float(DType dtype, const float* source, std::size_t count, std::byte* destination) {
     switch (dtype) {
-        case DType::f32: std::memcpy(destination, source, 4 * count); return;
-        case DType::f16: round16<f16_from_float>(source, count, destination); return;
-        case DType::bf16: round16<bf16_from_float>(source, count, destination); return;
-        case DType::u8: break;
+        case DType::f32:
+            std::memcpy(destination, source, 4 * count);
+            return;
+        case DType::f16:
+            round16<f16_from_float>(source, count, destination);
+            return;
+        case DType::bf16:
+            round16<bf16_from_float>(source, count, destination);
+            return;
+        case DType::u8:
+            break;
     }
     throw BugError("internal error: round_from_float to a mask");
 }

@@ -1,6 +1,6 @@
 #pragma once
-/// Exceptions that carry the exit status of the program. Their text is the one sentence that the user reads: it names the
-/// file, field or tensor, what was found and what was expected.
+/// Exceptions that carry the exit status of the program. Their text is the one sentence that the user reads: it names
+/// the file, field or tensor, what was found and what was expected.
 
 #include <stdexcept>
 #include <string>

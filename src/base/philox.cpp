@@ -1,9 +1,9 @@
 #include "src/base/philox.h"
 
+#include "src/base/error.h"
+
 #include <numeric>
 #include <utility>
-
-#include "src/base/error.h"
 
 namespace espalier {
 
@@ -13,10 +13,9 @@ std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter, st
     for (int round = 0; round < 10; ++round) {
         const std::uint64_t product_0 = multiplier_0 * counter[0];
         const std::uint64_t product_1 = multiplier_1 * counter[2];
-        counter = {static_cast<std::uint32_t>(product_1 >> 32) ^ counter[1] ^ key[0],
-                   static_cast<std::uint32_t>(product_1),
-                   static_cast<std::uint32_t>(product_0 >> 32) ^ counter[3] ^ key[1],
-                   static_cast<std::uint32_t>(product_0)};
+        counter = {
+            static_cast<std::uint32_t>(product_1 >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(product_1),
+            static_cast<std::uint32_t>(product_0 >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(product_0)};
         key = {key[0] + weyl_0, key[1] + weyl_1};
     }
     return counter;

@@ -1,6 +1,6 @@
 #pragma once
-/// Counter-based random numbers (Philox4x32-10, Salmon et al., SC 2011): a value is a pure function of key and counter, so
-/// it depends neither on the number of ranks nor on what was drawn before.
+/// Counter-based random numbers (Philox4x32-10, Salmon et al., SC 2011): a value is a pure function of key and counter,
+/// so it depends neither on the number of ranks nor on what was drawn before.
 
 #include <array>
 #include <cstddef>
@@ -12,9 +12,9 @@ namespace espalier {
 /// One Philox4x32-10 block: four 32-bit words for a 128-bit counter and a 64-bit key.
 std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter, std::array<std::uint32_t, 2> key);
 
-/// `count` different numbers out of 0 … population-1, in drawing order: the first `count` steps of a Fisher-Yates shuffle
-/// whose j-th choice is the multiply-shift reduction of the 64-bit word philox(counter = {j, block, round, 0}, key = seed)
-/// (words 0 and 1). Throws BugError when count > population.
+/// `count` different numbers out of 0 … population-1, in drawing order: the first `count` steps of a Fisher-Yates
+/// shuffle whose j-th choice is the multiply-shift reduction of the 64-bit word philox(counter = {j, block, round, 0},
+/// key = seed) (words 0 and 1). Throws BugError when count > population.
 std::vector<std::size_t> draw_without_replacement(std::uint64_t seed, std::uint32_t block, std::uint32_t round,
                                                   std::size_t count, std::size_t population);
 

@@ -1,15 +1,17 @@
 #include "src/base/pruning_pattern.h"
 
+#include "src/base/error.h"
+
 #include <charconv>
 #include <cmath>
-
-#include "src/base/error.h"
 
 namespace espalier {
 
 std::size_t PruningPattern::removed_per_row(std::size_t columns) const {
     if (structured()) return columns / group * (group - keep);
-    return static_cast<std::size_t>(std::floor(static_cast<double>(columns) * sparsity));
+    // The sparsity is a decimal number: 0.29 of 100 is 29, though the nearest doubles multiply to 28.999999999999996.
+    constexpr double rounding = 1e-9;
+    return static_cast<std::size_t>(std::floor(static_cast<double>(columns) * sparsity + rounding));
 }
 
 std::string PruningPattern::name() const {

@@ -7,8 +7,8 @@
 
 namespace espalier {
 
-/// Either `keep` of every `group` consecutive inputs of a row survive (N:M), or floor(columns x sparsity) inputs of every
-/// row are removed (unstructured).
+/// Either `keep` of every `group` consecutive inputs of a row survive (N:M), or floor(columns x sparsity) inputs of
+/// every row are removed (unstructured).
 struct PruningPattern {
     std::size_t keep = 0;
     std::size_t group = 0;  ///< 0 means unstructured

@@ -1,9 +1,9 @@
 #include "src/base/strict_json.h"
 
+#include "src/base/error.h"
+
 #include <set>
 #include <vector>
-
-#include "src/base/error.h"
 
 namespace espalier {
 
@@ -26,14 +26,17 @@ class Watch {
                 }
                 break;
             case Json::parse_event_t::object_end:
-            case Json::parse_event_t::array_end: keys_.pop_back(); break;
+            case Json::parse_event_t::array_end:
+                keys_.pop_back();
+                break;
             case Json::parse_event_t::key:
                 if (!keys_.back().insert(parsed.get<std::string>()).second) {
                     throw InputError(source_ + ": key " + parsed.dump(-1, ' ', true, Json::error_handler_t::replace) +
                                      " occurs twice");
                 }
                 break;
-            case Json::parse_event_t::value: break;
+            case Json::parse_event_t::value:
+                break;
         }
         return true;
     }
@@ -48,11 +51,13 @@ class Watch {
 Json parse_strict_json(std::string_view text, const std::string& source) {
     Watch watch(source);
     try {
-        return Json::parse(text, [&](int depth, Json::parse_event_t event, Json& parsed) { return watch(depth, event, parsed); });
+        return Json::parse(
+            text, [&](int depth, Json::parse_event_t event, Json& parsed) { return watch(depth, event, parsed); });
     } catch (const Json::exception& error) {
         const std::string words = error.what();
         const std::size_t colon = words.find("parse error");
-        throw InputError(source + ": not valid JSON (" + (colon == std::string::npos ? words : words.substr(colon)) + ")");
+        throw InputError(source + ": not valid JSON (" + (colon == std::string::npos ? words : words.substr(colon)) +
+                         ")");
     }
 }
 

@@ -2,10 +2,10 @@
 /// A view of a row-major matrix that somebody else owns. The memory may be the host's or a device's: only `Device`
 /// operations look inside.
 
-#include <cstddef>
-
 #include "src/base/dtype.h"
 #include "src/base/error.h"
+
+#include <cstddef>
 
 namespace espalier {
 

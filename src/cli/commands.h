@@ -1,14 +1,14 @@
 #pragma once
-/// The sub-commands. Each parses its options, does its work over the session's ranks and returns an exit status; errors are
-/// thrown.
-
-#include <memory>
-#include <string>
-#include <vector>
+/// The sub-commands. Each parses its options, does its work over the session's ranks and returns an exit status; errors
+/// are thrown.
 
 #include "kernels/device.h"
 #include "mpi/session.h"
 #include "src/cli/option_set.h"
+
+#include <memory>
+#include <string>
+#include <vector>
 
 namespace espalier {
 

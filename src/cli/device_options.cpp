@@ -1,12 +1,12 @@
+#include "src/base/error.h"
+#include "src/cli/commands.h"
+
 #include <sched.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
-
-#include "src/base/error.h"
-#include "src/cli/commands.h"
 
 namespace espalier {
 
@@ -21,8 +21,9 @@ bool print_help(Session& session, const CommandLine& line, const std::string& co
 }
 
 std::vector<OptionSpec> device_options() {
-    return {{"device", "auto, cpu or cuda", "auto"},
-            {"threads", "CPU threads of each rank; by default its share of the cores (results do not depend on it)", {}}};
+    return {
+        {"device", "auto, cpu or cuda", "auto"},
+        {"threads", "CPU threads of each rank; by default its share of the cores (results do not depend on it)", {}}};
 }
 
 int choose_threads(const Session& session, const OptionSet& options) {
@@ -44,7 +45,8 @@ std::unique_ptr<Device> make_device(const Session& session, const OptionSet& opt
         throw InputError("--device cuda: version 0.1 computes on the CPU only (" + cuda_availability().explanation +
                          "); use --device cpu");
     }
-    if (choice != "auto" && choice != "cpu") throw InputError("--device '" + choice + "' is not one of auto, cpu, cuda");
+    if (choice != "auto" && choice != "cpu")
+        throw InputError("--device '" + choice + "' is not one of auto, cpu, cuda");
     return make_cpu_device(choose_threads(session, options));
 }
 

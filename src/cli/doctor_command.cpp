@@ -1,13 +1,13 @@
+#include "src/base/clock.h"
+#include "src/base/units.h"
+#include "src/cli/commands.h"
+
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <filesystem>
-#include <fmt/format.h>
 #include <thread>
-
-#include "src/base/clock.h"
-#include "src/base/units.h"
-#include "src/cli/commands.h"
 
 namespace espalier {
 
@@ -19,7 +19,9 @@ std::vector<OptionSpec> doctor_options() {
     return specs;
 }
 
-void row(const std::string& what, const std::string& found) { std::printf("%-22s %s\n", what.c_str(), found.c_str()); }
+void row(const std::string& what, const std::string& found) {
+    std::printf("%-22s %s\n", what.c_str(), found.c_str());
+}
 
 /// Repeats `work` for about half a second; seconds of one repetition.
 template <typename Work>
@@ -52,7 +54,8 @@ void measure(Device& device) {
 }  // namespace
 
 int doctor_command(Session& session, const CommandLine& line) {
-    if (print_help(session, line, "doctor", "what is found on this machine, and how fast it is", doctor_options())) return 0;
+    if (print_help(session, line, "doctor", "what is found on this machine, and how fast it is", doctor_options()))
+        return 0;
     std::optional<OptionSet> set;
     std::unique_ptr<Device> device;
     session.agree([&] {

@@ -1,6 +1,3 @@
-#include <cstdio>
-#include <fmt/format.h>
-
 #include "io/file.h"
 #include "io/token_file.h"
 #include "src/base/clock.h"
@@ -9,16 +6,21 @@
 #include "src/evaluate/perplexity.h"
 #include "src/report/progress.h"
 
+#include <fmt/format.h>
+
+#include <cstdio>
+
 namespace espalier {
 
 namespace {
 
 std::vector<OptionSpec> evaluate_options() {
-    std::vector<OptionSpec> specs = {{"model", "Hugging Face folder, or a completed run folder", {}, false, true},
-                                     {"tokens", "HDF5 with /input_ids, or .npy; read as one long text", {}, false, true},
-                                     {"sequence-length", "tokens of a window", "2048"},
-                                     {"json", "file to write the result to", {}},
-                                     {"config", "file of 'name = value' lines", {}}};
+    std::vector<OptionSpec> specs = {
+        {"model", "Hugging Face folder, or a completed run folder", {}, false, true},
+        {"tokens", "HDF5 with /input_ids, or .npy; read as one long text", {}, false, true},
+        {"sequence-length", "tokens of a window", "2048"},
+        {"json", "file to write the result to", {}},
+        {"config", "file of 'name = value' lines", {}}};
     for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
     return specs;
 }
@@ -50,10 +52,10 @@ int evaluate_command(Session& session, const CommandLine& line) {
         std::printf("perplexity %.6f (T = %zu, %zu windows)\n", result.perplexity, sequence_length, result.windows);
         std::fflush(stdout);
         if (!set->has("json")) return;
-        const Json json = {{"perplexity", result.perplexity},   {"loss", result.loss},
+        const Json json = {{"perplexity", result.perplexity},    {"loss", result.loss},
                            {"sequence_length", sequence_length}, {"windows", result.windows},
-                           {"tokens", set->text("tokens")},     {"tokens_sha256", tokens.sha256},
-                           {"model", set->text("model")},       {"seconds", stopwatch.seconds()}};
+                           {"tokens", set->text("tokens")},      {"tokens_sha256", tokens.sha256},
+                           {"model", set->text("model")},        {"seconds", stopwatch.seconds()}};
         write_text_atomically(set->text("json"), json.dump(1) + "\n");
     });
     return 0;

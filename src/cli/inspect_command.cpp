@@ -1,10 +1,11 @@
-#include <cstdio>
-#include <fmt/format.h>
-
 #include "src/base/error.h"
 #include "src/cli/commands.h"
 #include "src/evaluate/inspection.h"
 #include "src/report/progress.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
 
 namespace espalier {
 
@@ -38,7 +39,8 @@ int inspect_command(Session& session, const CommandLine& line) {
     session.agree([&] {
         if (session.rank() != 0) return;
         std::vector<std::string> arguments = line.arguments;
-        if (!arguments.empty() && !arguments.front().starts_with("-")) arguments.front() = "--path=" + arguments.front();
+        if (!arguments.empty() && !arguments.front().starts_with("-"))
+            arguments.front() = "--path=" + arguments.front();
         const OptionSet set("inspect", inspect_options(), arguments);
         Progress progress(true);
         std::optional<std::filesystem::path> dense;

@@ -1,3 +1,7 @@
+#include "src/base/error.h"
+#include "src/base/version.h"
+#include "src/cli/commands.h"
+
 #include <unistd.h>
 
 #include <algorithm>
@@ -8,10 +12,6 @@
 #include <optional>
 #include <string>
 #include <vector>
-
-#include "src/base/error.h"
-#include "src/base/version.h"
-#include "src/cli/commands.h"
 
 namespace espalier {
 namespace {
@@ -59,13 +59,15 @@ int run(Session& session, const std::vector<std::string>& words) {
 
 /// The sentence of a failure, with the rank when there are several.
 void report(int rank, int ranks, const std::string& sentence) {
-    if (ranks > 1) std::fprintf(stderr, "espalier: rank %d: %s\n", rank, sentence.c_str());
-    else std::fprintf(stderr, "espalier: %s\n", sentence.c_str());
+    if (ranks > 1)
+        std::fprintf(stderr, "espalier: rank %d: %s\n", rank, sentence.c_str());
+    else
+        std::fprintf(stderr, "espalier: %s\n", sentence.c_str());
     std::fflush(stderr);
 }
 
-/// Ends all ranks. When several fail for the same reason at the same time the lowest speaks for all: it aborts the others
-/// while they wait here.
+/// Ends all ranks. When several fail for the same reason at the same time the lowest speaks for all: it aborts the
+/// others while they wait here.
 [[noreturn]] void end_all(const Session& session, const Error& error) {
     constexpr unsigned step = 100'000, longest = 2'000'000;
     if (session.rank() > 0) usleep(std::min(longest, step * static_cast<unsigned>(session.rank())));

@@ -1,14 +1,15 @@
 #include "src/cli/option_set.h"
 
-#include <algorithm>
+#include "src/base/error.h"
+
 #include <boost/program_options.hpp>
+
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
-
-#include "src/base/error.h"
 
 namespace espalier {
 
@@ -20,8 +21,8 @@ po::options_description describe(const std::vector<OptionSpec>& specs) {
     po::options_description description("Options", 100, 50);
     for (const OptionSpec& spec : specs) {
         if (spec.is_switch) {
-            description.add_options()(spec.name.c_str(), po::value<std::string>()->implicit_value("true")->zero_tokens(),
-                                      spec.help.c_str());
+            description.add_options()(
+                spec.name.c_str(), po::value<std::string>()->implicit_value("true")->zero_tokens(), spec.help.c_str());
             continue;
         }
         const std::string help = spec.default_value ? spec.help + " [default: " + *spec.default_value + "]"
@@ -37,10 +38,10 @@ std::string option_of_environment(const std::string& variable, const std::vector
     const std::string prefix = "ESPALIER_";
     if (!variable.starts_with(prefix)) return "";
     std::string name = variable.substr(prefix.size());
-    std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) {
-        return c == '_' ? '-' : static_cast<char>(std::tolower(c));
-    });
-    const bool known = std::any_of(specs.begin(), specs.end(), [&](const OptionSpec& spec) { return spec.name == name; });
+    std::transform(name.begin(), name.end(), name.begin(),
+                   [](unsigned char c) { return c == '_' ? '-' : static_cast<char>(std::tolower(c)); });
+    const bool known =
+        std::any_of(specs.begin(), specs.end(), [&](const OptionSpec& spec) { return spec.name == name; });
     return known ? name : "";
 }
 
@@ -51,7 +52,8 @@ std::string one_line(std::string text) {
 
 }  // namespace
 
-std::string OptionSet::help(const std::string& command, const std::string& summary, const std::vector<OptionSpec>& specs) {
+std::string OptionSet::help(const std::string& command, const std::string& summary,
+                            const std::vector<OptionSpec>& specs) {
     std::ostringstream text;
     text << "espalier " << command << ": " << summary << "\n\n"
          << describe(specs)
@@ -60,7 +62,8 @@ std::string OptionSet::help(const std::string& command, const std::string& summa
     return text.str();
 }
 
-OptionSet::OptionSet(const std::string& command, std::vector<OptionSpec> specs, const std::vector<std::string>& arguments)
+OptionSet::OptionSet(const std::string& command, std::vector<OptionSpec> specs,
+                     const std::vector<std::string>& arguments)
     : specs_(std::move(specs)) {
     const po::options_description description = describe(specs_);
     const auto take = [&](const po::parsed_options& parsed, const std::string& origin) {
@@ -82,7 +85,8 @@ OptionSet::OptionSet(const std::string& command, std::vector<OptionSpec> specs, 
             if (++seen[option.string_key] > 1) throw InputError("option --" + option.string_key + " is given twice");
         }
         take(line, "command line");
-        take(po::parse_environment(description, [&](const std::string& name) { return option_of_environment(name, specs_); }),
+        take(po::parse_environment(description,
+                                   [&](const std::string& name) { return option_of_environment(name, specs_); }),
              "environment");
         if (values_.contains("config")) {
             std::ifstream file(values_["config"].text);
@@ -94,8 +98,10 @@ OptionSet::OptionSet(const std::string& command, std::vector<OptionSpec> specs, 
     }
     for (const OptionSpec& spec : specs_) {
         if (values_.contains(spec.name)) continue;
-        if (spec.is_switch) values_[spec.name] = {"false", "default"};
-        else if (spec.default_value) values_[spec.name] = {*spec.default_value, "default"};
+        if (spec.is_switch)
+            values_[spec.name] = {"false", "default"};
+        else if (spec.default_value)
+            values_[spec.name] = {*spec.default_value, "default"};
         else if (spec.required) {
             throw InputError("--" + spec.name + " is missing (espalier " + command + " --help lists the options)");
         }

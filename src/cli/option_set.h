@@ -1,6 +1,8 @@
 #pragma once
-/// Options of one sub-command from four places: command line > ESPALIER_… environment > --config file > defaults. The only
-/// header, with its .cpp, that knows Boost.Program_options.
+/// Options of one sub-command from four places: command line > ESPALIER_… environment > --config file > defaults. The
+/// only header, with its .cpp, that knows Boost.Program_options.
+
+#include "src/base/strict_json.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -8,8 +10,6 @@
 #include <optional>
 #include <string>
 #include <vector>
-
-#include "src/base/strict_json.h"
 
 namespace espalier {
 
@@ -24,12 +24,13 @@ struct OptionSpec {
 
 class OptionSet {
   public:
-    /// Parses `arguments` (without program and sub-command). Throws InputError with one sentence: unknown option, missing
-    /// value, option given twice, wrong config file, missing required option.
+    /// Parses `arguments` (without program and sub-command). Throws InputError with one sentence: unknown option,
+    /// missing value, option given twice, wrong config file, missing required option.
     OptionSet(const std::string& command, std::vector<OptionSpec> specs, const std::vector<std::string>& arguments);
 
     /// The text of --help.
-    static std::string help(const std::string& command, const std::string& summary, const std::vector<OptionSpec>& specs);
+    static std::string help(const std::string& command, const std::string& summary,
+                            const std::vector<OptionSpec>& specs);
 
     bool has(const std::string& name) const { return values_.contains(name); }
     /// Given anywhere, rather than left at its default.

@@ -1,13 +1,13 @@
-#include <omp.h>
-
-#include <algorithm>
-#include <fmt/format.h>
-
 #include "io/token_file.h"
 #include "src/base/error.h"
 #include "src/base/units.h"
 #include "src/cli/commands.h"
 #include "src/prune/pipeline.h"
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
 
 namespace espalier {
 
@@ -35,7 +35,9 @@ std::vector<OptionSpec> prune_options() {
         {"ro-lr-scaling", "growth of the rate with the batch: none, sqrt, linear", "sqrt"},
         {"hold-mask", "keep removed weights at zero during optimisation", {}, true},
         {"block-groups", "groups of blocks pruned at the same time (changes the result)", "1"},
-        {"shards", "parts of the calibration samples whose sums are added in a fixed tree [default: 8, at most samples]", {}},
+        {"shards",
+         "parts of the calibration samples whose sums are added in a fixed tree [default: 8, at most samples]",
+         {}},
         {"output-dtype", "float32, float16 or bfloat16 [default: the checkpoint's]", {}},
         {"only-blocks", "prune only blocks a-b (for experiments)", {}},
         {"fresh", "start over, removing what an earlier run left in --output", {}, true},
@@ -49,7 +51,8 @@ IndexRange parse_blocks(const std::string& text, std::size_t blocks) {
     std::size_t first = 0, last = 0;
     int used = 0;
     const int fields = std::sscanf(text.c_str(), "%zu-%zu%n", &first, &last, &used);
-    if (fields != 2 || static_cast<std::size_t>(used) != text.size() || text.front() == '-' || last < first || last >= blocks) {
+    if (fields != 2 || static_cast<std::size_t>(used) != text.size() || text.front() == '-' || last < first ||
+        last >= blocks) {
         throw InputError("--only-blocks '" + text + "' is not a-b with a <= b < " + std::to_string(blocks));
     }
     return {first, last + 1};
@@ -58,9 +61,11 @@ IndexRange parse_blocks(const std::string& text, std::size_t blocks) {
 RegionalOptimizationOptions parse_regional_optimization(OptionSet& options, Method method, std::size_t samples) {
     RegionalOptimizationOptions ro;
     const bool optimises = uses_regional_optimization(method);
-    for (const char* const name : {"ro-samples", "ro-rounds", "ro-learning-rate", "ro-batch", "ro-lr-scaling", "hold-mask"}) {
+    for (const char* const name :
+         {"ro-samples", "ro-rounds", "ro-learning-rate", "ro-batch", "ro-lr-scaling", "hold-mask"}) {
         if (options.given(name) && !optimises) {
-            throw InputError(fmt::format("--{} has no effect with --method {}; it belongs to ro and wanda++", name, name_of(method)));
+            throw InputError(fmt::format("--{} has no effect with --method {}; it belongs to ro and wanda++", name,
+                                         name_of(method)));
         }
     }
     if (!options.has("ro-samples")) {
@@ -75,13 +80,19 @@ RegionalOptimizationOptions parse_regional_optimization(OptionSet& options, Meth
     if (ro.batch > ro.samples && optimises) {
         throw InputError(fmt::format("--ro-batch {} exceeds the {} samples of a round", ro.batch, ro.samples));
     }
-    if (options.text("ro-learning-rate") == "auto") ro.learning_rate.reset();
-    else ro.learning_rate = options.positive("ro-learning-rate");
+    if (options.text("ro-learning-rate") == "auto")
+        ro.learning_rate.reset();
+    else
+        ro.learning_rate = options.positive("ro-learning-rate");
     const std::string scaling = options.text("ro-lr-scaling");
-    if (scaling == "none") ro.scaling = LearningRateScaling::none;
-    else if (scaling == "sqrt") ro.scaling = LearningRateScaling::sqrt;
-    else if (scaling == "linear") ro.scaling = LearningRateScaling::linear;
-    else throw InputError("--ro-lr-scaling '" + scaling + "' is not one of none, sqrt, linear");
+    if (scaling == "none")
+        ro.scaling = LearningRateScaling::none;
+    else if (scaling == "sqrt")
+        ro.scaling = LearningRateScaling::sqrt;
+    else if (scaling == "linear")
+        ro.scaling = LearningRateScaling::linear;
+    else
+        throw InputError("--ro-lr-scaling '" + scaling + "' is not one of none, sqrt, linear");
     ro.hold_mask = options.flag("hold-mask");
     return ro;
 }
@@ -91,7 +102,8 @@ CalibrationTokens choose_calibration(OptionSet& options, const TokenTable& table
     TokenTable rows = table;
     constexpr std::size_t usual_samples = 128, usual_length = 2048;
     if (!options.has("sequence-length")) {
-        options.set_effective("sequence-length", std::to_string(std::min(usual_length, table.columns)), "calibration file");
+        options.set_effective("sequence-length", std::to_string(std::min(usual_length, table.columns)),
+                              "calibration file");
     }
     CalibrationTokens calibration;
     calibration.sequence_length = options.whole("sequence-length", 1);
@@ -109,11 +121,13 @@ CalibrationTokens choose_calibration(OptionSet& options, const TokenTable& table
     }
     calibration.samples = options.whole("samples", 1);
     if (calibration.samples > rows.rows) {
-        throw InputError(fmt::format("--samples {} exceeds the {} samples in {}", calibration.samples, rows.rows, file));
+        throw InputError(
+            fmt::format("--samples {} exceeds the {} samples in {}", calibration.samples, rows.rows, file));
     }
     for (std::size_t n = 0; n < calibration.samples; ++n) {
         const auto row = table.ids.begin() + static_cast<std::ptrdiff_t>(n * rows.columns);
-        calibration.ids.insert(calibration.ids.end(), row, row + static_cast<std::ptrdiff_t>(calibration.sequence_length));
+        calibration.ids.insert(calibration.ids.end(), row,
+                               row + static_cast<std::ptrdiff_t>(calibration.sequence_length));
     }
     return calibration;
 }
@@ -135,10 +149,12 @@ PruneOptions parse_options(OptionSet& options, const ModelSource& source, const 
     source.config().check_sequence_length(parsed.sequence_length);
     parsed.seed = options.whole("seed", 0);
     if (options.given("alpha") && !uses_regional_gradient(parsed.method)) {
-        throw InputError(fmt::format("--alpha has no effect with --method {}; it belongs to rgs and wanda++", name_of(parsed.method)));
+        throw InputError(fmt::format("--alpha has no effect with --method {}; it belongs to rgs and wanda++",
+                                     name_of(parsed.method)));
     }
     parsed.alpha = options.positive("alpha", true);
-    if (options.text("input-norm") == "mean") parsed.input_norm = InputNorm::mean;
+    if (options.text("input-norm") == "mean")
+        parsed.input_norm = InputNorm::mean;
     else if (options.text("input-norm") != "sum") {
         throw InputError("--input-norm '" + options.text("input-norm") + "' is not one of sum, mean");
     }
@@ -152,7 +168,8 @@ PruneOptions parse_options(OptionSet& options, const ModelSource& source, const 
         options.set_effective("output-dtype", std::string(name_of(source.storage().matrix_dtype)), "checkpoint");
     }
     parsed.output_dtype = float_dtype_from_name(options.text("output-dtype"));
-    if (options.has("only-blocks")) parsed.only_blocks = parse_blocks(options.text("only-blocks"), source.config().blocks);
+    if (options.has("only-blocks"))
+        parsed.only_blocks = parse_blocks(options.text("only-blocks"), source.config().blocks);
     parsed.fresh = options.flag("fresh");
     if (parsed.fresh && options.flag("resume")) throw InputError("--fresh and --resume exclude each other");
     return parsed;
@@ -161,11 +178,12 @@ PruneOptions parse_options(OptionSet& options, const ModelSource& source, const 
 void announce(Progress& progress, const PruneOptions& options, const ModelSource& source, const RunFacts& facts,
               const Topology& topology) {
     const ModelConfig& config = source.config();
-    progress.line(fmt::format("pruning {} ({}, {} blocks of {:.1f} million weights) to {} with {}", options.model.string(),
-                              config.model_type, config.blocks, static_cast<double>(source.layout().weights()) / 1e6,
-                              options.pattern.structured() ? options.pattern.name()
-                                                           : fmt::format("{:g} % sparsity", 100 * options.pattern.sparsity),
-                              name_of(options.method)));
+    progress.line(
+        fmt::format("pruning {} ({}, {} blocks of {:.1f} million weights) to {} with {}", options.model.string(),
+                    config.model_type, config.blocks, static_cast<double>(source.layout().weights()) / 1e6,
+                    options.pattern.structured() ? options.pattern.name()
+                                                 : fmt::format("{:g} % sparsity", 100 * options.pattern.sparsity),
+                    name_of(options.method)));
     progress.line(fmt::format("calibration: {} samples of {} tokens from {}", options.samples, options.sequence_length,
                               options.calibration.string()));
     progress.line(fmt::format("{} rank(s) in {} block group(s); {}", facts.ranks, options.block_groups, facts.device));
@@ -178,14 +196,17 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
     for (const std::string& warning : source.warnings()) progress.line("warning: " + warning);
     const std::size_t data_ranks = topology.groups().front().ranks.size();
     if (data_ranks > options.shards) {
-        progress.line(fmt::format("warning: {} ranks share {} shards of samples; some have nothing to do (raise --shards)",
-                                  data_ranks, options.shards));
+        progress.line(
+            fmt::format("warning: {} ranks share {} shards of samples; some have nothing to do (raise --shards)",
+                        data_ranks, options.shards));
     }
     const bool coarse = options.output_dtype == DType::bf16 && uses_regional_optimization(options.method);
     if (coarse && options.ro.learning_rate && *options.ro.learning_rate < 1e-5) {
         progress.line(
-            "warning: weights are written as bfloat16, whose spacing at 0.02 is 1.2e-4: part of regional optimisation's small "
-            "steps is lost in rounding (--output-dtype float32 keeps them; unchanged_weight_share in metrics.json tells)");
+            "warning: weights are written as bfloat16, whose spacing at 0.02 is 1.2e-4: part of regional "
+            "optimisation's small "
+            "steps is lost in rounding (--output-dtype float32 keeps them; unchanged_weight_share in metrics.json "
+            "tells)");
     }
 }
 
@@ -225,9 +246,11 @@ int prune_command(Session& session, const CommandLine& line) {
         ledger = std::make_unique<RunLedger>(options, *source, facts, progress);
         if (!ledger->complete()) ledger->start_outer_file(*source);
     });
-    const Json shared = Json::parse(session.broadcast_text(
-        ledger ? Json({{"state", ledger->state().to_json()}, {"attributes", ledger->block_attributes()}, {"complete", ledger->complete()}}).dump()
-               : std::string()));
+    const Json shared = Json::parse(session.broadcast_text(ledger ? Json({{"state", ledger->state().to_json()},
+                                                                          {"attributes", ledger->block_attributes()},
+                                                                          {"complete", ledger->complete()}})
+                                                                        .dump()
+                                                                  : std::string()));
     if (shared["complete"].get<bool>()) {
         progress.line("the run in " + options.output.string() + " is complete; nothing to do (--fresh starts over)");
         return 0;

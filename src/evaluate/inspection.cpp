@@ -48,7 +48,8 @@ class Inspector {
         const std::size_t element = bytes_of(source_.storage().matrix_dtype);
         for (const LinearLayer layer : all_linear_layers) {
             const MatrixShape& matrix = source_.layout().matrix(layer);
-            const std::span<const std::byte> weights = std::span<const std::byte>(raw).subspan(matrix.offset * element, matrix.size() * element);
+            const std::span<const std::byte> weights =
+                std::span<const std::byte>(raw).subspan(matrix.offset * element, matrix.size() * element);
             counts.zero_share[index_of(layer)] = share_of_zeros(source_.storage().matrix_dtype, weights);
             if (run != nullptr) check_mask(*run, block, matrix, weights, counts);
         }
@@ -74,8 +75,8 @@ class Inspector {
   private:
     void fault(const std::string& sentence) { result_.faults.push_back(sentence); }
 
-    void check_mask(const RunFolder& run, std::size_t block, const MatrixShape& matrix, std::span<const std::byte> weights,
-                    BlockInspection& counts) {
+    void check_mask(const RunFolder& run, std::size_t block, const MatrixShape& matrix,
+                    std::span<const std::byte> weights, BlockInspection& counts) {
         const Hdf5Reader file(run.block_path(block));
         const std::string name = hdf5_path(checkpoint_name(block, std::string(matrix.name) + ".mask"));
         if (!file.contains(name)) return;
@@ -151,10 +152,12 @@ void check_files(const RunSource& source, Inspection& result) {
         if (!std::filesystem::exists(path)) {
             result.faults.push_back(path.string() + " is missing");
         } else if (std::filesystem::file_size(path) != record.bytes || xxh3_128_of_file(path) != record.xxh3) {
-            result.faults.push_back(path.string() + " is not the file that the manifest names (size or checksum differs)");
+            result.faults.push_back(path.string() +
+                                    " is not the file that the manifest names (size or checksum differs)");
         }
     }
-    result.checked.push_back(std::to_string(records.size()) + " files against the manifest's sizes and XXH3-128 checksums");
+    result.checked.push_back(std::to_string(records.size()) +
+                             " files against the manifest's sizes and XXH3-128 checksums");
 }
 
 }  // namespace
@@ -174,10 +177,12 @@ Inspection inspect_model(const std::filesystem::path& path, const std::optional<
         run = &run_source->run();
         const Json& options = run_source->manifest().options;
         const Method method = method_from_name(options.at("method").get<std::string>());
-        inspector.expect(PruningPattern::parse(options.at("pattern").get<std::string>(), options.at("sparsity").get<double>()),
-                         !uses_regional_optimization(method) && method != Method::sparsegpt);
+        inspector.expect(
+            PruningPattern::parse(options.at("pattern").get<std::string>(), options.at("sparsity").get<double>()),
+            !uses_regional_optimization(method) && method != Method::sparsegpt);
         check_files(*run_source, result);
-        result.checked.push_back("every group or row of every mask, and that removed weights are +0.0 and all are finite");
+        result.checked.push_back(
+            "every group or row of every mask, and that removed weights are +0.0 and all are finite");
     }
     for (std::size_t block = 0; block < source->config().blocks; ++block) {
         progress("block " + std::to_string(block + 1) + " of " + std::to_string(source->config().blocks));

@@ -1,6 +1,8 @@
 #pragma once
 /// Recounts a pruned model from its files: every row and group, checksums, untouched tensors.
 
+#include "src/model/block_layout.h"
+
 #include <array>
 #include <cstddef>
 #include <filesystem>
@@ -8,8 +10,6 @@
 #include <optional>
 #include <string>
 #include <vector>
-
-#include "src/model/block_layout.h"
 
 namespace espalier {
 
@@ -27,8 +27,9 @@ struct Inspection {
     BlockLayout layout;
 };
 
-/// Inspects a run folder or a model folder. With `dense` also compares every tensor that pruning must not touch bit for bit,
-/// and the surviving weights of methods that do not change them. Throws InputError when the files cannot be read at all.
+/// Inspects a run folder or a model folder. With `dense` also compares every tensor that pruning must not touch bit for
+/// bit, and the surviving weights of methods that do not change them. Throws InputError when the files cannot be read
+/// at all.
 Inspection inspect_model(const std::filesystem::path& path, const std::optional<std::filesystem::path>& dense,
                          const std::function<void(const std::string&)>& progress);
 

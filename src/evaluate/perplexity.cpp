@@ -1,14 +1,14 @@
 #include "src/evaluate/perplexity.h"
 
-#include <cmath>
-#include <vector>
-
 #include "src/base/error.h"
 #include "src/model/decoder_block.h"
 #include "src/prune/group_context.h"
 #include "src/prune/hidden_states.h"
 #include "src/weights/block_reader.h"
 #include "src/weights/embedding.h"
+
+#include <cmath>
+#include <vector>
 
 namespace espalier {
 
@@ -25,7 +25,8 @@ class PerplexityPass {
           tokens_(tokens),
           windows_(context.my_samples()),
           x_(context.device, windows_, context.tokens, context.config.hidden_size) {
-        embed_tokens(c_.device, source_, tokens_.subspan(windows_.begin * c_.tokens, windows_.size() * c_.tokens), x_.all());
+        embed_tokens(c_.device, source_, tokens_.subspan(windows_.begin * c_.tokens, windows_.size() * c_.tokens),
+                     x_.all());
     }
 
     void run_blocks(const std::function<void(const std::string&)>& progress) {
@@ -70,7 +71,8 @@ class PerplexityPass {
                 c_.device.linear(x_.sample(w).row_range(0, predictions), panel, false, logits);
                 const std::size_t i = w - windows_.begin;
                 c_.device.cross_entropy_panel(logits, first, tokens_.subspan(w * c_.tokens + 1, predictions),
-                                              running_max.view().row_range(i, i + 1), running_sum.view().row_range(i, i + 1),
+                                              running_max.view().row_range(i, i + 1),
+                                              running_sum.view().row_range(i, i + 1),
                                               target_logit.view().row_range(i, i + 1));
             }
         }
@@ -111,7 +113,8 @@ class PerplexityPass {
         for (std::size_t w = 0; w < windows_.size(); ++w) {
             double loss = 0;
             for (std::size_t i = w * predictions; i < (w + 1) * predictions; ++i) {
-                loss += std::log(static_cast<double>(sum[i])) + static_cast<double>(largest[i]) - static_cast<double>(target[i]);
+                loss += std::log(static_cast<double>(sum[i])) + static_cast<double>(largest[i]) -
+                        static_cast<double>(target[i]);
             }
             losses.push_back(loss / static_cast<double>(predictions));
         }
@@ -133,8 +136,8 @@ Perplexity measure_perplexity(Session& session, Device& device, const ModelSourc
     if (sequence_length < 2) throw InputError("--sequence-length must be at least 2 to predict a next token");
     const std::size_t windows = tokens.size() / sequence_length;
     if (windows == 0) {
-        throw InputError("the token file holds " + std::to_string(tokens.size()) + " tokens, fewer than one window of " +
-                         std::to_string(sequence_length));
+        throw InputError("the token file holds " + std::to_string(tokens.size()) +
+                         " tokens, fewer than one window of " + std::to_string(sequence_length));
     }
     source.config().check_sequence_length(sequence_length);
     const Topology topology(static_cast<std::size_t>(session.size()), source.config().blocks, 1, windows, windows);

@@ -8,11 +8,15 @@ LinearInput input_of(LinearLayer layer) {
     switch (layer) {
         case LinearLayer::q_proj:
         case LinearLayer::k_proj:
-        case LinearLayer::v_proj: return LinearInput::attention;
-        case LinearLayer::o_proj: return LinearInput::attention_output;
+        case LinearLayer::v_proj:
+            return LinearInput::attention;
+        case LinearLayer::o_proj:
+            return LinearInput::attention_output;
         case LinearLayer::gate_proj:
-        case LinearLayer::up_proj: return LinearInput::mlp;
-        case LinearLayer::down_proj: return LinearInput::mlp_activation;
+        case LinearLayer::up_proj:
+            return LinearInput::mlp;
+        case LinearLayer::down_proj:
+            return LinearInput::mlp_activation;
     }
     throw BugError("internal error: unknown linear layer");
 }
@@ -20,9 +24,12 @@ LinearInput input_of(LinearLayer layer) {
 BlockLayout::BlockLayout(const ModelConfig& config) {
     const std::size_t hidden = config.hidden_size, inter = config.intermediate_size;
     const std::size_t query = config.query_width(), key_value = config.key_value_width();
-    matrices_ = {MatrixShape{"self_attn.q_proj", query, hidden, 0}, {"self_attn.k_proj", key_value, hidden, 0},
-                 {"self_attn.v_proj", key_value, hidden, 0},        {"self_attn.o_proj", hidden, query, 0},
-                 {"mlp.gate_proj", inter, hidden, 0},               {"mlp.up_proj", inter, hidden, 0},
+    matrices_ = {MatrixShape{"self_attn.q_proj", query, hidden, 0},
+                 {"self_attn.k_proj", key_value, hidden, 0},
+                 {"self_attn.v_proj", key_value, hidden, 0},
+                 {"self_attn.o_proj", hidden, query, 0},
+                 {"mlp.gate_proj", inter, hidden, 0},
+                 {"mlp.up_proj", inter, hidden, 0},
                  {"mlp.down_proj", hidden, inter, 0}};
     for (MatrixShape& matrix : matrices_) {
         matrix.offset = weights_;

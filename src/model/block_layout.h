@@ -1,15 +1,15 @@
 #pragma once
-/// The one table of a decoder block's tensors: names, shapes and order. Loading, partitioning, pruning, writing and export
-/// all walk it.
+/// The one table of a decoder block's tensors: names, shapes and order. Loading, partitioning, pruning, writing and
+/// export all walk it.
+
+#include "src/base/dtype.h"
+#include "src/model/model_config.h"
 
 #include <array>
 #include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include "src/base/dtype.h"
-#include "src/model/model_config.h"
 
 namespace espalier {
 
@@ -24,13 +24,26 @@ inline constexpr std::array<LinearLayer, linear_layers> all_linear_layers = {
 enum class LinearInput : std::size_t { attention, attention_output, mlp, mlp_activation };
 inline constexpr std::size_t linear_inputs = 4;
 LinearInput input_of(LinearLayer layer);
-constexpr std::size_t index_of(LinearLayer layer) { return static_cast<std::size_t>(layer); }
-constexpr std::size_t index_of(LinearInput input) { return static_cast<std::size_t>(input); }
+constexpr std::size_t index_of(LinearLayer layer) {
+    return static_cast<std::size_t>(layer);
+}
+constexpr std::size_t index_of(LinearInput input) {
+    return static_cast<std::size_t>(input);
+}
 
 /// Vectors of a block that are never pruned.
 enum class BlockVector : std::size_t {
-    input_norm, post_attention_norm, query_norm, key_norm,
-    q_bias, k_bias, v_bias, o_bias, gate_bias, up_bias, down_bias
+    input_norm,
+    post_attention_norm,
+    query_norm,
+    key_norm,
+    q_bias,
+    k_bias,
+    v_bias,
+    o_bias,
+    gate_bias,
+    up_bias,
+    down_bias
 };
 inline constexpr std::size_t block_vectors = 11;
 

@@ -1,15 +1,16 @@
 #pragma once
 /// The weights of one decoder block on a device.
 
-#include <array>
-#include <cstddef>
-
 #include "kernels/device.h"
 #include "src/model/block_layout.h"
 
+#include <array>
+#include <cstddef>
+
 namespace espalier {
 
-/// A vector over all weights of a block, one allocation, seen as seven matrices: weights, gradients, RMSprop state, masks.
+/// A vector over all weights of a block, one allocation, seen as seven matrices: weights, gradients, RMSprop state,
+/// masks.
 class BlockTensor {
   public:
     BlockTensor() = default;

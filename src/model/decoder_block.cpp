@@ -12,7 +12,9 @@ DecoderBlock::DecoderBlock(Device& device, const ModelConfig& config, std::size_
       keeps_activations_(passes == Passes::forward_and_backward) {
     const std::size_t hidden = config.hidden_size, inter = config.intermediate_size;
     const std::size_t query = config.query_width(), key_value = config.key_value_width();
-    const auto make = [&](std::size_t rows, std::size_t columns) { return device.make_tensor(DType::f32, rows, columns); };
+    const auto make = [&](std::size_t rows, std::size_t columns) {
+        return device.make_tensor(DType::f32, rows, columns);
+    };
     const RopeTable table = make_rope_table(config.rope, config.head_size, tokens);
     cosine_ = make(tokens, config.head_size / 2);
     sine_ = make(tokens, config.head_size / 2);
@@ -47,7 +49,8 @@ DecoderBlock::DecoderBlock(Device& device, const ModelConfig& config, std::size_
     gradients_.v = make(tokens, key_value);
 }
 
-void DecoderBlock::project(const BlockWeights& weights, LinearLayer layer, BlockVector bias, TensorView x, TensorView y) {
+void DecoderBlock::project(const BlockWeights& weights, LinearLayer layer, BlockVector bias, TensorView x,
+                           TensorView y) {
     device_.linear(x, weights.matrices.matrix(layer), false, y);
     if (!weights.vector(bias).empty()) device_.add_bias(weights.vector(bias), y);
 }
@@ -81,7 +84,8 @@ void DecoderBlock::forward(const BlockWeights& weights, TensorView x, TensorView
     attention_forward(weights, x, observer);
     device_.copy(x, kept_.hidden);
     device_.linear(kept_.attention_out, weights.matrices.matrix(LinearLayer::o_proj), true, kept_.hidden);
-    if (!weights.vector(BlockVector::o_bias).empty()) device_.add_bias(weights.vector(BlockVector::o_bias), kept_.hidden);
+    if (!weights.vector(BlockVector::o_bias).empty())
+        device_.add_bias(weights.vector(BlockVector::o_bias), kept_.hidden);
 
     device_.rms_norm(kept_.hidden, weights.vector(BlockVector::post_attention_norm), epsilon_, kept_.normed_hidden,
                      kept_.inverse_rms_hidden);
@@ -96,16 +100,16 @@ void DecoderBlock::forward(const BlockWeights& weights, TensorView x, TensorView
 }
 
 void DecoderBlock::emit(WeightGradientSink& sink, LinearLayer layer, TensorView dy, TensorView x) {
-    device_.linear_weight_gradient(dy, x, [&](std::size_t row_begin, TensorView panel) {
-        sink.consume(layer, row_begin, panel);
-    });
+    device_.linear_weight_gradient(
+        dy, x, [&](std::size_t row_begin, TensorView panel) { sink.consume(layer, row_begin, panel); });
     sink.finished(layer);
 }
 
 void DecoderBlock::backward(const BlockWeights& weights, TensorView dy, WeightGradientSink& sink) {
     require(keeps_activations_, "a decoder block made for backward passes");
     const auto weight = [&](LinearLayer layer) { return weights.matrices.matrix(layer); };
-    // A layer's input gradient is taken before its weight gradient is handed out: the sink may change the weight at once.
+    // A layer's input gradient is taken before its weight gradient is handed out: the sink may change the weight at
+    // once.
     device_.linear_input_gradient(dy, weight(LinearLayer::down_proj), false, gradients_.activation);
     emit(sink, LinearLayer::down_proj, dy, kept_.activation);
     device_.silu_multiply_backward(gradients_.activation, kept_.gate, kept_.up);
@@ -124,11 +128,12 @@ void DecoderBlock::backward(const BlockWeights& weights, TensorView dy, WeightGr
     device_.apply_rope(gradients_.q, shape_.head_size, cosine_, sine_, true);
     device_.apply_rope(gradients_.k, shape_.head_size, cosine_, sine_, true);
     if (query_key_norm_) {
-        const auto through_norm = [&](BlockVector norm, TensorView projected, TensorView inverse_rms, TensorView gradient) {
+        const auto through_norm = [&](BlockVector norm, TensorView projected, TensorView inverse_rms,
+                                      TensorView gradient) {
             const std::size_t rows = projected.size() / shape_.head_size;
             const TensorView heads = gradient.reshaped(rows, shape_.head_size);
-            device_.rms_norm_backward(projected.reshaped(rows, shape_.head_size), weights.vector(norm), inverse_rms, heads,
-                                      false, heads);
+            device_.rms_norm_backward(projected.reshaped(rows, shape_.head_size), weights.vector(norm), inverse_rms,
+                                      heads, false, heads);
         };
         through_norm(BlockVector::query_norm, kept_.q_projected, kept_.inverse_rms_q, gradients_.q);
         through_norm(BlockVector::key_norm, kept_.k_projected, kept_.inverse_rms_k, gradients_.k);

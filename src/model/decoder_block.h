@@ -2,12 +2,12 @@
 /// Forward and backward pass of one LLaMA-family decoder block over one sample, written once over `Device`:
 ///   h = x + o(attention(rope(q), rope(k), v))  on rms_norm(x);   y = h + down(silu(gate) * up)  on rms_norm(h).
 
-#include <cstddef>
-
 #include "kernels/device.h"
 #include "src/model/block_layout.h"
 #include "src/model/block_weights.h"
 #include "src/model/model_config.h"
+
+#include <cstddef>
 
 namespace espalier {
 
@@ -22,8 +22,8 @@ class LinearInputObserver {
 class WeightGradientSink {
   public:
     virtual ~WeightGradientSink() = default;
-    /// Rows [row_begin, row_begin + panel.rows) of the gradient of `layer`. May be called concurrently for different panels.
-    /// The weight of `layer` is no longer needed by this backward pass and may be changed.
+    /// Rows [row_begin, row_begin + panel.rows) of the gradient of `layer`. May be called concurrently for different
+    /// panels. The weight of `layer` is no longer needed by this backward pass and may be changed.
     virtual void consume(LinearLayer layer, std::size_t row_begin, TensorView panel) = 0;
     /// All panels of `layer` have been consumed.
     virtual void finished(LinearLayer /*layer*/) {}
@@ -38,18 +38,20 @@ class DecoderBlock {
     /// Allocates activations for samples of `tokens` tokens on `device`, which must outlive it.
     DecoderBlock(Device& device, const ModelConfig& config, std::size_t tokens, Passes passes);
 
-    /// y [T, hidden] = f(x [T, hidden]). `observer` may be null. In place (y = x) is allowed when no backward pass follows.
+    /// y [T, hidden] = f(x [T, hidden]). `observer` may be null. In place (y = x) is allowed when no backward pass
+    /// follows.
     void forward(const BlockWeights& weights, TensorView x, TensorView y, LinearInputObserver* observer);
 
     /// Weight gradients of a loss with gradient dy [T, hidden], after the forward pass of the same sample with the same
-    /// weights. Overwrites kept activations and dy. The gradient with respect to x is not computed: regional losses end here.
+    /// weights. Overwrites kept activations and dy. The gradient with respect to x is not computed: regional losses end
+    /// here.
     void backward(const BlockWeights& weights, TensorView dy, WeightGradientSink& sink);
 
   private:
     struct Activations {
-        Tensor normed, q, k, v, attention_out, log_sum_exp;        // attention half
-        Tensor hidden, normed_hidden, gate, up, activation;        // MLP half
-        Tensor inverse_rms, inverse_rms_hidden;                    // kept for the norms' backward passes
+        Tensor normed, q, k, v, attention_out, log_sum_exp;  // attention half
+        Tensor hidden, normed_hidden, gate, up, activation;  // MLP half
+        Tensor inverse_rms, inverse_rms_hidden;              // kept for the norms' backward passes
         Tensor q_projected, k_projected, inverse_rms_q, inverse_rms_k;
     };
     struct Gradients {

@@ -1,10 +1,10 @@
 #include "src/model/model_config.h"
 
-#include <algorithm>
-#include <array>
-
 #include "src/base/error.h"
 #include "src/base/strict_json.h"
+
+#include <algorithm>
+#include <array>
 
 namespace espalier {
 
@@ -20,7 +20,8 @@ class Fields {
     const std::string& source() const { return source_; }
 
     [[noreturn]] void fail(const char* name, const std::string& expected) const {
-        const std::string found = has(name) ? object_[name].dump(-1, ' ', true, Json::error_handler_t::replace) : "missing";
+        const std::string found =
+            has(name) ? object_[name].dump(-1, ' ', true, Json::error_handler_t::replace) : "missing";
         throw InputError(source_ + ": '" + name + "' is " + found + "; " + expected);
     }
     std::size_t size(const char* name, std::optional<std::size_t> otherwise = {}) const {
@@ -95,7 +96,8 @@ RopeConfig parse_rope(const Json& json, const Fields& fields, const std::string&
         if (!json[name].is_object()) fields.fail(name, "an object is expected");
         const Json* object = &json[name];
         // transformers 5 may nest by kind of attention; sequences within the window all use full attention.
-        if (object->contains("full_attention") && (*object)["full_attention"].is_object()) object = &(*object)["full_attention"];
+        if (object->contains("full_attention") && (*object)["full_attention"].is_object())
+            object = &(*object)["full_attention"];
         RopeConfig rope = parse_rope_object(Fields(*object, source + ": " + name), theta);
         if (rope.scaling == RopeScaling::yarn && !object->contains("original_max_position_embeddings")) {
             rope.original_max_positions = fields.number("max_position_embeddings");
@@ -132,8 +134,8 @@ void parse_heads(ModelConfig& config, const Fields& fields) {
     }
     config.key_value_heads = fields.size("num_key_value_heads", config.query_heads);
     if (config.query_heads % config.key_value_heads != 0) {
-        fields.fail("num_key_value_heads", "a divisor of num_attention_heads (" + std::to_string(config.query_heads) +
-                                               ") is expected");
+        fields.fail("num_key_value_heads",
+                    "a divisor of num_attention_heads (" + std::to_string(config.query_heads) + ") is expected");
     }
     if (!fields.has("head_dim") && config.hidden_size % config.query_heads != 0) {
         fields.fail("num_attention_heads",
@@ -183,14 +185,14 @@ ModelConfig ModelConfig::parse(std::string_view text, const std::string& source)
 
 void ModelConfig::check_sequence_length(std::size_t tokens) const {
     if (tokens > max_positions) {
-        throw InputError("sequence length " + std::to_string(tokens) + " exceeds the model's max_position_embeddings of " +
-                         std::to_string(max_positions) + "; use --sequence-length " + std::to_string(max_positions) +
-                         " or less");
+        throw InputError("sequence length " + std::to_string(tokens) +
+                         " exceeds the model's max_position_embeddings of " + std::to_string(max_positions) +
+                         "; use --sequence-length " + std::to_string(max_positions) + " or less");
     }
     if (sliding_window && tokens > *sliding_window) {
         throw InputError("sequence length " + std::to_string(tokens) + " exceeds the model's sliding window of " +
-                         std::to_string(*sliding_window) + "; use --sequence-length " + std::to_string(*sliding_window) +
-                         " or less");
+                         std::to_string(*sliding_window) + "; use --sequence-length " +
+                         std::to_string(*sliding_window) + " or less");
     }
 }
 

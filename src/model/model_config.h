@@ -15,12 +15,12 @@ struct RopeConfig {
     double theta = 10000;
     RopeScaling scaling = RopeScaling::none;
     double factor = 1;
-    double low_frequency_factor = 1;            ///< llama3
-    double high_frequency_factor = 4;           ///< llama3
-    double original_max_positions = 8192;       ///< llama3, yarn
-    double beta_fast = 32;                      ///< yarn
-    double beta_slow = 1;                       ///< yarn
-    std::optional<double> attention_factor;     ///< yarn; 0.1 ln(factor) + 1 when absent
+    double low_frequency_factor = 1;         ///< llama3
+    double high_frequency_factor = 4;        ///< llama3
+    double original_max_positions = 8192;    ///< llama3, yarn
+    double beta_fast = 32;                   ///< yarn
+    double beta_slow = 1;                    ///< yarn
+    std::optional<double> attention_factor;  ///< yarn; 0.1 ln(factor) + 1 when absent
 };
 
 struct ModelConfig {

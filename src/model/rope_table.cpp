@@ -14,8 +14,8 @@ double llama3_frequency(const RopeConfig& rope, double frequency) {
     const double original = rope.original_max_positions;
     if (wavelength < original / rope.high_frequency_factor) return frequency;
     if (wavelength > original / rope.low_frequency_factor) return frequency / rope.factor;
-    const double smooth = (original / wavelength - rope.low_frequency_factor) /
-                          (rope.high_frequency_factor - rope.low_frequency_factor);
+    const double smooth =
+        (original / wavelength - rope.low_frequency_factor) / (rope.high_frequency_factor - rope.low_frequency_factor);
     return (1 - smooth) * frequency / rope.factor + smooth * frequency;
 }
 
@@ -37,14 +37,20 @@ double yarn_frequency(const RopeConfig& rope, std::size_t head_size, std::size_t
 std::vector<float> rope_inverse_frequencies(const RopeConfig& rope, std::size_t head_size) {
     std::vector<float> frequencies(head_size / 2);
     for (std::size_t i = 0; i < frequencies.size(); ++i) {
-        const double base =
-            std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_size));
+        const double base = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_size));
         double frequency = base;
         switch (rope.scaling) {
-            case RopeScaling::none: break;
-            case RopeScaling::linear: frequency = base / rope.factor; break;
-            case RopeScaling::llama3: frequency = llama3_frequency(rope, base); break;
-            case RopeScaling::yarn: frequency = yarn_frequency(rope, head_size, i, base); break;
+            case RopeScaling::none:
+                break;
+            case RopeScaling::linear:
+                frequency = base / rope.factor;
+                break;
+            case RopeScaling::llama3:
+                frequency = llama3_frequency(rope, base);
+                break;
+            case RopeScaling::yarn:
+                frequency = yarn_frequency(rope, head_size, i, base);
+                break;
         }
         frequencies[i] = static_cast<float>(frequency);
     }

@@ -1,10 +1,10 @@
 #pragma once
 /// Cosine and sine of the rotary position embedding for positions 0 … T-1.
 
+#include "src/model/model_config.h"
+
 #include <cstddef>
 #include <vector>
-
-#include "src/model/model_config.h"
 
 namespace espalier {
 

@@ -1,8 +1,8 @@
 #include "src/prune/block_masker.h"
 
-#include <string>
-
 #include "src/base/error.h"
+
+#include <string>
 
 namespace espalier {
 
@@ -13,10 +13,11 @@ void refuse_unusable_scores(const GroupContext& context, const std::array<std::s
         std::size_t count = 0;
         for (const auto& rank : all) count += rank[layer];
         if (count == 0) continue;
-        throw NonFiniteError(std::to_string(count) + " scores of tensor '" +
-                             checkpoint_name(block, context.layout.matrices()[layer].name) +
-                             ".weight' are infinite or not a number; a smaller learning rate, a smaller --alpha or other "
-                             "calibration tokens may help");
+        throw NonFiniteError(
+            std::to_string(count) + " scores of tensor '" +
+            checkpoint_name(block, context.layout.matrices()[layer].name) +
+            ".weight' are infinite or not a number; a smaller learning rate, a smaller --alpha or other "
+            "calibration tokens may help");
     }
 }
 
@@ -47,7 +48,8 @@ void BlockMasker::apply(const InputNorms& norms, std::size_t block, BlockWeights
 }
 
 void BlockMasker::gather_mask(BlockTensor& mask) const {
-    context_.group.all_gather(std::span<std::uint8_t>(mask.all().mask_bytes(), mask.all().size()), partition_.offsets());
+    context_.group.all_gather(std::span<std::uint8_t>(mask.all().mask_bytes(), mask.all().size()),
+                              partition_.offsets());
 }
 
 void BlockMasker::gather_weights(BlockWeights& weights) const {

@@ -1,13 +1,13 @@
 #pragma once
 /// Score and mask of a block: every rank scores the rows of its part, then the masked weights are gathered.
 
-#include <cstddef>
-
 #include "src/model/block_weights.h"
 #include "src/prune/group_context.h"
 #include "src/prune/input_norms.h"
 #include "src/prune/prune_options.h"
 #include "src/prune/weight_partition.h"
+
+#include <cstddef>
 
 namespace espalier {
 

@@ -1,9 +1,5 @@
 #include "src/prune/block_pruner.h"
 
-#include <algorithm>
-#include <cmath>
-#include <numeric>
-
 #include "src/base/error.h"
 #include "src/prune/block_masker.h"
 #include "src/prune/output_error.h"
@@ -11,14 +7,18 @@
 #include "src/prune/regional_optimizer.h"
 #include "src/prune/sparsegpt.h"
 
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
 namespace espalier {
 
 /// What one pass of all samples through the dense block leaves.
 struct BlockPruner::DensePass {
-    WeightPartition partition;   ///< of scores and optimiser state
-    HiddenStates outputs;        ///< f0(X_n)
-    InputNormCollector norms;    ///< square sums by sample
-    PartTensor gradient;         ///< G, for the methods that use it
+    WeightPartition partition;     ///< of scores and optimiser state
+    HiddenStates outputs;          ///< f0(X_n)
+    InputNormCollector norms;      ///< square sums by sample
+    PartTensor gradient;           ///< G, for the methods that use it
     double output_square_sum = 0;  ///< sum of ||f0(X_n)||^2 over all samples
 };
 
@@ -35,7 +35,8 @@ WeightPartition choose_partition(const GroupContext& context, const PruneOptions
 
 }  // namespace
 
-BlockPruner::BlockPruner(const GroupContext& context, const PruneOptions& options, DecoderBlock& decoder, PhaseClock& clock)
+BlockPruner::BlockPruner(const GroupContext& context, const PruneOptions& options, DecoderBlock& decoder,
+                         PhaseClock& clock)
     : context_(context),
       options_(options),
       decoder_(decoder),
@@ -68,7 +69,8 @@ PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenS
     return result;
 }
 
-BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const BlockWeights& weights, const HiddenStates& x) {
+BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const BlockWeights& weights,
+                                                   const HiddenStates& x) {
     DensePass pass{choose_partition(context_, options_, block),
                    HiddenStates(context_.device, context_.my_samples(), context_.tokens, context_.config.hidden_size),
                    InputNormCollector(context_),
@@ -94,8 +96,9 @@ BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const Bloc
     }
     pass.output_square_sum = sum_in_sample_order(context_, all_samples_, squares);
     if (!std::isfinite(pass.output_square_sum)) {
-        throw NonFiniteError("block " + std::to_string(block) +
-                             ": the outputs of the dense block are not finite; the model overflows on these calibration tokens");
+        throw NonFiniteError(
+            "block " + std::to_string(block) +
+            ": the outputs of the dense block are not finite; the model overflows on these calibration tokens");
     }
     if (with_gradient) pass.gradient = gradient->finish(pass.partition);
     clock_.mark("dense_pass");
@@ -119,7 +122,8 @@ void BlockPruner::optimise_regionally(const DensePass& dense, const HiddenStates
     const BlockMasker masker(context_, options_, dense.partition, dense.gradient);
     const RegionalProblem problem{block, decoder_, x, dense.outputs, dense.norms, masker};
     if (!learning_rate_) {
-        const LearningRateChoice choice = search_learning_rate(context_, options_, problem, weights, result.mask, clock_);
+        const LearningRateChoice choice =
+            search_learning_rate(context_, options_, problem, weights, result.mask, clock_);
         learning_rate_ = choice.learning_rate;
         if (on_search_) on_search_(choice);
     }

@@ -1,10 +1,6 @@
 #pragma once
-/// Prunes one decoder block after the other with any method. Reads like docs/method.md; the steps are in the files it names.
-
-#include <functional>
-#include <optional>
-#include <string>
-#include <vector>
+/// Prunes one decoder block after the other with any method. Reads like docs/method.md; the steps are in the files it
+/// names.
 
 #include "src/prune/block_report.h"
 #include "src/prune/group_context.h"
@@ -12,6 +8,11 @@
 #include "src/prune/learning_rate_search.h"
 #include "src/prune/phase_clock.h"
 #include "src/prune/prune_options.h"
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
 
 namespace espalier {
 
@@ -33,8 +34,8 @@ class BlockPruner {
     void set_learning_rate(double rate) { learning_rate_ = rate; }
     void on_search(OnSearch callback) { on_search_ = std::move(callback); }
 
-    /// Prunes `weights` (dense, replaced by the values written) and replaces the hidden states `x` by the inputs of the next
-    /// block. Throws NonFiniteError, InputError. Collective over the group.
+    /// Prunes `weights` (dense, replaced by the values written) and replaces the hidden states `x` by the inputs of the
+    /// next block. Throws NonFiniteError, InputError. Collective over the group.
     PrunedBlock prune(std::size_t block, BlockWeights& weights, HiddenStates& x);
 
     /// Passes `x` through a block that is not pruned (any more). Local.

@@ -1,29 +1,29 @@
 #pragma once
 /// What a run measures on one block; the `blocks` entries of metrics.json.
 
+#include "src/base/strict_json.h"
+#include "src/model/block_layout.h"
+
 #include <array>
 #include <cstddef>
 #include <map>
 #include <string>
 #include <vector>
 
-#include "src/base/strict_json.h"
-#include "src/model/block_layout.h"
-
 namespace espalier {
 
 struct BlockReport {
     std::size_t block = 0;
     bool pruned = true;
-    std::map<std::string, double> seconds;      ///< by phase
-    double error_after_first_mask = 0;          ///< sum ||f - f0||^2 / sum ||f0||^2 over all samples
-    double error_final = 0;                     ///< the same, with the weights as written
+    std::map<std::string, double> seconds;  ///< by phase
+    double error_after_first_mask = 0;      ///< sum ||f - f0||^2 / sum ||f0||^2 over all samples
+    double error_final = 0;                 ///< the same, with the weights as written
     std::array<double, linear_layers> sparsity{};
-    double changed_mask_share = 0;              ///< decisions of the first mask that the last one reversed
-    std::size_t peak_bytes = 0;                 ///< device memory, most of any rank
-    double flops = 0;                           ///< of all ranks
-    double learning_rate = 0;                   ///< of the regional optimiser; 0 when there is none
-    double unchanged_weight_share = 0;          ///< surviving weights that are written with their dense bits
+    double changed_mask_share = 0;                ///< decisions of the first mask that the last one reversed
+    std::size_t peak_bytes = 0;                   ///< device memory, most of any rank
+    double flops = 0;                             ///< of all ranks
+    double learning_rate = 0;                     ///< of the regional optimiser; 0 when there is none
+    double unchanged_weight_share = 0;            ///< surviving weights that are written with their dense bits
     std::vector<std::vector<std::size_t>> draws;  ///< samples of each round, in drawing order
 
     Json to_json(const BlockLayout& layout) const;

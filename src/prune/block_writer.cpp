@@ -1,12 +1,12 @@
 #include "src/prune/block_writer.h"
 
-#include <chrono>
-#include <utility>
-
 #include "io/checksum.h"
 #include "io/hdf5_handle.h"
 #include "src/base/error.h"
 #include "src/weights/mask_check.h"
+
+#include <chrono>
+#include <utility>
 
 namespace espalier {
 
@@ -37,7 +37,8 @@ std::vector<FileTensor> list_tensors(const BlockToWrite& block, const BlockLayou
     if (block.mask.empty()) return tensors;
     for (const MatrixShape& matrix : layout.matrices()) {
         packed.push_back(pack_mask(std::span(block.mask).subspan(matrix.offset, matrix.size()), matrix.columns));
-        tensors.push_back({mask_name(block.block, matrix), DType::u8, {matrix.rows, (matrix.columns + 7) / 8}, packed.back()});
+        tensors.push_back(
+            {mask_name(block.block, matrix), DType::u8, {matrix.rows, (matrix.columns + 7) / 8}, packed.back()});
     }
     return tensors;
 }
@@ -60,7 +61,8 @@ std::vector<std::uint8_t> unpack_mask(std::span<const std::byte> packed, std::si
     std::vector<std::uint8_t> mask(rows * columns);
     for (std::size_t row = 0; row < rows; ++row) {
         for (std::size_t j = 0; j < columns; ++j) {
-            mask[row * columns + j] = static_cast<std::uint8_t>((packed[row * row_bytes + j / 8] >> (j % 8)) & std::byte{1});
+            mask[row * columns + j] =
+                static_cast<std::uint8_t>((packed[row * row_bytes + j / 8] >> (j % 8)) & std::byte{1});
         }
     }
     return mask;
@@ -86,7 +88,8 @@ void audit_block_file(const std::filesystem::path& file, const BlockToWrite& blo
             std::span<const std::byte>(block.tensors).subspan(matrix.offset * element, matrix.size() * element),
             block.storage.matrix_dtype, matrix.columns, pattern);
         if (!fault.empty()) {
-            throw BugError("internal error: " + file.string() + ": " + hdf5_path(mask_name(block.block, matrix)) + ": " + fault);
+            throw BugError("internal error: " + file.string() + ": " + hdf5_path(mask_name(block.block, matrix)) +
+                           ": " + fault);
         }
     }
 }
@@ -114,9 +117,9 @@ std::vector<WrittenBlock> BlockWriter::take_written(bool wait) {
 WrittenBlock BlockWriter::write(const BlockToWrite& block) const {
     std::vector<std::vector<std::byte>> packed;
     const std::vector<FileTensor> tensors = list_tensors(block, layout_, packed);
-    const FileRecord record = run_.commit_block(block.block, tensors, attributes_, [&](const std::filesystem::path& file) {
-        audit_block_file(file, block, layout_, pattern_);
-    });
+    const FileRecord record =
+        run_.commit_block(block.block, tensors, attributes_,
+                          [&](const std::filesystem::path& file) { audit_block_file(file, block, layout_, pattern_); });
     return {block.block, {record, block.metrics}};
 }
 

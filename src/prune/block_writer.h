@@ -1,6 +1,10 @@
 #pragma once
 /// Writes pruned blocks in a background thread while the next block is computed.
 
+#include "io/run_folder.h"
+#include "src/model/block_layout.h"
+#include "src/weights/model_source.h"
+
 #include <cstddef>
 #include <functional>
 #include <future>
@@ -8,10 +12,6 @@
 #include <optional>
 #include <string>
 #include <vector>
-
-#include "io/run_folder.h"
-#include "src/model/block_layout.h"
-#include "src/weights/model_source.h"
 
 namespace espalier {
 
@@ -30,8 +30,8 @@ struct WrittenBlock {
     BlockRecord record;
 };
 
-/// Throws ResourceError or BugError when the file does not hold exactly what was meant to be written: every group or row
-/// exact, removed weights +0.0, every weight finite, checksums equal.
+/// Throws ResourceError or BugError when the file does not hold exactly what was meant to be written: every group or
+/// row exact, removed weights +0.0, every weight finite, checksums equal.
 void audit_block_file(const std::filesystem::path& file, const BlockToWrite& block, const BlockLayout& layout,
                       const PruningPattern& pattern);
 

@@ -1,13 +1,13 @@
 #pragma once
-/// Block groups start from dense hidden states: each group passes its samples through its dense blocks and hands them, sample
-/// by sample, to the ranks of the next group.
-
-#include <memory>
-#include <vector>
+/// Block groups start from dense hidden states: each group passes its samples through its dense blocks and hands them,
+/// sample by sample, to the ranks of the next group.
 
 #include "mpi/communicator.h"
 #include "mpi/topology.h"
 #include "src/prune/hidden_states.h"
+
+#include <memory>
+#include <vector>
 
 namespace espalier {
 
@@ -17,7 +17,8 @@ class DenseHandoff {
     DenseHandoff(Communicator& world, const Topology& topology, const BlockGroup& from, const BlockGroup& to)
         : world_(world), topology_(topology), from_(from), to_(to) {}
 
-    /// Sends one sample whose memory stays untouched until finish(); a sample that stays on this rank is copied to `local`.
+    /// Sends one sample whose memory stays untouched until finish(); a sample that stays on this rank is copied to
+    /// `local`.
     void send(Device& device, std::size_t sample, TensorView hidden_states, HiddenStates* local);
     /// Receives all samples of this rank that come from other ranks, and waits for them.
     void receive(HiddenStates& destination);

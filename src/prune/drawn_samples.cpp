@@ -4,16 +4,22 @@
 
 namespace espalier {
 
-StepAssignment StepAssignment::spread(std::size_t ranks) { return {ranks, false, 0}; }
+StepAssignment StepAssignment::spread(std::size_t ranks) {
+    return {ranks, false, 0};
+}
 
-StepAssignment StepAssignment::all_on(std::size_t ranks, std::size_t only) { return {ranks, true, only}; }
+StepAssignment StepAssignment::all_on(std::size_t ranks, std::size_t only) {
+    return {ranks, true, only};
+}
 
 std::vector<std::size_t> StepAssignment::offsets(std::size_t batch) const {
     std::vector<std::size_t> offsets(ranks_ + 1, 0);
     const std::size_t computing = std::min(batch, ranks_);
     for (std::size_t r = 0; r < ranks_; ++r) {
-        if (alone_) offsets[r + 1] = r >= only_ ? batch : 0;
-        else offsets[r + 1] = r < computing ? part_of(batch, computing, r).end : batch;
+        if (alone_)
+            offsets[r + 1] = r >= only_ ? batch : 0;
+        else
+            offsets[r + 1] = r < computing ? part_of(batch, computing, r).end : batch;
     }
     return offsets;
 }
@@ -39,7 +45,8 @@ void DrawnSamples::start(std::size_t step) {
     std::size_t used = 0;
     const auto next_buffer = [&]() -> TensorView {
         if (used == slot.buffers.size()) {
-            slot.buffers.push_back(context_.device.make_tensor(DType::f32, context_.tokens, context_.config.hidden_size));
+            slot.buffers.push_back(
+                context_.device.make_tensor(DType::f32, context_.tokens, context_.config.hidden_size));
         }
         return slot.buffers[used++];
     };

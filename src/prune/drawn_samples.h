@@ -1,13 +1,13 @@
 #pragma once
 /// Brings the samples of each optimiser step to the ranks that compute them, one step ahead of the computation.
 
+#include "src/prune/group_context.h"
+#include "src/prune/hidden_states.h"
+
 #include <array>
 #include <cstddef>
 #include <memory>
 #include <vector>
-
-#include "src/prune/group_context.h"
-#include "src/prune/hidden_states.h"
 
 namespace espalier {
 
@@ -17,8 +17,8 @@ struct StepSample {
     TensorView dense_output;  ///< f0(x)
 };
 
-/// Positions of a mini-batch of `batch` samples that each rank computes: contiguous runs on the first min(batch, ranks) ranks,
-/// or everything on `only` when the state lives on one rank.
+/// Positions of a mini-batch of `batch` samples that each rank computes: contiguous runs on the first min(batch, ranks)
+/// ranks, or everything on `only` when the state lives on one rank.
 class StepAssignment {
   public:
     static StepAssignment spread(std::size_t ranks);
@@ -43,8 +43,8 @@ class DrawnSamples {
     std::size_t size_of_step(std::size_t step) const;
     /// Where the samples of a step are computed: ranks + 1 ascending positions inside the mini-batch.
     std::vector<std::size_t> offsets_of_step(std::size_t step) const { return assignment_.offsets(size_of_step(step)); }
-    /// This rank's samples of `step`, in position order; starts shipping those of the next step. Steps are taken in order by
-    /// every rank, which makes it collective; the views are valid until the next step is taken.
+    /// This rank's samples of `step`, in position order; starts shipping those of the next step. Steps are taken in
+    /// order by every rank, which makes it collective; the views are valid until the next step is taken.
     std::vector<StepSample> take(std::size_t step);
 
   private:

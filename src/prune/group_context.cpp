@@ -9,7 +9,8 @@ std::vector<std::size_t> sample_offsets(const GroupContext& context, const std::
     std::vector<std::size_t> offsets(context.ranks() + 1, 0);
     for (std::size_t r = 0; r < context.ranks(); ++r) {
         const IndexRange held = context.topology.samples_of(context.block_group, r);
-        const auto count = std::count_if(samples.begin(), samples.end(), [&](std::size_t n) { return held.contains(n); });
+        const auto count =
+            std::count_if(samples.begin(), samples.end(), [&](std::size_t n) { return held.contains(n); });
         offsets[r + 1] = offsets[r] + static_cast<std::size_t>(count) * width;
     }
     return offsets;

@@ -1,14 +1,14 @@
 #pragma once
 /// What the ranks of one block group share while they work on its blocks.
 
-#include <cstddef>
-#include <vector>
-
 #include "kernels/device.h"
 #include "mpi/communicator.h"
 #include "mpi/topology.h"
 #include "src/model/block_layout.h"
 #include "src/model/model_config.h"
+
+#include <cstddef>
+#include <vector>
 
 namespace espalier {
 

@@ -1,17 +1,19 @@
 #pragma once
 /// float32 hidden states [T, hidden] of the calibration samples that one rank holds.
 
-#include <cstddef>
-
 #include "kernels/device.h"
 #include "mpi/topology.h"
+
+#include <cstddef>
 
 namespace espalier {
 
 class HiddenStates {
   public:
     HiddenStates(Device& device, IndexRange samples, std::size_t tokens, std::size_t hidden)
-        : samples_(samples), tokens_(tokens), storage_(device.make_tensor(DType::f32, samples.size() * tokens, hidden)) {}
+        : samples_(samples),
+          tokens_(tokens),
+          storage_(device.make_tensor(DType::f32, samples.size() * tokens, hidden)) {}
 
     IndexRange samples() const { return samples_; }
     /// Sample by its index among all samples.

@@ -1,15 +1,15 @@
 #include "src/prune/input_norms.h"
 
+#include "src/base/error.h"
+
 #include <cmath>
 #include <string>
-
-#include "src/base/error.h"
 
 namespace espalier {
 
 namespace {
-constexpr std::array<const char*, linear_inputs> input_names = {"self_attn.q_proj, k_proj and v_proj", "self_attn.o_proj",
-                                                                "mlp.gate_proj and up_proj", "mlp.down_proj"};
+constexpr std::array<const char*, linear_inputs> input_names = {
+    "self_attn.q_proj, k_proj and v_proj", "self_attn.o_proj", "mlp.gate_proj and up_proj", "mlp.down_proj"};
 }
 
 InputNormCollector::InputNormCollector(const GroupContext& context)
@@ -23,7 +23,8 @@ void InputNormCollector::observe(LinearInput input, TensorView x) {
     context_.device.column_square_sums(x, {row.data + offset * sizeof(float), DType::f32, 1, x.columns});
 }
 
-InputNorms InputNormCollector::gather(const std::vector<std::size_t>& samples, InputNorm kind, std::size_t block) const {
+InputNorms InputNormCollector::gather(const std::vector<std::size_t>& samples, InputNorm kind,
+                                      std::size_t block) const {
     const std::size_t width = context_.layout.total_input_width();
     const std::vector<std::size_t> offsets = sample_offsets(context_, samples, width);
     const Tensor gathered = context_.device.make_tensor(DType::f32, samples.size(), width);
@@ -50,9 +51,9 @@ InputNorms InputNormCollector::gather(const std::vector<std::size_t>& samples, I
         for (std::size_t j = 0; j < norms.size(); ++j) {
             norms[j] = static_cast<float>(std::sqrt(sums[offset + j] * scale));
             if (!std::isfinite(norms[j])) {
-                throw NonFiniteError("block " + std::to_string(block) + ": the activations that enter " + input_names[input] +
-                                 " are not finite (channel " + std::to_string(j) +
-                                 "); the model overflows on these calibration tokens");
+                throw NonFiniteError("block " + std::to_string(block) + ": the activations that enter " +
+                                     input_names[input] + " are not finite (channel " + std::to_string(j) +
+                                     "); the model overflows on these calibration tokens");
             }
         }
         result.norms[input] = context_.device.make_tensor(DType::f32, 1, norms.size());

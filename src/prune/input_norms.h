@@ -1,14 +1,14 @@
 #pragma once
-/// Input norms c_j of the four inputs of a block: column square sums by sample (float32), added over samples in float64 and in
-/// sample order, on every rank alike.
-
-#include <array>
-#include <cstddef>
-#include <vector>
+/// Input norms c_j of the four inputs of a block: column square sums by sample (float32), added over samples in float64
+/// and in sample order, on every rank alike.
 
 #include "src/model/decoder_block.h"
 #include "src/prune/group_context.h"
 #include "src/prune/prune_options.h"
+
+#include <array>
+#include <cstddef>
+#include <vector>
 
 namespace espalier {
 
@@ -28,8 +28,8 @@ class InputNormCollector final : public LinearInputObserver {
     void begin_sample(std::size_t sample) { sample_ = sample; }
     void observe(LinearInput input, TensorView x) override;
 
-    /// c over `samples` (ascending; each has been observed by its holder). Throws NonFiniteError naming `block` and the input when
-    /// a norm is not finite. Collective.
+    /// c over `samples` (ascending; each has been observed by its holder). Throws NonFiniteError naming `block` and the
+    /// input when a norm is not finite. Collective.
     InputNorms gather(const std::vector<std::size_t>& samples, InputNorm kind, std::size_t block) const;
 
   private:

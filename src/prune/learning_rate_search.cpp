@@ -1,17 +1,18 @@
 #include "src/prune/learning_rate_search.h"
 
-#include <cmath>
-
 #include "src/base/error.h"
 #include "src/prune/output_error.h"
+
+#include <cmath>
 
 namespace espalier {
 
 Json LearningRateChoice::to_json() const {
     Json list = Json::array();
     for (const LearningRateCandidate& candidate : candidates) {
-        list.push_back({{"learning_rate", candidate.learning_rate},
-                        {"held_out_error", std::isfinite(candidate.held_out_error) ? Json(candidate.held_out_error) : Json()}});
+        list.push_back(
+            {{"learning_rate", candidate.learning_rate},
+             {"held_out_error", std::isfinite(candidate.held_out_error) ? Json(candidate.held_out_error) : Json()}});
     }
     return {{"learning_rate", learning_rate}, {"candidates", list}};
 }
@@ -36,7 +37,8 @@ LearningRateChoice search_learning_rate(const GroupContext& context, const Prune
                                         PhaseClock& clock) {
     const std::size_t samples = context.topology.samples();
     if (samples < 2) {
-        throw InputError("--ro-learning-rate auto needs at least 2 calibration samples, one of them held out; give a number");
+        throw InputError(
+            "--ro-learning-rate auto needs at least 2 calibration samples, one of them held out; give a number");
     }
     std::vector<std::size_t> training, held_out;
     for (std::size_t n = 0; n < samples; ++n) (is_held_out(n, samples) ? held_out : training).push_back(n);

@@ -1,20 +1,21 @@
 #pragma once
-/// `--ro-learning-rate auto`: the rate of regional optimisation, tried on the first block over a geometric grid and scored on
-/// samples that the optimiser did not see.
+/// `--ro-learning-rate auto`: the rate of regional optimisation, tried on the first block over a geometric grid and
+/// scored on samples that the optimiser did not see.
+
+#include "src/base/strict_json.h"
+#include "src/prune/regional_optimizer.h"
 
 #include <array>
 #include <cstddef>
 #include <limits>
 #include <vector>
 
-#include "src/base/strict_json.h"
-#include "src/prune/regional_optimizer.h"
-
 namespace espalier {
 
 struct LearningRateCandidate {
     double learning_rate = 0;
-    double held_out_error = std::numeric_limits<double>::infinity();  ///< relative output error; infinite when it diverged
+    double held_out_error =
+        std::numeric_limits<double>::infinity();  ///< relative output error; infinite when it diverged
 };
 
 struct LearningRateChoice {
@@ -31,8 +32,9 @@ inline constexpr std::array<double, 8> learning_rate_grid = {3e-7, 1e-6, 3e-6, 1
 /// Every eighth sample (the last one when there are fewer than eight) is held out.
 bool is_held_out(std::size_t sample, std::size_t samples);
 
-/// Tries the grid on the problem's block. `weights` hold the dense weights before and after; `mask` is scratch. The smaller
-/// rate wins a tie. Throws InputError when there is only one sample, NonFiniteError when every rate diverges. Collective.
+/// Tries the grid on the problem's block. `weights` hold the dense weights before and after; `mask` is scratch. The
+/// smaller rate wins a tie. Throws InputError when there is only one sample, NonFiniteError when every rate diverges.
+/// Collective.
 LearningRateChoice search_learning_rate(const GroupContext& context, const PruneOptions& options,
                                         const RegionalProblem& problem, BlockWeights& weights, BlockTensor& mask,
                                         PhaseClock& clock);

@@ -1,11 +1,11 @@
 #pragma once
 /// Summed squared output error of a block against its dense outputs.
 
-#include <vector>
-
 #include "src/model/decoder_block.h"
 #include "src/prune/group_context.h"
 #include "src/prune/hidden_states.h"
+
+#include <vector>
 
 namespace espalier {
 

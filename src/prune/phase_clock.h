@@ -1,10 +1,10 @@
 #pragma once
 /// Where the time of a block goes.
 
+#include "src/base/clock.h"
+
 #include <map>
 #include <string>
-
-#include "src/base/clock.h"
 
 namespace espalier {
 

@@ -1,11 +1,5 @@
 #include "src/prune/pipeline.h"
 
-#include <algorithm>
-#include <array>
-#include <optional>
-
-#include <fmt/format.h>
-
 #include "src/base/error.h"
 #include "src/prune/block_pruner.h"
 #include "src/prune/block_writer.h"
@@ -13,6 +7,12 @@
 #include "src/weights/block_reader.h"
 #include "src/weights/embedding.h"
 #include "src/weights/run_source.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
 
 namespace espalier {
 
@@ -52,8 +52,10 @@ class Pipeline {
           dense_reader_([this](std::size_t block) { return read(block, Version::dense); }),
           written_reader_([this](std::size_t block) { return read(block, Version::as_written); }),
           writer_(run_, layout_, context.options.pattern, context.block_attributes) {
-        if (!c_.state.learning_rate.is_null()) learning_rate_ = LearningRateChoice::from_json(c_.state.learning_rate).learning_rate;
-        else if (c_.options.ro.learning_rate) learning_rate_ = *c_.options.ro.learning_rate;
+        if (!c_.state.learning_rate.is_null())
+            learning_rate_ = LearningRateChoice::from_json(c_.state.learning_rate).learning_rate;
+        else if (c_.options.ro.learning_rate)
+            learning_rate_ = *c_.options.ro.learning_rate;
     }
 
     void run() {
@@ -88,10 +90,12 @@ class Pipeline {
         return false;
     }
     GroupContext group_context(std::size_t g) const {
-        return {c_.device, *group_communicator_, topology_, topology_.groups()[g], config_, layout_, c_.options.sequence_length};
+        return {c_.device, *group_communicator_,      topology_, topology_.groups()[g], config_,
+                layout_,   c_.options.sequence_length};
     }
 
-    // ---- reading --------------------------------------------------------------------------------------------------------
+    // ---- reading
+    // --------------------------------------------------------------------------------------------------------
     enum class Version { dense, as_written };
 
     const BlockStorage& storage_of(Version version) const {
@@ -99,8 +103,10 @@ class Pipeline {
     }
     std::vector<std::byte> read(std::size_t block, Version version) const {
         std::vector<std::byte> raw(storage_of(version).total_bytes(layout_));
-        if (version == Version::dense) c_.source.read_block(block, raw);
-        else read_committed_block(run_, block, layout_, written_storage_, raw);
+        if (version == Version::dense)
+            c_.source.read_block(block, raw);
+        else
+            read_committed_block(run_, block, layout_, written_storage_, raw);
         return raw;
     }
     BlockReader& reader_of(Version version) { return version == Version::dense ? dense_reader_ : written_reader_; }
@@ -124,7 +130,8 @@ class Pipeline {
         return raw;
     }
 
-    // ---- dense hidden states at the start of a group ----------------------------------------------------------------------
+    // ---- dense hidden states at the start of a group
+    // ----------------------------------------------------------------------
     HiddenStates make_hidden_states(std::size_t g) const {
         return {c_.device, group_context(g).my_samples(), c_.options.sequence_length, config_.hidden_size};
     }
@@ -166,7 +173,8 @@ class Pipeline {
         return staying;
     }
 
-    // ---- pruning ----------------------------------------------------------------------------------------------------------
+    // ---- pruning
+    // ----------------------------------------------------------------------------------------------------------
     std::size_t first_pruned_block() const { return c_.options.only_blocks ? c_.options.only_blocks->begin : 0; }
 
     /// The group that searches the learning rate: that of the first pruned block.
@@ -225,14 +233,17 @@ class Pipeline {
                 result.report.block = block;
                 result.report.pruned = false;
             }
-            if (group_communicator_->rank() == group.owner_of(block)) hand_to_writer(block, dense, result, clock);
-            else static_cast<void>(clock.take());
+            if (group_communicator_->rank() == group.owner_of(block))
+                hand_to_writer(block, dense, result, clock);
+            else
+                static_cast<void>(clock.take());
             collect();
         }
     }
 
     /// The owner copies the finished block to host memory and lets the background thread write it.
-    void hand_to_writer(std::size_t block, const std::vector<std::byte>& dense, PrunedBlock& result, PhaseClock& clock) {
+    void hand_to_writer(std::size_t block, const std::vector<std::byte>& dense, PrunedBlock& result,
+                        PhaseClock& clock) {
         BlockToWrite out;
         out.block = block;
         out.storage = written_storage_;
@@ -249,8 +260,9 @@ class Pipeline {
             out.mask.resize(layout_.weights());
             c_.device.copy_to_host(result.mask.all(), out.mask.data());
             if (written_storage_.matrix_dtype == c_.source.storage().matrix_dtype) {
-                result.report.unchanged_weight_share = unchanged_share(std::span(dense).first(matrix_bytes), out.tensors,
-                                                                       out.mask, bytes_of(written_storage_.matrix_dtype));
+                result.report.unchanged_weight_share =
+                    unchanged_share(std::span(dense).first(matrix_bytes), out.tensors, out.mask,
+                                    bytes_of(written_storage_.matrix_dtype));
             }
         }
         clock.mark("hand_over");
@@ -262,7 +274,8 @@ class Pipeline {
         writer_.start(std::move(out));
     }
 
-    // ---- bookkeeping ------------------------------------------------------------------------------------------------------
+    // ---- bookkeeping
+    // ------------------------------------------------------------------------------------------------------
     void post(const WrittenBlock& written) {
         const FileRecord& file = written.record.file;
         c_.session.post_to_root(Json({{"block", written.block},
@@ -286,7 +299,8 @@ class Pipeline {
                                   message["xxh3_128"].get<std::string>()};
             const Json& metrics = message["metrics"];
             if (metrics.contains("sentences")) {
-                for (const Json& sentence : metrics["sentences"]) c_.progress.line("note: " + sentence.get<std::string>());
+                for (const Json& sentence : metrics["sentences"])
+                    c_.progress.line("note: " + sentence.get<std::string>());
             }
             c_.ledger->record_block(message["block"].get<std::size_t>(), {file, metrics});
         }
@@ -315,6 +329,8 @@ class Pipeline {
 
 }  // namespace
 
-void prune_model(const PipelineContext& context) { Pipeline(context).run(); }
+void prune_model(const PipelineContext& context) {
+    Pipeline(context).run();
+}
 
 }  // namespace espalier

@@ -1,10 +1,10 @@
 #include "src/prune/prune_options.h"
 
+#include "src/base/error.h"
+
 #include <array>
 #include <cmath>
 #include <utility>
-
-#include "src/base/error.h"
 
 namespace espalier {
 
@@ -33,15 +33,22 @@ Method method_from_name(std::string_view name) {
     throw InputError("--method '" + std::string(name) + "' is not one of " + known);
 }
 
-bool uses_regional_gradient(Method method) { return method == Method::rgs || method == Method::wanda_plus_plus; }
+bool uses_regional_gradient(Method method) {
+    return method == Method::rgs || method == Method::wanda_plus_plus;
+}
 
-bool uses_regional_optimization(Method method) { return method == Method::ro || method == Method::wanda_plus_plus; }
+bool uses_regional_optimization(Method method) {
+    return method == Method::ro || method == Method::wanda_plus_plus;
+}
 
 std::string_view name_of(LearningRateScaling scaling) {
     switch (scaling) {
-        case LearningRateScaling::none: return "none";
-        case LearningRateScaling::sqrt: return "sqrt";
-        case LearningRateScaling::linear: return "linear";
+        case LearningRateScaling::none:
+            return "none";
+        case LearningRateScaling::sqrt:
+            return "sqrt";
+        case LearningRateScaling::linear:
+            return "linear";
     }
     throw BugError("internal error: unknown learning-rate scaling");
 }
@@ -49,9 +56,12 @@ std::string_view name_of(LearningRateScaling scaling) {
 double RegionalOptimizationOptions::scaled_rate(double base) const {
     const auto size = static_cast<double>(batch);
     switch (scaling) {
-        case LearningRateScaling::none: return base;
-        case LearningRateScaling::sqrt: return base * std::sqrt(size);
-        case LearningRateScaling::linear: return base * size;
+        case LearningRateScaling::none:
+            return base;
+        case LearningRateScaling::sqrt:
+            return base * std::sqrt(size);
+        case LearningRateScaling::linear:
+            return base * size;
     }
     throw BugError("internal error: unknown learning-rate scaling");
 }

@@ -1,6 +1,11 @@
 #pragma once
-/// Everything that decides what a pruning run does: one plain struct, filled by the command line, validated once, written whole
-/// into the manifest.
+/// Everything that decides what a pruning run does: one plain struct, filled by the command line, validated once,
+/// written whole into the manifest.
+
+#include "mpi/topology.h"
+#include "src/base/dtype.h"
+#include "src/base/pruning_pattern.h"
+#include "src/base/strict_json.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -8,11 +13,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-
-#include "mpi/topology.h"
-#include "src/base/dtype.h"
-#include "src/base/pruning_pattern.h"
-#include "src/base/strict_json.h"
 
 namespace espalier {
 
@@ -35,10 +35,10 @@ enum class LearningRateScaling { none, sqrt, linear };
 std::string_view name_of(LearningRateScaling scaling);
 
 struct RegionalOptimizationOptions {
-    std::size_t samples = 32;            ///< M, drawn in each round
-    std::size_t rounds = 5;              ///< K
+    std::size_t samples = 32;                    ///< M, drawn in each round
+    std::size_t rounds = 5;                      ///< K
     std::optional<double> learning_rate = 3e-7;  ///< absent: `auto`, searched on the first block
-    std::size_t batch = 1;               ///< samples of an optimiser step
+    std::size_t batch = 1;                       ///< samples of an optimiser step
     LearningRateScaling scaling = LearningRateScaling::sqrt;
     bool hold_mask = false;
 

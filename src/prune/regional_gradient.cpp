@@ -39,8 +39,7 @@ PartTensor RegionalGradient::finish(const WeightPartition& partition) {
         const PartOffsets inside = partition.offsets_in(matrix);
         const std::size_t begin = inside[context_.me()], end = inside[context_.me() + 1];
         const std::size_t place = end > begin ? matrix.offset + begin - first : 0;
-        sums_[index_of(layer)].finish_reduce(
-            {gradient.all().data + place * sizeof(float), DType::f32, 1, end - begin});
+        sums_[index_of(layer)].finish_reduce({gradient.all().data + place * sizeof(float), DType::f32, 1, end - begin});
     }
     sums_.clear();
     context_.device.scaled_square_root(1.0F / static_cast<float>(context_.topology.samples()), gradient.all());

@@ -1,20 +1,21 @@
 #pragma once
-/// Regional gradient G_ij = sqrt((1/N) sum_n (dL_n / dW_ij)^2) of the regional loss L_n = ||f(X_n)||_F (Wanda++ §4.1), summed
-/// over shards in a fixed tree.
-
-#include <array>
-#include <cstddef>
-#include <memory>
-#include <vector>
+/// Regional gradient G_ij = sqrt((1/N) sum_n (dL_n / dW_ij)^2) of the regional loss L_n = ||f(X_n)||_F (Wanda++ §4.1),
+/// summed over shards in a fixed tree.
 
 #include "mpi/ordered_sum.h"
 #include "src/model/decoder_block.h"
 #include "src/prune/group_context.h"
 #include "src/prune/weight_partition.h"
 
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <vector>
+
 namespace espalier {
 
-/// Squares the weight gradients of one sample after the other into the sum of its shard. Feed shards in ascending order.
+/// Squares the weight gradients of one sample after the other into the sum of its shard. Feed shards in ascending
+/// order.
 class RegionalGradient final : public WeightGradientSink {
   public:
     explicit RegionalGradient(const GroupContext& context);

@@ -1,8 +1,8 @@
 #include "src/prune/regional_optimizer.h"
 
-#include <algorithm>
-
 #include "src/base/philox.h"
+
+#include <algorithm>
 
 namespace espalier {
 
@@ -18,13 +18,18 @@ class ImmediateStep final : public WeightGradientSink {
   public:
     ImmediateStep(Device& device, const RmspropStep& step, const BlockLayout& layout, const PartTensor& square_average,
                   BlockWeights& weights, const BlockTensor* held_mask)
-        : device_(device), step_(step), layout_(layout), square_average_(square_average), weights_(weights), held_mask_(held_mask) {}
+        : device_(device),
+          step_(step),
+          layout_(layout),
+          square_average_(square_average),
+          weights_(weights),
+          held_mask_(held_mask) {}
 
     void consume(LinearLayer layer, std::size_t row_begin, TensorView panel) override {
         const MatrixShape& matrix = layout_.matrix(layer);
         const std::size_t row_end = row_begin + panel.rows;
-        const TensorView v =
-            square_average_.slice({layer, row_begin, row_end, matrix.offset + row_begin * matrix.columns}, matrix.columns);
+        const TensorView v = square_average_.slice(
+            {layer, row_begin, row_end, matrix.offset + row_begin * matrix.columns}, matrix.columns);
         const TensorView mask =
             held_mask_ == nullptr ? TensorView{} : held_mask_->matrix(layer).row_range(row_begin, row_end);
         device_.rmsprop_step(step_, panel, mask, v, weights_.matrices.matrix(layer).row_range(row_begin, row_end));
@@ -39,8 +44,8 @@ class ImmediateStep final : public WeightGradientSink {
     const BlockTensor* held_mask_;
 };
 
-/// Larger mini-batches: one leaf a sample in each matrix's ordered sum. With the last sample of this rank, a matrix starts its
-/// way to the ranks that own its rows while the backward pass goes on.
+/// Larger mini-batches: one leaf a sample in each matrix's ordered sum. With the last sample of this rank, a matrix
+/// starts its way to the ranks that own its rows while the backward pass goes on.
 class MiniBatchGradient final : public WeightGradientSink {
   public:
     MiniBatchGradient(Device& device, const BlockLayout& layout, const WeightPartition& partition,
@@ -113,8 +118,9 @@ std::vector<std::vector<std::size_t>> RegionalOptimizer::run(const std::vector<s
         std::vector<std::size_t> ascending = draws;
         std::sort(ascending.begin(), ascending.end());
         // The first round's weights are the dense ones, which every sample has been through already.
-        const InputNorms norms = round == 0 ? problem_.dense_norms.gather(ascending, options_.input_norm, problem_.block)
-                                            : current_norms(ascending, weights);
+        const InputNorms norms = round == 0
+                                     ? problem_.dense_norms.gather(ascending, options_.input_norm, problem_.block)
+                                     : current_norms(ascending, weights);
         clock_.mark("statistics");
         problem_.masker.apply(norms, problem_.block, weights, mask);
         clock_.mark("mask");
@@ -126,15 +132,19 @@ std::vector<std::vector<std::size_t>> RegionalOptimizer::run(const std::vector<s
     return all_draws;
 }
 
-void RegionalOptimizer::optimise(const std::vector<std::size_t>& draws, BlockWeights& weights, const BlockTensor& mask) {
+void RegionalOptimizer::optimise(const std::vector<std::size_t>& draws, BlockWeights& weights,
+                                 const BlockTensor& mask) {
     const bool alone = options_.ro.batch == 1;
     const auto owner = static_cast<std::size_t>(context_.block_group.owner_of(problem_.block));
-    DrawnSamples samples(context_, problem_.x, problem_.dense_outputs, draws, options_.ro.batch,
-                         alone ? StepAssignment::all_on(context_.ranks(), owner) : StepAssignment::spread(context_.ranks()));
+    DrawnSamples samples(
+        context_, problem_.x, problem_.dense_outputs, draws, options_.ro.batch,
+        alone ? StepAssignment::all_on(context_.ranks(), owner) : StepAssignment::spread(context_.ranks()));
     for (std::size_t step = 0; step < samples.steps(); ++step) {
         const std::vector<StepSample> mine = samples.take(step);
-        if (alone) step_alone(mine, weights, mask);
-        else step_together(mine, samples.offsets_of_step(step), weights, mask);
+        if (alone)
+            step_alone(mine, weights, mask);
+        else
+            step_together(mine, samples.offsets_of_step(step), weights, mask);
     }
     if (alone) problem_.masker.gather_weights(weights);
 }
@@ -144,7 +154,8 @@ void RegionalOptimizer::output_gradient(const StepSample& sample, const BlockWei
     context_.device.squared_error_gradient(sample.dense_output, output_);
 }
 
-void RegionalOptimizer::step_alone(const std::vector<StepSample>& samples, BlockWeights& weights, const BlockTensor& mask) {
+void RegionalOptimizer::step_alone(const std::vector<StepSample>& samples, BlockWeights& weights,
+                                   const BlockTensor& mask) {
     ImmediateStep sink(context_.device, step_, context_.layout, square_average_, weights,
                        options_.ro.hold_mask ? &mask : nullptr);
     for (const StepSample& sample : samples) {
@@ -176,7 +187,8 @@ void RegionalOptimizer::step_together(const std::vector<StepSample>& samples, co
     for (const LinearLayer layer : backward_order) {
         const MatrixShape& matrix = context_.layout.matrix(layer);
         const PartOffsets inside = partition.offsets_in(matrix);
-        const std::size_t rows = (inside[me + 1] - inside[me]) / matrix.columns, row_begin = inside[me] / matrix.columns;
+        const std::size_t rows = (inside[me + 1] - inside[me]) / matrix.columns,
+                          row_begin = inside[me] / matrix.columns;
         if (rows == 0) {
             sums[index_of(layer)].finish_reduce({gradient_.all().data, DType::f32, 1, 0});
             continue;
@@ -185,9 +197,8 @@ void RegionalOptimizer::step_together(const std::vector<StepSample>& samples, co
         require(slice.offset >= first, "a slice inside this rank's part");
         const TensorView gradient = gradient_.slice(slice, matrix.columns);
         sums[index_of(layer)].finish_reduce(gradient.reshaped(1, gradient.size()));
-        const TensorView held = options_.ro.hold_mask
-                                    ? mask.matrix(layer).row_range(slice.row_begin, slice.row_end)
-                                    : TensorView{};
+        const TensorView held =
+            options_.ro.hold_mask ? mask.matrix(layer).row_range(slice.row_begin, slice.row_end) : TensorView{};
         device.rmsprop_step(step_, gradient, held, square_average_.slice(slice, matrix.columns),
                             weights.matrices.matrix(layer).row_range(slice.row_begin, slice.row_end));
     }

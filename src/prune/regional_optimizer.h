@@ -1,12 +1,6 @@
 #pragma once
-/// Regional optimisation (Wanda++ §4.2): rounds of masking and of RMSprop steps that pull the pruned block's outputs towards
-/// the dense ones, on samples drawn anew in each round.
-
-#include <array>
-#include <cstddef>
-#include <functional>
-#include <map>
-#include <vector>
+/// Regional optimisation (Wanda++ §4.2): rounds of masking and of RMSprop steps that pull the pruned block's outputs
+/// towards the dense ones, on samples drawn anew in each round.
 
 #include "mpi/ordered_sum.h"
 #include "src/model/decoder_block.h"
@@ -16,6 +10,12 @@
 #include "src/prune/hidden_states.h"
 #include "src/prune/phase_clock.h"
 #include "src/prune/prune_options.h"
+
+#include <array>
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <vector>
 
 namespace espalier {
 
@@ -34,9 +34,9 @@ class RegionalOptimizer {
     RegionalOptimizer(const GroupContext& context, const PruneOptions& options, const RegionalProblem& problem,
                       PhaseClock& clock);
 
-    /// All rounds on `weights` (dense at first), drawing from `population` (ascending sample indices). After the mask of the
-    /// first round `after_first_mask` runs, when given. The final mask is the caller's. Returns the draws of each round.
-    /// Throws NonFiniteError when weights or activations overflow. Collective.
+    /// All rounds on `weights` (dense at first), drawing from `population` (ascending sample indices). After the mask
+    /// of the first round `after_first_mask` runs, when given. The final mask is the caller's. Returns the draws of
+    /// each round. Throws NonFiniteError when weights or activations overflow. Collective.
     std::vector<std::vector<std::size_t>> run(const std::vector<std::size_t>& population, double learning_rate,
                                               BlockWeights& weights, BlockTensor& mask,
                                               const std::function<void()>& after_first_mask);
@@ -57,10 +57,10 @@ class RegionalOptimizer {
     PhaseClock& clock_;
     RmspropStep step_;
     InputNormCollector norms_;
-    PartTensor square_average_;  ///< RMSprop's v of this rank's part
-    PartTensor gradient_;        ///< of this rank's part, mini-batches only
+    PartTensor square_average_;                            ///< RMSprop's v of this rank's part
+    PartTensor gradient_;                                  ///< of this rank's part, mini-batches only
     std::map<std::size_t, std::vector<OrderedSum>> sums_;  ///< by mini-batch size (the last of a round may be smaller)
-    Tensor output_;              ///< f(x), then the gradient of the loss
+    Tensor output_;                                        ///< f(x), then the gradient of the loss
 };
 
 }  // namespace espalier

@@ -1,16 +1,16 @@
 #include "src/prune/run_ledger.h"
 
-#include <unistd.h>
-
-#include <array>
-#include <fmt/format.h>
-#include <random>
-
 #include "io/checksum.h"
 #include "io/file.h"
 #include "io/hdf5_handle.h"
 #include "src/base/error.h"
 #include "src/base/version.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <array>
+#include <random>
 
 namespace espalier {
 
@@ -63,7 +63,9 @@ FileRecord write_outer_file(const RunFolder& run, const ModelSource& source) {
 
 }  // namespace
 
-Json RunState::to_json() const { return {{"committed", committed}, {"learning_rate", learning_rate}}; }
+Json RunState::to_json() const {
+    return {{"committed", committed}, {"learning_rate", learning_rate}};
+}
 
 RunState RunState::from_json(const Json& json) {
     return {json.at("committed").get<std::set<std::size_t>>(), json.at("learning_rate")};
@@ -169,9 +171,11 @@ void RunLedger::record_learning_rate(const LearningRateChoice& choice) {
     manifest_.learning_rate = choice.to_json();
     save();
     events_->write("learning_rate", choice.to_json());
-    progress_.line(fmt::format("learning rate {:g} chosen on held-out samples of the first block:", choice.learning_rate));
+    progress_.line(
+        fmt::format("learning rate {:g} chosen on held-out samples of the first block:", choice.learning_rate));
     for (const LearningRateCandidate& candidate : choice.candidates) {
-        progress_.line(fmt::format("  {:>7.0e}  output error {:.4e}", candidate.learning_rate, candidate.held_out_error));
+        progress_.line(
+            fmt::format("  {:>7.0e}  output error {:.4e}", candidate.learning_rate, candidate.held_out_error));
     }
     for (const auto& [block, record] : std::exchange(early_blocks_, {})) record_block(block, record);
 }

@@ -1,12 +1,6 @@
 #pragma once
 /// Rank 0's books of a run: lock, manifest, metrics, events, and the files outside of the blocks.
 
-#include <cstddef>
-#include <future>
-#include <memory>
-#include <set>
-#include <string>
-
 #include "io/run_folder.h"
 #include "src/base/clock.h"
 #include "src/prune/learning_rate_search.h"
@@ -14,6 +8,12 @@
 #include "src/report/event_log.h"
 #include "src/report/progress.h"
 #include "src/weights/model_source.h"
+
+#include <cstddef>
+#include <future>
+#include <memory>
+#include <set>
+#include <string>
 
 namespace espalier {
 
@@ -38,8 +38,9 @@ struct RunState {
 
 class RunLedger {
   public:
-    /// Locks the folder and starts a new run, or goes on with the one it holds. Throws InputError when another run is writing,
-    /// the folder holds something else, or the options differ from those of the run it holds (with the differences).
+    /// Locks the folder and starts a new run, or goes on with the one it holds. Throws InputError when another run is
+    /// writing, the folder holds something else, or the options differ from those of the run it holds (with the
+    /// differences).
     RunLedger(const PruneOptions& options, const ModelSource& source, const RunFacts& facts, Progress& progress);
 
     const RunFolder& run() const { return run_; }

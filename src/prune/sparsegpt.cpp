@@ -1,11 +1,11 @@
 #include "src/prune/sparsegpt.h"
 
-#include <array>
-
 #include "mpi/ordered_sum.h"
 #include "src/base/error.h"
 #include "src/prune/block_masker.h"
 #include "src/prune/weight_partition.h"
+
+#include <array>
 
 namespace espalier {
 
@@ -16,10 +16,11 @@ struct Stage {
     LinearInput input;
     LinearLayer first, last;
 };
-constexpr std::array<Stage, linear_inputs> stages = {{{LinearInput::attention, LinearLayer::q_proj, LinearLayer::v_proj},
-                                                      {LinearInput::attention_output, LinearLayer::o_proj, LinearLayer::o_proj},
-                                                      {LinearInput::mlp, LinearLayer::gate_proj, LinearLayer::up_proj},
-                                                      {LinearInput::mlp_activation, LinearLayer::down_proj, LinearLayer::down_proj}}};
+constexpr std::array<Stage, linear_inputs> stages = {
+    {{LinearInput::attention, LinearLayer::q_proj, LinearLayer::v_proj},
+     {LinearInput::attention_output, LinearLayer::o_proj, LinearLayer::o_proj},
+     {LinearInput::mlp, LinearLayer::gate_proj, LinearLayer::up_proj},
+     {LinearInput::mlp_activation, LinearLayer::down_proj, LinearLayer::down_proj}}};
 
 /// Adds x^T x of one of the four inputs into a shard's Gram matrix.
 class GramObserver final : public LinearInputObserver {
@@ -56,7 +57,8 @@ Tensor gather_gram(const GroupContext& context, const Stage& stage, DecoderBlock
     for (std::size_t shard = shards.begin; shard < shards.end; ++shard) {
         observer.begin_shard(sum.begin_leaf().reshaped(width, width));
         const IndexRange samples = context.topology.samples_of_shard(shard);
-        for (std::size_t n = samples.begin; n < samples.end; ++n) decoder.forward(weights, x.sample(n), output, &observer);
+        for (std::size_t n = samples.begin; n < samples.end; ++n)
+            decoder.forward(weights, x.sample(n), output, &observer);
         sum.end_leaf();
     }
     sum.start_reduce(rows);
@@ -92,9 +94,10 @@ void factor_gram(const GroupContext& context, std::size_t block, const Stage& st
     }
     context.group.broadcast(std::span<int>(attempts), owner);
     if (attempts[0] < 0) {
-        throw InputError("tensor '" + name +
-                         "': the Gram matrix of its input is not positive definite even with a damping of 10 times its mean "
-                         "diagonal; use more calibration samples");
+        throw InputError(
+            "tensor '" + name +
+            "': the Gram matrix of its input is not positive definite even with a damping of 10 times its mean "
+            "diagonal; use more calibration samples");
     }
     if (attempts[0] > 0) {
         sentences.push_back("tensor '" + name + "': damping raised to " +
@@ -106,9 +109,9 @@ void factor_gram(const GroupContext& context, std::size_t block, const Stage& st
 
 }  // namespace
 
-std::vector<std::string> prune_with_sparsegpt(const GroupContext& context, const PruneOptions& options, std::size_t block,
-                                              DecoderBlock& decoder, const HiddenStates& x, BlockWeights& weights,
-                                              BlockTensor& mask, PhaseClock& clock) {
+std::vector<std::string> prune_with_sparsegpt(const GroupContext& context, const PruneOptions& options,
+                                              std::size_t block, DecoderBlock& decoder, const HiddenStates& x,
+                                              BlockWeights& weights, BlockTensor& mask, PhaseClock& clock) {
     std::vector<std::string> sentences;
     const PartTensor no_gradient;
     for (const Stage& stage : stages) {
@@ -121,10 +124,16 @@ std::vector<std::string> prune_with_sparsegpt(const GroupContext& context, const
         std::array<std::size_t, linear_layers> unusable{};
         for (const RowSlice& slice : partition.slices_of(context.me())) {
             unusable[index_of(slice.layer)] += context.device.sparsegpt_sweep(
-                gram, dead, options.pattern, weights.matrices.matrix(slice.layer).row_range(slice.row_begin, slice.row_end),
+                gram, dead, options.pattern,
+                weights.matrices.matrix(slice.layer).row_range(slice.row_begin, slice.row_end),
                 mask.matrix(slice.layer).row_range(slice.row_begin, slice.row_end));
         }
         refuse_unusable_scores(context, unusable, block);
+        // As the source does, a layer is stored in its own type before the next one's inputs are computed.
+        for (const RowSlice& slice : partition.slices_of(context.me())) {
+            context.device.round_to(options.output_dtype,
+                                    weights.matrices.matrix(slice.layer).row_range(slice.row_begin, slice.row_end));
+        }
         const BlockMasker gatherer(context, options, partition, no_gradient);
         gatherer.gather_weights(weights);
         gatherer.gather_mask(mask);

@@ -28,7 +28,8 @@ WeightPartition::WeightPartition(const BlockLayout& layout, PartOffsets offsets)
             const std::size_t begin = std::max(offsets_[rank], matrix.offset);
             const std::size_t end = std::min(offsets_[rank + 1], matrix.offset + matrix.size());
             if (begin >= end) continue;
-            slices.push_back({layer, (begin - matrix.offset) / matrix.columns, (end - matrix.offset) / matrix.columns, begin});
+            slices.push_back(
+                {layer, (begin - matrix.offset) / matrix.columns, (end - matrix.offset) / matrix.columns, begin});
         }
     }
 }

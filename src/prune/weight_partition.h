@@ -1,13 +1,13 @@
 #pragma once
-/// Which rank scores, optimises and owns the state of which rows of a block's matrices. A block's weights are one vector
-/// (layout order); every rank has one contiguous part of it, cut at whole rows.
-
-#include <cstddef>
-#include <vector>
+/// Which rank scores, optimises and owns the state of which rows of a block's matrices. A block's weights are one
+/// vector (layout order); every rank has one contiguous part of it, cut at whole rows.
 
 #include "kernels/device.h"
 #include "mpi/ordered_sum.h"
 #include "src/model/block_layout.h"
+
+#include <cstddef>
+#include <vector>
 
 namespace espalier {
 
@@ -21,8 +21,8 @@ struct RowSlice {
 
 class WeightPartition {
   public:
-    /// Layers first … last in nearly equal parts, cut at multiples of 64 rows (the kernels' unit, so that shapes inside a part
-    /// do not depend on the number of ranks).
+    /// Layers first … last in nearly equal parts, cut at multiples of 64 rows (the kernels' unit, so that shapes inside
+    /// a part do not depend on the number of ranks).
     static WeightPartition balanced(const BlockLayout& layout, std::size_t ranks,
                                     LinearLayer first = LinearLayer::q_proj, LinearLayer last = LinearLayer::down_proj);
     /// Everything on one rank.

@@ -1,9 +1,9 @@
 #include "src/report/event_log.h"
 
+#include "src/base/error.h"
+
 #include <array>
 #include <ctime>
-
-#include "src/base/error.h"
 
 namespace espalier {
 

@@ -1,11 +1,11 @@
 #pragma once
 /// events.jsonl: one JSON object a line, appended as things happen, for machines.
 
+#include "src/base/strict_json.h"
+
 #include <filesystem>
 #include <fstream>
 #include <string>
-
-#include "src/base/strict_json.h"
 
 namespace espalier {
 

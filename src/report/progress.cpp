@@ -1,15 +1,14 @@
 #include "src/report/progress.h"
 
+#include "src/base/units.h"
+
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 #include <map>
 #include <vector>
-
-#include <fmt/format.h>
-
-#include "src/base/units.h"
 
 namespace espalier {
 
@@ -76,9 +75,9 @@ void Progress::block(const Json& metrics, std::size_t done, std::size_t total, s
     const std::string error = !metrics.at("pruned").get<bool>() ? std::string("copied")
                               : metrics.contains("draws")       ? fmt::format("error {:.3e} -> {:.3e}", before, after)
                                                                 : fmt::format("error {:.3e}", after);
-    line(fmt::format("block {:>3} ({}/{})  {:.2f} s ({})  {}  {}  ETA {}", metrics.at("index").get<std::size_t>(), done, total,
-                     sum_of(seconds), phase_text(seconds), error, format_bytes(metrics.at("peak_bytes").get<double>()),
-                     format_seconds(remaining)));
+    line(fmt::format("block {:>3} ({}/{})  {:.2f} s ({})  {}  {}  ETA {}", metrics.at("index").get<std::size_t>(), done,
+                     total, sum_of(seconds), phase_text(seconds), error,
+                     format_bytes(metrics.at("peak_bytes").get<double>()), format_seconds(remaining)));
     if (done < total) live(fmt::format("{}/{} blocks, {} left", done, total, format_seconds(remaining)));
 }
 
@@ -98,10 +97,12 @@ void Progress::summary(const Json& metrics) {
     const double total = metrics.at("total_seconds").get<double>();
     line("");
     line(fmt::format("{} {} of {}: {} blocks in {}", metrics.at("method").get<std::string>(),
-                     metrics.at("pattern").get<std::string>(), metrics.at("model").at("path").get<std::string>(), pruned,
-                     format_seconds(total)));
-    line(fmt::format("  output error   mean {:.3e}, worst block {:.3e}", pruned == 0 ? 0 : sum / static_cast<double>(pruned), worst));
-    line(fmt::format("  arithmetic     {:.2f} TFLOP, {:.1f} GFLOP/s", flops / 1e12, total > 0 ? flops / total / 1e9 : 0));
+                     metrics.at("pattern").get<std::string>(), metrics.at("model").at("path").get<std::string>(),
+                     pruned, format_seconds(total)));
+    line(fmt::format("  output error   mean {:.3e}, worst block {:.3e}",
+                     pruned == 0 ? 0 : sum / static_cast<double>(pruned), worst));
+    line(fmt::format("  arithmetic     {:.2f} TFLOP, {:.1f} GFLOP/s", flops / 1e12,
+                     total > 0 ? flops / total / 1e9 : 0));
     line(fmt::format("  peak memory    {} resident on the largest rank",
                      format_bytes(metrics.at("peak_resident_bytes").get<double>())));
     line(fmt::format("  time by phase  {}", phase_text(phases)));

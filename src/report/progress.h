@@ -1,12 +1,12 @@
 #pragma once
-/// What a person sees while a run goes on: one line a block, a live line on a terminal, a table at the end. Writes to stderr
-/// on rank 0 and nothing elsewhere.
-
-#include <cstddef>
-#include <string>
+/// What a person sees while a run goes on: one line a block, a live line on a terminal, a table at the end. Writes to
+/// stderr on rank 0 and nothing elsewhere.
 
 #include "src/base/clock.h"
 #include "src/base/strict_json.h"
+
+#include <cstddef>
+#include <string>
 
 namespace espalier {
 
@@ -19,8 +19,8 @@ class Progress {
     void line(const std::string& text);
     /// Replaces the live line, on a terminal only.
     void live(const std::string& text);
-    /// A finished block: `metrics` as in metrics.json. `done` of `total` blocks are finished, `done_before` of them by an
-    /// earlier session.
+    /// A finished block: `metrics` as in metrics.json. `done` of `total` blocks are finished, `done_before` of them by
+    /// an earlier session.
     void block(const Json& metrics, std::size_t done, std::size_t total, std::size_t done_before);
     /// The end of a run, from metrics.json as a whole.
     void summary(const Json& metrics);

@@ -1,8 +1,8 @@
 #include "src/weights/checkpoint_source.h"
 
-#include <set>
-
 #include "src/base/error.h"
+
+#include <set>
 
 namespace espalier {
 
@@ -15,7 +15,9 @@ std::string shape_text(const std::vector<std::uint64_t>& shape) {
 }
 
 /// Buffers that old checkpoints stored and that carry nothing.
-bool is_dropped(const std::string& name) { return name.ends_with(".rotary_emb.inv_freq"); }
+bool is_dropped(const std::string& name) {
+    return name.ends_with(".rotary_emb.inv_freq");
+}
 
 }  // namespace
 
@@ -48,8 +50,9 @@ void CheckpointSource::check_block(std::size_t block) {
         const DType dtype = folder_.dtype_of(name);
         if (block == 0 && matrix.offset == 0) storage_.matrix_dtype = dtype;
         if (dtype != storage_.matrix_dtype) {
-            throw InputError("tensor '" + name + "' is " + std::string(name_of(dtype)) + ", the matrices before it are " +
-                             std::string(name_of(storage_.matrix_dtype)) + "; one type for all is expected");
+            throw InputError("tensor '" + name + "' is " + std::string(name_of(dtype)) +
+                             ", the matrices before it are " + std::string(name_of(storage_.matrix_dtype)) +
+                             "; one type for all is expected");
         }
     }
     for (std::size_t v = 0; v < layout().vectors().size(); ++v) {
@@ -79,7 +82,8 @@ void CheckpointSource::check_outer() {
         own_head_ = true;
     }
     if (own_head_ && config().tied_head) {
-        warnings_.push_back("config.json ties the head to the embedding, but '" + head + "' is stored; the stored one is used");
+        warnings_.push_back("config.json ties the head to the embedding, but '" + head +
+                            "' is stored; the stored one is used");
     }
 }
 
@@ -112,7 +116,8 @@ void CheckpointSource::read_block(std::size_t block, std::span<std::byte> destin
         offset += bytes;
     };
     for (const MatrixShape& matrix : layout().matrices()) {
-        read(checkpoint_name(block, std::string(matrix.name) + ".weight"), matrix.size() * bytes_of(storage_.matrix_dtype));
+        read(checkpoint_name(block, std::string(matrix.name) + ".weight"),
+             matrix.size() * bytes_of(storage_.matrix_dtype));
     }
     for (std::size_t v = 0; v < layout().vectors().size(); ++v) {
         const VectorShape& vector = layout().vectors()[v];
@@ -120,7 +125,9 @@ void CheckpointSource::read_block(std::size_t block, std::span<std::byte> destin
     }
 }
 
-DType CheckpointSource::outer_dtype(OuterTensor tensor) const { return folder_.dtype_of(stored_name(tensor)); }
+DType CheckpointSource::outer_dtype(OuterTensor tensor) const {
+    return folder_.dtype_of(stored_name(tensor));
+}
 
 std::size_t CheckpointSource::outer_rows(OuterTensor tensor) const {
     return static_cast<std::size_t>(folder_.tensor(stored_name(tensor)).entry.shape[0]);

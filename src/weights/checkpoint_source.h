@@ -8,8 +8,8 @@ namespace espalier {
 
 class CheckpointSource final : public ModelSource {
   public:
-    /// Checks that the folder holds exactly the tensors that its config.json implies, with the right shapes and with element
-    /// types that we compute on. Throws InputError with both facts when they disagree.
+    /// Checks that the folder holds exactly the tensors that its config.json implies, with the right shapes and with
+    /// element types that we compute on. Throws InputError with both facts when they disagree.
     explicit CheckpointSource(const std::filesystem::path& folder);
 
     const CheckpointFolder& folder() const { return folder_; }

@@ -6,7 +6,8 @@
 
 namespace espalier {
 
-void embed_tokens(Device& device, const ModelSource& source, std::span<const std::int32_t> tokens, TensorView hidden_states) {
+void embed_tokens(Device& device, const ModelSource& source, std::span<const std::int32_t> tokens,
+                  TensorView hidden_states) {
     require(hidden_states.rows == tokens.size(), "a row for every token");
     const std::size_t hidden = source.config().hidden_size;
     const DType dtype = source.outer_dtype(OuterTensor::embedding);

@@ -1,14 +1,14 @@
 #include "src/weights/export_folder.h"
 
-#include <algorithm>
-#include <vector>
-
 #include "io/file.h"
 #include "io/hdf5_handle.h"
 #include "src/base/error.h"
 #include "src/base/version.h"
 #include "src/weights/checkpoint_source.h"
 #include "src/weights/run_source.h"
+
+#include <algorithm>
+#include <vector>
 
 namespace espalier {
 
@@ -23,8 +23,8 @@ std::string safetensors_name(DType dtype) {
 /// Files that hold weights in any form, or describe their layout: written anew or left out.
 bool holds_weights(const std::filesystem::path& path) {
     const std::string name = path.filename().string();
-    for (const char* const ending : {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".gguf",
-                                     ".h5", ".msgpack", ".onnx"}) {
+    for (const char* const ending : {".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt",
+                                     ".pth", ".gguf", ".h5", ".msgpack", ".onnx"}) {
         if (name.ends_with(ending)) return true;
     }
     return name == "config.json" || name == "pruning.json";
@@ -87,10 +87,14 @@ class Exporter {
                               {"sparsity", record.metrics.at("sparsity")},
                               {"error_final", record.metrics.at("error_final")}});
         }
-        const Json provenance = {{"format", "espalier-pruning"},   {"version", 1},
-                                 {"program_version", program_version}, {"run_id", manifest.run_id},
-                                 {"options", manifest.options},     {"learning_rate", manifest.learning_rate},
-                                 {"model", manifest.model_identity}, {"calibration_sha256", manifest.calibration_sha256},
+        const Json provenance = {{"format", "espalier-pruning"},
+                                 {"version", 1},
+                                 {"program_version", program_version},
+                                 {"run_id", manifest.run_id},
+                                 {"options", manifest.options},
+                                 {"learning_rate", manifest.learning_rate},
+                                 {"model", manifest.model_identity},
+                                 {"calibration_sha256", manifest.calibration_sha256},
                                  {"blocks", blocks}};
         write_text_atomically(folder_ / "pruning.json", provenance.dump(1) + "\n");
     }

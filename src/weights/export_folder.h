@@ -1,6 +1,6 @@
 #pragma once
-/// A completed run as a Hugging Face folder that transformers and the inference servers load as it is: dense safetensors with
-/// zeros, same tensor names and shards as the source.
+/// A completed run as a Hugging Face folder that transformers and the inference servers load as it is: dense
+/// safetensors with zeros, same tensor names and shards as the source.
 
 #include <filesystem>
 #include <functional>
@@ -9,9 +9,11 @@
 
 namespace espalier {
 
-/// Writes `output` (built under output + ".partial", renamed last). `dense`: the source model's folder, when it is not where
-/// the run found it. Throws InputError when the run is not complete, the source is another model, or `output` exists.
+/// Writes `output` (built under output + ".partial", renamed last). `dense`: the source model's folder, when it is not
+/// where the run found it. Throws InputError when the run is not complete, the source is another model, or `output`
+/// exists.
 void export_run(const std::filesystem::path& run, const std::filesystem::path& output,
-                const std::optional<std::filesystem::path>& dense, const std::function<void(const std::string&)>& progress);
+                const std::optional<std::filesystem::path>& dense,
+                const std::function<void(const std::string&)>& progress);
 
 }  // namespace espalier

@@ -19,9 +19,12 @@ ModelSource::ModelSource(std::string config_text, const std::string& config_sour
 
 std::string outer_name(OuterTensor tensor) {
     switch (tensor) {
-        case OuterTensor::embedding: return "model.embed_tokens.weight";
-        case OuterTensor::final_norm: return "model.norm.weight";
-        case OuterTensor::head: return "lm_head.weight";
+        case OuterTensor::embedding:
+            return "model.embed_tokens.weight";
+        case OuterTensor::final_norm:
+            return "model.norm.weight";
+        case OuterTensor::head:
+            return "lm_head.weight";
     }
     throw BugError("internal error: unknown outer tensor");
 }
@@ -31,8 +34,8 @@ namespace {
 void refuse_nonfinite(Device& device, TensorView values, const std::string& name) {
     const std::size_t count = device.count_nonfinite(values);
     if (count > 0) {
-        throw InputError("tensor '" + name + "' holds " + std::to_string(count) + " of " + std::to_string(values.size()) +
-                         " values that are infinite or not a number");
+        throw InputError("tensor '" + name + "' holds " + std::to_string(count) + " of " +
+                         std::to_string(values.size()) + " values that are infinite or not a number");
     }
 }
 

@@ -1,6 +1,12 @@
 #pragma once
 /// Where the weights of a whole model come from: a Hugging Face folder or a run folder, read block by block.
 
+#include "kernels/device.h"
+#include "src/base/dtype.h"
+#include "src/model/block_layout.h"
+#include "src/model/block_weights.h"
+#include "src/model/model_config.h"
+
 #include <cstddef>
 #include <filesystem>
 #include <memory>
@@ -8,16 +14,10 @@
 #include <string>
 #include <vector>
 
-#include "kernels/device.h"
-#include "src/base/dtype.h"
-#include "src/model/block_layout.h"
-#include "src/model/block_weights.h"
-#include "src/model/model_config.h"
-
 namespace espalier {
 
-/// How one decoder block lies in host memory: the seven matrices in layout order, then the vectors, each in its stored type
-/// and without gaps. The same for all blocks of a source.
+/// How one decoder block lies in host memory: the seven matrices in layout order, then the vectors, each in its stored
+/// type and without gaps. The same for all blocks of a source.
 struct BlockStorage {
     DType matrix_dtype = DType::f32;
     std::vector<DType> vector_dtypes;  ///< one for each of layout.vectors()

@@ -12,12 +12,15 @@ namespace {
 
 constexpr std::uint64_t config_limit = 16u << 20;
 
-std::string config_of_run(const std::filesystem::path& path) { return read_text(path / "config.json", config_limit); }
+std::string config_of_run(const std::filesystem::path& path) {
+    return read_text(path / "config.json", config_limit);
+}
 
 BlockStorage storage_of_block_file(const RunFolder& run, const BlockLayout& layout) {
     const Hdf5Reader file(run.block_path(0));
     BlockStorage storage;
-    storage.matrix_dtype = file.info(hdf5_path(checkpoint_name(0, std::string(layout.matrices()[0].name) + ".weight"))).dtype;
+    storage.matrix_dtype =
+        file.info(hdf5_path(checkpoint_name(0, std::string(layout.matrices()[0].name) + ".weight"))).dtype;
     for (const VectorShape& vector : layout.vectors()) {
         storage.vector_dtypes.push_back(file.info(hdf5_path(checkpoint_name(0, vector.name))).dtype);
     }
@@ -26,8 +29,8 @@ BlockStorage storage_of_block_file(const RunFolder& run, const BlockLayout& layo
 
 }  // namespace
 
-void read_committed_block(const RunFolder& run, std::size_t block, const BlockLayout& layout, const BlockStorage& storage,
-                          std::span<std::byte> destination) {
+void read_committed_block(const RunFolder& run, std::size_t block, const BlockLayout& layout,
+                          const BlockStorage& storage, std::span<std::byte> destination) {
     const Hdf5Reader file(run.block_path(block));
     std::size_t offset = 0;
     const auto read = [&](const std::string& name, DType dtype, std::size_t count) {
@@ -49,8 +52,8 @@ void read_committed_block(const RunFolder& run, std::size_t block, const BlockLa
 RunSource::RunSource(const std::filesystem::path& path)
     : ModelSource(config_of_run(path), (path / "config.json").string()), run_(path), manifest_(run_.read_manifest()) {
     if (!manifest_.complete) {
-        throw InputError(path.string() + " holds an unfinished run (" + std::to_string(manifest_.blocks.size()) + " of " +
-                         std::to_string(config().blocks) + " blocks); repeat its prune command to finish it");
+        throw InputError(path.string() + " holds an unfinished run (" + std::to_string(manifest_.blocks.size()) +
+                         " of " + std::to_string(config().blocks) + " blocks); repeat its prune command to finish it");
     }
     storage_ = storage_of_block_file(run_, layout());
     const Hdf5Reader outer(run_.path() / RunFolder::outer_file);
@@ -70,7 +73,8 @@ DType RunSource::outer_dtype(OuterTensor tensor) const {
 }
 
 std::size_t RunSource::outer_rows(OuterTensor tensor) const {
-    return static_cast<std::size_t>(Hdf5Reader(run_.path() / RunFolder::outer_file).info(stored_path(tensor)).shape.at(0));
+    return static_cast<std::size_t>(
+        Hdf5Reader(run_.path() / RunFolder::outer_file).info(stored_path(tensor)).shape.at(0));
 }
 
 void RunSource::read_outer_rows(OuterTensor tensor, std::size_t first, std::size_t rows,

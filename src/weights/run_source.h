@@ -1,16 +1,16 @@
 #pragma once
 /// A completed run folder as a ModelSource, and the reading of single committed blocks while a run goes on.
 
-#include <optional>
-
 #include "io/run_folder.h"
 #include "src/weights/model_source.h"
+
+#include <optional>
 
 namespace espalier {
 
 /// Reads one committed block file into `storage` form. Throws InputError naming file and dataset.
-void read_committed_block(const RunFolder& run, std::size_t block, const BlockLayout& layout, const BlockStorage& storage,
-                          std::span<std::byte> destination);
+void read_committed_block(const RunFolder& run, std::size_t block, const BlockLayout& layout,
+                          const BlockStorage& storage, std::span<std::byte> destination);
 
 class RunSource final : public ModelSource {
   public:

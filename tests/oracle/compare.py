@@ -183,10 +183,12 @@ def half_spacing(values: Tensor, dtype: str) -> Tensor:
 def check_sparsegpt(case: BlockCase, result: Comparison) -> None:
     """Replays every sweep with the run's own mask forced, so each decision and the weights can be judged singly.
 
-    Inputs of later stages come from the run's written earlier matrices. The damped Gram matrix has condition k: its
-    float32 rounding (sqrt(n) u for random roundings of an n-term sum) can come out of the inverse k times larger, and
-    in the score, a square over a square, twice that on either side of the cut. A weight collects corrections from all
-    columns before it, so its error is measured against the row's Euclidean norm.
+    Inputs of later stages come from the run's written earlier matrices. Inputs X come with float32 errors E of relative
+    size d = sqrt(n) u (random roundings of n-term sums); the Gram matrix H = X^T X then changes by X^T E + E^T X, and
+    H^-1/2 (X^T E) H^-1/2 is at most d sqrt(k) for a damped H of condition k, since X H^-1/2 is orthonormal. So
+    corrections are off by about d sqrt(k), scores (squares) by twice that on either side of the cut. Factorisation and
+    sweep themselves must be better than float32. A weight collects corrections from all columns before it, so its
+    error is measured against the row's Euclidean norm.
     """
     current = dict(case.dense)
     for stage in SPARSEGPT_STAGES:
@@ -194,7 +196,7 @@ def check_sparsegpt(case: BlockCase, result: Comparison) -> None:
         for module in stage:
             gram = gram_matrix(inputs[module])
             swept = sparsegpt.sweep(case.dense[f"{module}.weight"], gram, case.options.pattern, case.masks[module])
-            relative = swept.condition * math.sqrt(value_tolerance(case) / UNIT_ROUNDOFF) * UNIT_ROUNDOFF
+            relative = math.sqrt(swept.condition * value_tolerance(case) * UNIT_ROUNDOFF)
             compare_masks(case, module, swept.selection.mask, swept.selection.margin, 4.0 * relative, result)
             written = case.written[f"{module}.weight"]
             size = case.dense[f"{module}.weight"].norm(dim=1, keepdim=True)
@@ -225,7 +227,7 @@ def optimised_margins(case: BlockCase, pruned: PrunedBlock, module: str, weight_
 
 def check_optimised(case: BlockCase, pruned: PrunedBlock, result: Comparison) -> None:
     """Masks and final weights of a block after regional optimisation."""
-    longest_way = 10.0 * case.options.ro_learning_rate * pruned.steps
+    longest_way = 10.0 * case.options.step_rate * pruned.steps
     for module in PRUNED_MODULES:
         margins = optimised_margins(case, pruned, module, FOLLOWED_PART * longest_way)
         compare_masks(case, module, pruned.masks[module], margins, 1.0, result)
@@ -359,6 +361,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--ro-rounds", type=int, default=5)
     parser.add_argument("--ro-learning-rate", type=float, default=3e-7)
     parser.add_argument("--ro-batch", type=int, default=1)
+    parser.add_argument("--ro-lr-scaling", choices=("none", "sqrt", "linear"), default="sqrt")
     parser.add_argument("--hold-mask", action="store_true")
     return parser.parse_args()
 

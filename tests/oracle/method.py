@@ -6,6 +6,7 @@ G the regional gradient, c the input norms.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Dict, List, Sequence
 
@@ -38,6 +39,7 @@ class PruneOptions:
     ro_rounds: int = 5
     ro_learning_rate: float = 3e-7
     ro_batch: int = 1
+    ro_lr_scaling: str = "sqrt"
     hold_mask: bool = False
 
     @property
@@ -47,6 +49,12 @@ class PruneOptions:
     @property
     def uses_gradient(self) -> bool:
         return self.method in ("rgs", "wanda++")
+
+    @property
+    def step_rate(self) -> float:
+        """The learning rate of every step, scaled by the nominal mini-batch size (a smaller last one included)."""
+        growth = {"none": 1.0, "sqrt": math.sqrt(self.ro_batch), "linear": float(self.ro_batch)}
+        return self.ro_learning_rate * growth[self.ro_lr_scaling]
 
 
 @dataclass
@@ -163,7 +171,7 @@ def rmsprop_step(
             gradient = torch.where(held[module], gradient, 0.0)
         moment = RMSPROP_DECAY * second_moments[module] + (1.0 - RMSPROP_DECAY) * gradient.square()
         second_moments[module] = moment
-        step = matrix - options.ro_learning_rate * gradient / (moment.sqrt() + RMSPROP_EPSILON)
+        step = matrix - options.step_rate * gradient / (moment.sqrt() + RMSPROP_EPSILON)
         updated[module] = torch.where(held[module], step, 0.0) if module in held else step
     return updated
 

@@ -57,7 +57,9 @@ def run_program(espalier: Path, *arguments: object) -> str:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     command = [str(espalier), *(str(argument) for argument in arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, f"{' '.join(command)}\nstatus {done.returncode}\n{done.stdout}\n{done.stderr}"
+    if done.returncode != 0:
+        message = f"{' '.join(command)}\nstatus {done.returncode}\n{done.stdout}\n{done.stderr}"
+        pytest.fail(message, pytrace=False)
     return done.stdout
 
 
@@ -67,10 +69,14 @@ def prune_arguments(options: PruneOptions, pattern: str, sparsity: str) -> List[
     if pattern == "unstructured":
         arguments += ["--sparsity", sparsity]
     arguments += ["--samples", options.samples, "--sequence-length", options.sequence_length, "--seed", 0]
-    arguments += ["--alpha", options.alpha, "--device", "cpu"]
+    arguments += ["--device", "cpu"]
+    if options.uses_gradient:
+        arguments += ["--alpha", options.alpha]
     if options.optimises:
         arguments += ["--ro-samples", options.ro_samples, "--ro-rounds", options.ro_rounds]
         arguments += ["--ro-learning-rate", options.ro_learning_rate, "--ro-batch", options.ro_batch]
+        if options.ro_batch > 1:
+            arguments += ["--ro-lr-scaling", options.ro_lr_scaling]
     if options.hold_mask:
         arguments.append("--hold-mask")
     if options.input_norm != "sum":
@@ -107,7 +113,7 @@ class Case:
     @property
     def name(self) -> str:
         pattern = self.pattern if self.pattern != "unstructured" else f"unstructured-{self.sparsity}"
-        words = [self.method, pattern, self.model.family, self.model.dtype]
+        words = [self.method, pattern, self.model.family, self.model.dtype, *self.tokens[:1]]
         return " ".join(words + [f"{key}={value}" for key, value in self.changes])
 
 
@@ -128,6 +134,7 @@ CASES = [
     Case(sharded("llama-yarn", "f16"), "wanda", "unstructured", "0.5"),
     Case(ModelRequest("llama-linear"), "wanda", "unstructured", "0.7", tokens=("tokens.h5", "int64")),
     Case(ModelRequest("llama3", blocks=3), "wanda", "1:4", changes=(("input_norm", "mean"),)),
+    Case(ModelRequest("mistral"), "wanda", "2:4", tokens=("flat.npy", "uint32")),
     Case(ModelRequest("llama1"), "sparsegpt", "2:4"),
     Case(sharded("llama-bias", "bf16"), "sparsegpt", "4:8"),
     Case(ModelRequest("qwen3"), "sparsegpt", "3:8"),
@@ -143,14 +150,16 @@ CASES = [
     Case(ModelRequest("llama3", "bf16"), "ro", "4:8"),
     Case(ModelRequest("llama-bias"), "ro", "3:8", changes=(("hold_mask", True),)),
     Case(sharded("llama2", "f16"), "ro", "unstructured", "0.5"),
-    Case(ModelRequest("qwen3"), "ro", "unstructured", "0.7", changes=(("ro_batch", 2),)),
+    Case(ModelRequest("qwen3"), "ro", "unstructured", "0.7", changes=(("ro_batch", 2), ("ro_lr_scaling", "linear"))),
     Case(ModelRequest("llama2"), "wanda++", "2:4"),
+    Case(ModelRequest("llama3"), "wanda++", "2:4", changes=(("samples", 7), ("sequence_length", 29))),
     Case(sharded("qwen2"), "wanda++", "4:8", changes=(("ro_batch", 3),)),
     Case(ModelRequest("qwen3", "bf16"), "wanda++", "3:8", changes=(("hold_mask", True),)),
     Case(ModelRequest("mistral", "f16"), "wanda++", "unstructured", "0.5"),
     Case(ModelRequest("llama-dead"), "wanda++", "unstructured", "0.7"),
     Case(ModelRequest("llama-linear", "bf16"), "wanda++", "2:4", changes=(("input_norm", "mean"),)),
     Case(ModelRequest("llama3"), "wanda++", "4:8", changes=(("ro_samples", 8), ("ro_rounds", 2))),
+    Case(ModelRequest("llama-yarn"), "wanda++", "1:4", changes=(("ro_batch", 4), ("ro_lr_scaling", "none"))),
 ]
 
 
@@ -158,7 +167,8 @@ def run_case(espalier: Path, folder: Path, case: Case, *extra: object) -> Tuple[
     """Makes model and tokens and prunes; returns model folder, run folder and token file."""
     model = make_model(folder / "model", case.model)
     name, dtype = case.tokens
-    tokens = write_tokens(folder / name, random_tokens(FILE_ROWS, FILE_LENGTH), dtype)
+    ids = random_tokens(FILE_ROWS, FILE_LENGTH)
+    tokens = write_tokens(folder / name, ids.flatten() if name.startswith("flat") else ids, dtype)
     arguments = prune_arguments(case.options, case.pattern, case.sparsity)
     run = folder / "run"
     run_program(espalier, "prune", "--model", model, "--calibration", tokens, "--output", run, *arguments, *extra)

@@ -1,0 +1,360 @@
+#!/usr/bin/env bash
+# Prune one model with several methods and compare their perplexities; `compare.sh --help` explains.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+compare.sh --model DIR --calibration FILE --evaluation FILE --output DIR [options] [-- options of espalier prune]
+
+Measures the dense model, then prunes, inspects and evaluates it with every method. What is complete is not done again,
+so the same command goes on after an interruption, and with more methods it adds them.
+
+  --model DIR            Hugging Face folder
+  --calibration FILE     tokens for pruning
+  --evaluation FILE      tokens for perplexity
+  --output DIR           gets runs/, perplexity/, logs/, comparison.json and report.html
+  --methods "A B ..."    [default: magnitude wanda sparsegpt rgs ro wanda++]
+  --extra-run NAME "OPTIONS"
+                         one more run under a name of its own, with options of espalier prune, separated by blanks;
+                         they replace the common ones; may be repeated
+  --pattern PATTERN      2:4, 4:8, N:M or unstructured [default: 2:4]
+  --sparsity S           with --pattern unstructured [default: 0.5]
+  --samples N            calibration samples [default: 128, or all that the file holds]
+  --sequence-length T    tokens of a calibration sample and of an evaluation window
+                         [default: the calibration file's, at most 2048; 2048 for evaluation]
+  --espalier PATH        program [default: build/release/espalier of this source tree, or the one in PATH]
+  --launcher "COMMAND"   put before prune and evaluate, e.g. "mpirun -n 2"
+
+Options after -- go to every run that can use them: --ro-* and --hold-mask to ro and wanda++, --alpha to rgs and
+wanda++; --device and --threads go to evaluate as well. The table and the report need Python 3.9 or later, without
+other packages. The exit status is that of the first step that fails, 2 for a wrong command line.
+END
+}
+
+refuse() {
+    printf 'compare.sh: %s\n' "$1" >&2
+    exit 2
+}
+
+# ---- command line ----------------------------------------------------------------------------------------------------
+
+model='' calibration='' evaluation='' output='' espalier='' samples='' sequence_length='' sparsity=''
+pattern=2:4
+methods='magnitude wanda sparsegpt rgs ro wanda++'
+launcher=()
+shared=()        # options after --
+names=(dense)    # of the rows; 0 is the dense model
+own_options=('') # of the rows, as words
+
+add_row() {
+    local known
+    [[ $1 == [[:alnum:]]* ]] || refuse "the name '$1' does not begin with a letter or a digit"
+    for known in "${names[@]}"; do
+        [[ $(folder_name "$known") != "$(folder_name "$1")" ]] || refuse "two runs would be called '$(folder_name "$1")'"
+    done
+    names+=("$1")
+    own_options+=("$2")
+}
+
+folder_name() {
+    printf '%s' "${1//[^[:alnum:]._+-]/_}"
+}
+
+parse_command_line() {
+    local extra_names=() extra_options=() method i
+    while (($#)); do
+        case $1 in
+            --help) usage && exit 0 ;;
+            --) shared=("${@:2}") && break ;;
+            --extra-run)
+                (($# > 2)) || refuse "--extra-run takes a name and options"
+                extra_names+=("$2") extra_options+=("$3")
+                shift 3
+                ;;
+            *)
+                (($# > 1)) || refuse "$1 is not an option with a value (--help lists them)"
+                set_value "$1" "$2"
+                shift 2
+                ;;
+        esac
+    done
+    for method in $methods; do add_row "$method" "--method $method"; done
+    for i in "${!extra_names[@]}"; do add_row "${extra_names[i]}" "${extra_options[i]}"; done
+}
+
+set_value() {
+    case $1 in
+        --model) model=$2 ;;
+        --calibration) calibration=$2 ;;
+        --evaluation) evaluation=$2 ;;
+        --output) output=$2 ;;
+        --methods) methods=$2 ;;
+        --pattern) pattern=$2 ;;
+        --sparsity) sparsity=$2 ;;
+        --samples) samples=$2 ;;
+        --sequence-length) sequence_length=$2 ;;
+        --espalier) espalier=$2 ;;
+        --launcher) read -r -a launcher <<<"$2" ;;
+        *) refuse "$1 is not an option (--help lists them)" ;;
+    esac
+}
+
+check_command_line() {
+    local name row
+    for name in model calibration evaluation output; do
+        [[ -n ${!name} ]] || refuse "--$name is missing (--help lists the options)"
+    done
+    [[ -z $sparsity || $pattern == unstructured ]] || refuse "--sparsity has no effect with --pattern $pattern"
+    [[ $samples$sequence_length =~ ^[0-9]*$ ]] || refuse "--samples and --sequence-length are whole numbers"
+    [[ -r $calibration ]] || refuse "--calibration $calibration cannot be read"
+    [[ -r $evaluation ]] || refuse "--evaluation $evaluation cannot be read"
+    for row in "${!names[@]}"; do collect_for "$row"; done
+}
+
+find_espalier() {
+    local built
+    built=$(dirname "$here")/build/release/espalier
+    [[ -n $espalier || ! -x $built ]] || espalier=$built
+    espalier=$(command -v "${espalier:-espalier}") || refuse "there is no espalier program: build it, or use --espalier PATH"
+}
+
+find_python() {
+    local candidate
+    for candidate in python3 python3.{13..9} python; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
+            python=$candidate
+            return
+        fi
+    done
+    printf 'compare.sh: no Python 3.9 or later here, so there will be no table and no report\n' >&2
+}
+
+# One output folder holds one comparison: perplexities of other tokens or of another model do not mix.
+keep_request() {
+    local request
+    request=$(printf 'model %s\nevaluation %s\nsequence length %s' "$(realpath "$model")" "$(realpath "$evaluation")" "$window")
+    mkdir -p "$output"/{runs,perplexity,logs}
+    if [[ -e $output/request.txt && $(<"$output/request.txt") != "$request" ]]; then
+        refuse "$output holds another comparison ($(tr '\n' ';' <"$output/request.txt" | sed 's/;$//; s/;/, /g'))"
+    fi
+    printf '%s\n' "$request" >"$output/request.txt"
+}
+
+# ---- options of one run ----------------------------------------------------------------------------------------------
+
+declare -A option_value option_origin # by name; a value is empty for a switch
+option_order=()
+
+# collect ORIGIN WORD...: take options such as --seed 1 --hold-mask; the first of a name stays.
+collect() {
+    local origin=$1 name value
+    shift
+    while (($#)); do
+        [[ $1 == --?* ]] || refuse "'$1' is not an option of espalier prune"
+        name=${1%%=*} value=''
+        if [[ $1 == *=* ]]; then
+            value=${1#*=}
+        elif (($# > 1)) && [[ $2 != --* ]]; then
+            value=$2
+            shift
+        fi
+        shift
+        [[ -z ${option_origin[$name]:-} ]] || continue
+        option_order+=("$name")
+        option_value[$name]=$value option_origin[$name]=$origin
+    done
+}
+
+# collect_for ROW: all options of a row, its own before those of the command line.
+collect_for() {
+    local words common=(--pattern "$pattern")
+    read -r -a words <<<"${own_options[$1]}"
+    [[ -z $sparsity ]] || common+=(--sparsity "$sparsity")
+    [[ -z $samples ]] || common+=(--samples "$samples")
+    [[ -z $sequence_length ]] || common+=(--sequence-length "$sequence_length")
+    option_value=() option_origin=() option_order=()
+    collect own "${words[@]}"
+    collect shared "${shared[@]}"
+    collect shared "${common[@]}"
+}
+
+method_now() {
+    printf '%s' "${option_value[--method]:-wanda++}"
+}
+
+# can_use NAME: whether the row whose options are collected has a use for an option.
+can_use() {
+    case $1 in
+        --ro-* | --hold-mask) [[ $(method_now) == ro || $(method_now) == wanda++ ]] ;;
+        --alpha) [[ $(method_now) == rgs || $(method_now) == wanda++ ]] ;;
+        --sparsity) [[ ${option_value[--pattern]} == unstructured ]] ;;
+    esac
+}
+
+# list_options [NAME...]: set `options` to the collected ones (of these names), without shared ones of no use.
+list_options() {
+    local name
+    options=()
+    for name in "${option_order[@]}"; do
+        (($# == 0)) || [[ " $* " == *" $name "* ]] || continue
+        [[ ${option_origin[$name]} == own ]] || can_use "$name" || continue
+        options+=("$name")
+        [[ -z ${option_value[$name]} ]] || options+=("${option_value[$name]}")
+    done
+}
+
+# ---- time left -------------------------------------------------------------------------------------------------------
+
+measured_seconds=0 measured_passes=0 windows=0
+
+# prune_passes: cost of the run whose options are collected, in forward passes of one sample through the model. A
+# backward pass costs two. Masking alone takes one pass for the statistics and one to go on; SparseGPT's sums and updates
+# weigh about four more; regional gradients and optimisation as in docs/method.md.
+prune_passes() {
+    local n rounds drawn
+    n=$(whole_option --samples 128) rounds=$(whole_option --ro-rounds 5)
+    drawn=$(whole_option --ro-samples $((n < 32 ? n : 32)))
+    case $(method_now) in
+        sparsegpt) printf '%d' $((6 * n)) ;;
+        rgs) printf '%d' $((4 * n)) ;;
+        ro) printf '%d' $((4 * n + 4 * rounds * drawn)) ;;
+        wanda++) printf '%d' $((6 * n + 4 * rounds * drawn)) ;;
+        *) printf '%d' $((2 * n)) ;;
+    esac
+}
+
+# whole_option NAME DEFAULT: a collected option if it is a whole number; what is not is for espalier to refuse.
+whole_option() {
+    if [[ ${option_value[$1]:-} =~ ^[0-9]+$ ]]; then printf '%d' "$((10#${option_value[$1]}))"; else printf '%d' "$2"; fi
+}
+
+# number_in FILE KEY: whole part of a number in a JSON file.
+number_in() {
+    sed -n "/\"$2\"/ { s/.*\"$2\": *\([0-9]*\).*/\1/p; q }" "$1"
+}
+
+measure() {
+    measured_seconds=$((measured_seconds + ${1:-0}))
+    measured_passes=$((measured_passes + ${2:-0}))
+}
+
+# announce ROW: say what comes, and how long this and all later rows will take at the speed measured so far.
+announce() {
+    local row passes=0 left=''
+    for ((row = $1; row < ${#names[@]}; row++)); do
+        collect_for "$row"
+        is_evaluated "${names[row]}" || passes=$((passes + $(prune_passes) + windows))
+    done
+    if ((passes && measured_passes)); then
+        left=", about $(duration $((passes * measured_seconds / measured_passes))) left for all"
+    fi
+    printf '\n[%d/%d] %s%s\n' "$1" $((${#names[@]} - 1)) "${names[$1]}" "$left"
+}
+
+duration() {
+    if (($1 < 60)); then
+        printf '%d s' "$1"
+    elif (($1 < 3600)); then
+        printf '%d min' $((($1 + 30) / 60))
+    else
+        printf '%d h %02d min' $(($1 / 3600)) $(($1 % 3600 / 60))
+    fi
+}
+
+# ---- steps -----------------------------------------------------------------------------------------------------------
+
+# step NAME ACTION COMMAND...: run a command, its output also into a log; leave with its status when it fails.
+step() {
+    local log status=0
+    log=$output/logs/$(folder_name "$1").$2.log
+    "${@:3}" 2>&1 | tee -i "$log" || status=$?
+    ((status == 0)) && return
+    printf 'compare.sh: %s of %s ended with status %d; its output is in %s\n' "$2" "$1" "$status" "$log" >&2
+    exit "$status"
+}
+
+perplexity_file() {
+    printf '%s/perplexity/%s.json' "$output" "$(folder_name "$1")"
+}
+
+folder_of() {
+    if [[ $1 == dense ]]; then printf '%s' "$model"; else printf '%s/runs/%s' "$output" "$(folder_name "$1")"; fi
+}
+
+# is_evaluated NAME: whether its perplexity is there and newer than the model and the tokens.
+is_evaluated() {
+    local file folder
+    file=$(perplexity_file "$1") folder=$(folder_of "$1")
+    [[ -s $file && $file -nt $evaluation && $file -nt $folder/manifest.json && $file -nt $folder/config.json ]]
+}
+
+# evaluate NAME: with --device and --threads of the collected options.
+evaluate() {
+    local options
+    list_options --device --threads
+    step "$1" evaluate "${launcher[@]}" "$espalier" evaluate --model "$(folder_of "$1")" --tokens "$evaluation" \
+        --sequence-length "$window" --json "$(perplexity_file "$1")" "${options[@]}"
+}
+
+record() {
+    local more=()
+    [[ -n $python ]] || return 0
+    [[ $1 == dense ]] || more=(--run "$(folder_of "$1")" --inspected)
+    "$python" "$here/comparison.py" add "$output/comparison.json" --name "$1" --perplexity "$(perplexity_file "$1")" \
+        --command-line "$command_line" "${more[@]}"
+}
+
+measure_dense() {
+    printf 'dense model\n'
+    collect_for 0
+    is_evaluated dense || evaluate dense
+    record dense
+    windows=$(number_in "$(perplexity_file dense)" windows)
+    measure "$(number_in "$(perplexity_file dense)" seconds)" "$windows"
+}
+
+# compare_row ROW: prune, inspect, evaluate, record. Only runs that start from nothing tell about speed.
+compare_row() {
+    local name=${names[$1]} folder start=$SECONDS new=true options
+    folder=$(folder_of "$name")
+    [[ ! -e $folder ]] || new=false
+    announce "$1"
+    collect_for "$1"
+    list_options
+    step "$name" prune "${launcher[@]}" "$espalier" prune --model "$model" --calibration "$calibration" \
+        --output "$folder" "${options[@]}"
+    if ! is_evaluated "$name"; then
+        step "$name" inspect "$espalier" inspect "$folder" --model "$model"
+        evaluate "$name"
+    fi
+    record "$name"
+    [[ $new == false ]] || measure $((SECONDS - start)) $(($(prune_passes) + windows))
+}
+
+finish() {
+    printf '\n'
+    if [[ -z $python ]]; then
+        printf 'perplexities: %s/perplexity\n' "$output"
+        return
+    fi
+    "$python" "$here/comparison.py" print "$output/comparison.json"
+    "$python" "$here/report.py" --comparison "$output/comparison.json" --output "$output/report.html"
+}
+
+main() {
+    local row
+    parse_command_line "$@"
+    check_command_line
+    find_espalier
+    find_python
+    window=${sequence_length:-2048}
+    keep_request
+    measure_dense
+    for ((row = 1; row < ${#names[@]}; row++)); do compare_row "$row"; done
+    finish
+}
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+command_line=$(printf '%q ' "$0" "$@")
+python=''
+main "$@"
