@@ -263,11 +263,13 @@ duration() {
 
 # ---- steps -----------------------------------------------------------------------------------------------------------
 
-# step NAME ACTION COMMAND...: run a command, its output also into a log; leave with its status when it fails.
+# step NAME ACTION COMMAND...: run a command, its output also into a log (of inspect, whose table is long, only the
+# last line is shown); leave with its status when it fails.
 step() {
-    local log status=0
+    local log status=0 shown=(cat)
     log=$output/logs/$(folder_name "$1").$2.log
-    "${@:3}" 2>&1 | tee -i "$log" || status=$?
+    [[ $2 != inspect ]] || shown=(tail -n 1)
+    "${@:3}" 2>&1 | tee -i "$log" | "${shown[@]}" || status=$?
     ((status == 0)) && return
     printf 'compare.sh: %s of %s ended with status %d; its output is in %s\n' "$2" "$1" "$status" "$log" >&2
     exit "$status"

@@ -276,9 +276,9 @@ def format_flop_rate(value: float) -> str:
     """98.1 GFLOP/s."""
     for unit in ("", "k", "M", "G", "T"):
         if value < 1000:
-            return f"{value:.3g} {unit}FLOP/s"
+            return f"{value:.1f} {unit}FLOP/s"
         value /= 1000
-    return f"{value:.3g} PFLOP/s"
+    return f"{value:.1f} PFLOP/s"
 
 
 class Column(NamedTuple):

@@ -174,9 +174,11 @@ def draw_rows(documents: list[str], tokenizer: TextTokenizer, samples: int, leng
     return rows
 
 
-def cut_windows(documents: list[str], tokenizer: TextTokenizer, length: int) -> np.ndarray:
+def cut_windows(
+    documents: list[str], tokenizer: TextTokenizer, length: int, most_tokens: int | None = None
+) -> np.ndarray:
     """The WikiText-2 convention: one string, tokenised once, cut into rows that do not overlap."""
-    ids = tokenizer.encode("\n\n".join(documents))
+    ids = tokenizer.encode("\n\n".join(documents))[:most_tokens]
     windows = len(ids) // length
     if windows == 0:
         raise InputRefused(f"the text has only {len(ids)} tokens, fewer than one window of {length}")
@@ -212,7 +214,7 @@ def prepare(options: argparse.Namespace) -> np.ndarray:
     if options.kind == "calibration":
         rows = draw_rows(documents, tokenizer, options.samples, length, options.seed)
     else:
-        rows = cut_windows(documents, tokenizer, length)
+        rows = cut_windows(documents, tokenizer, length, options.max_tokens)
     attributes: dict[str, str | int] = {
         "kind": options.kind,
         "samples": rows.shape[0],
@@ -256,7 +258,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     calibration = commands.add_parser("calibration", parents=[common], help="random samples for pruning")
     calibration.add_argument("--samples", type=positive, default=128, help="rows to draw (default 128)")
     calibration.add_argument("--seed", type=int, default=0, help="seed of the draws (default 0)")
-    commands.add_parser("evaluation", parents=[common], help="consecutive windows for perplexity")
+    evaluation = commands.add_parser("evaluation", parents=[common], help="consecutive windows for perplexity")
+    evaluation.add_argument("--max-tokens", type=positive, help="use the beginning of the text only (default: all)")
     return parser.parse_args(arguments)
 
 
