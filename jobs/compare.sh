@@ -47,10 +47,11 @@ names=(dense)    # of the rows; 0 is the dense model
 own_options=('') # of the rows, as words
 
 add_row() {
-    local known
+    local known folder
+    folder=$(folder_name "$1")
     [[ $1 == [[:alnum:]]* ]] || refuse "the name '$1' does not begin with a letter or a digit"
     for known in "${names[@]}"; do
-        [[ $(folder_name "$known") != "$(folder_name "$1")" ]] || refuse "two runs would be called '$(folder_name "$1")'"
+        [[ $(folder_name "$known") != "$folder" ]] || refuse "two runs would be called '$folder'"
     done
     names+=("$1")
     own_options+=("$2")
@@ -115,24 +116,23 @@ find_espalier() {
     local built
     built=$(dirname "$here")/build/release/espalier
     [[ -n $espalier || ! -x $built ]] || espalier=$built
-    espalier=$(command -v "${espalier:-espalier}") || refuse "there is no espalier program: build it, or use --espalier PATH"
+    espalier=$(command -v "${espalier:-espalier}") ||
+        refuse "there is no espalier program: build it, or use --espalier PATH"
 }
 
 find_python() {
-    local candidate
+    local candidate code='import sys; print(sys.executable); sys.exit(sys.version_info < (3, 9))'
     for candidate in python3 python3.{13..9} python; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
-            python=$candidate
-            return
-        fi
+        python=$("$candidate" -c "$code" 2>/dev/null) && return
     done
+    python=''
     printf 'compare.sh: no Python 3.9 or later here, so there will be no table and no report\n' >&2
 }
 
 # One output folder holds one comparison: perplexities of other tokens or of another model do not mix.
 keep_request() {
     local request
-    request=$(printf 'model %s\nevaluation %s\nsequence length %s' "$(realpath "$model")" "$(realpath "$evaluation")" "$window")
+    request="model $(realpath "$model")"$'\n'"evaluation $(realpath "$evaluation")"$'\n'"sequence length $window"
     mkdir -p "$output"/{runs,perplexity,logs}
     if [[ -e $output/request.txt && $(<"$output/request.txt") != "$request" ]]; then
         refuse "$output holds another comparison ($(tr '\n' ';' <"$output/request.txt" | sed 's/;$//; s/;/, /g'))"
@@ -207,9 +207,9 @@ list_options() {
 
 measured_seconds=0 measured_passes=0 windows=0
 
-# prune_passes: cost of the run whose options are collected, in forward passes of one sample through the model. A
-# backward pass costs two. Masking alone takes one pass for the statistics and one to go on; SparseGPT's sums and updates
-# weigh about four more; regional gradients and optimisation as in docs/method.md.
+# prune_passes: cost of the run whose options are collected, in forward passes of one sample through the model; a
+# backward pass costs two. Masking alone takes one pass for the statistics and one to go on, SparseGPT's sums and
+# updates weigh about four more, regional gradients and optimisation add their backward passes.
 prune_passes() {
     local n rounds drawn
     n=$(whole_option --samples 128) rounds=$(whole_option --ro-rounds 5)
@@ -225,7 +225,9 @@ prune_passes() {
 
 # whole_option NAME DEFAULT: a collected option if it is a whole number; what is not is for espalier to refuse.
 whole_option() {
-    if [[ ${option_value[$1]:-} =~ ^[0-9]+$ ]]; then printf '%d' "$((10#${option_value[$1]}))"; else printf '%d' "$2"; fi
+    local value=${option_value[$1]:-}
+    [[ $value =~ ^[0-9]+$ ]] || value=$2
+    printf '%d' "$((10#$value))"
 }
 
 # number_in FILE KEY: whole part of a number in a JSON file.
@@ -266,10 +268,14 @@ duration() {
 # step NAME ACTION COMMAND...: run a command, its output also into a log (of inspect, whose table is long, only the
 # last line is shown); leave with its status when it fails.
 step() {
-    local log status=0 shown=(cat)
+    local log status=0
     log=$output/logs/$(folder_name "$1").$2.log
-    [[ $2 != inspect ]] || shown=(tail -n 1)
-    "${@:3}" 2>&1 | tee -i "$log" | "${shown[@]}" || status=$?
+    if [[ $2 == inspect ]]; then
+        "${@:3}" >"$log" 2>&1 || status=$?
+        tail -n 1 "$log"
+    else
+        "${@:3}" 2>&1 | tee -i "$log" || status=$?
+    fi
     ((status == 0)) && return
     printf 'compare.sh: %s of %s ended with status %d; its output is in %s\n' "$2" "$1" "$status" "$log" >&2
     exit "$status"

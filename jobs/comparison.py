@@ -293,7 +293,9 @@ class Column(NamedTuple):
 COLUMNS = (
     Column("Perplexity", "perplexity", format_perplexity, "on the evaluation text; lower is better"),
     Column("× dense", "ratio", "{:.3f}".format, "perplexity divided by that of the dense model"),
-    Column("Mean error", "mean_error", "{:#.3g}".format, "relative squared error of a block's output, mean over blocks"),
+    Column(
+        "Mean error", "mean_error", "{:#.3g}".format, "relative squared error of a block's output, mean over blocks"
+    ),
     Column("Last error", "last_error", "{:#.3g}".format, "the same for the last block"),
     Column("Seconds", "seconds", "{:,.1f}".format, "wall clock of the pruning run"),
     Column("Peak memory", "resident_bytes", format_bytes, "largest resident set of the process"),
@@ -371,10 +373,19 @@ def print_table(options: argparse.Namespace) -> None:
         print(f"Perplexity on {caption}.")
 
 
+def print_best(options: argparse.Namespace) -> None:
+    """Print the run folder of the pruned model with the lowest perplexity."""
+    comparison = load_comparison(options.comparison)
+    pruned = [row for row in comparison.rows if row.get("run") and number(row.get("perplexity")) is not None]
+    if not pruned:
+        raise InputRefused(f"{options.comparison} holds no pruned model with a perplexity")
+    print(comparison.run_folder(min(pruned, key=lambda row: float(row["perplexity"]))))
+
+
 def command_line() -> argparse.ArgumentParser:
     """The options of both commands."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    commands = parser.add_subparsers(required=True, metavar="add|print")
+    commands = parser.add_subparsers(required=True, metavar="add|print|best")
     adding = commands.add_parser("add", help="put one row into a comparison")
     adding.add_argument("comparison", type=Path, help="comparison.json, created when there is none")
     adding.add_argument("--name", required=True, help=f"name of the row; {DENSE} is the model before pruning")
@@ -386,6 +397,9 @@ def command_line() -> argparse.ArgumentParser:
     printing = commands.add_parser("print", help="print the table")
     printing.add_argument("comparison", type=Path, help="comparison.json")
     printing.set_defaults(act=print_table)
+    best = commands.add_parser("best", help="print the run folder of the best pruned model")
+    best.add_argument("comparison", type=Path, help="comparison.json")
+    best.set_defaults(act=print_best)
     return parser
 
 

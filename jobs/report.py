@@ -11,8 +11,7 @@ Only the standard library is needed (Python 3.9 or later). What a run did not me
 The page is written under a temporary name and renamed; exit status 2 and one sentence on stderr when an input is not
 what it should be.
 
-Read from below: `page` puts the sections together, each `*_figure` makes one plot from runs, and the functions at the
-top know about scales and SVG but nothing about pruning.
+Read from below: `page` puts the sections together, each `*_figure` makes one plot from runs with report_drawing.py.
 """
 
 from __future__ import annotations
@@ -23,319 +22,53 @@ import math
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 import comparison as measured
 from comparison import Comparison, InputRefused, Result, Run, mapping, number
-
-Points = list[tuple[float, Optional[float]]]
-Text = Callable[[float], str]
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Numbers and scales
-# ----------------------------------------------------------------------------------------------------------------------
-
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def tick_text(value: float, smallest_plain: float = 0.001) -> str:
-    """A number in few characters: plain decimals where they are short, else 3×10⁻⁷."""
-    if value == 0:
-        return "0"
-    exponent = math.floor(math.log10(abs(value)) + 1e-9)
-    if smallest_plain <= abs(value) * (1 + 1e-9) and exponent < 6:
-        return f"{value:,.{max(0, 2 - exponent)}f}".rstrip("0").rstrip(".") if exponent < 2 else f"{value:,.0f}"
-    power = "10" + str(exponent).translate(SUPERSCRIPTS)
-    mantissa = f"{value / 10.0**exponent:.3g}"
-    return power if mantissa == "1" else f"{mantissa}×{power}"
-
-
-def rate_text(rate: float) -> str:
-    """A learning rate, always as 3×10⁻⁷, so that neighbours on an axis look alike."""
-    return tick_text(rate, smallest_plain=1)
-
-
-def percent_text(share: float) -> str:
-    """12.5 %, 0.03 %."""
-    return f"{tick_text(100 * share)} %"
-
-
-def seconds_text(seconds: float) -> str:
-    """0.8 s, 42 s, 3 min 05 s, 2 h 07 min."""
-    whole = round(seconds)
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    if whole < 60:
-        return f"{whole} s"
-    return (
-        f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    )
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Maps values between `low` and `high` to coordinates between `start` and `end`."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    ticks: tuple[float, ...]
-    logarithmic: bool = False
-
-    def __call__(self, value: float) -> float:
-        low, high = self.low, self.high
-        if self.logarithmic:
-            low, high, value = math.log10(low), math.log10(high), math.log10(value)
-        return self.start + (value - low) / (high - low) * (self.end - self.start)
-
-
-def nice_step(span: float, count: int) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that cuts the span into at most `count` steps."""
-    power = 10.0 ** math.floor(math.log10(span / count))
-    return next(power * factor for factor in (1, 2, 5, 10) if span / (power * factor) <= count * (1 + 1e-9))
-
-
-def linear_scale(values: Sequence[float], start: float, end: float, count: int, from_zero: bool = False) -> Scale:
-    """A linear scale whose ends are ticks."""
-    low, high = min([0.0, *values] if from_zero else values), max(values)
-    if low == high:
-        low, high = (low, low + 1) if from_zero else (low - 1, high + 1)
-    step = nice_step(high - low, count)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    ticks = tuple(position * step for position in range(first, last + 1))
-    return Scale(ticks[0], ticks[-1], start, end, ticks)
-
-
-def log_scale(values: Sequence[float], start: float, end: float, count: int) -> Scale:
-    """A logarithmic scale between two of 1, 2, 5 times a power of ten; only powers have ticks when there are many."""
-    low, high = min(values), max(values)
-    low, high = (low / 1.5, high * 1.5) if low == high else (low, high)
-    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-    candidates = [factor * 10.0**decade for decade in decades for factor in (1, 2, 5)]
-    bottom = max(tick for tick in candidates if tick <= low * (1 + 1e-9))
-    top = min(tick for tick in candidates if tick >= high * (1 - 1e-9))
-    ticks = [tick for tick in candidates if bottom <= tick <= top]
-    if len(ticks) > count:
-        powers = [10.0**decade for decade in decades if bottom <= 10.0**decade <= top]
-        ticks = powers[:: math.ceil(len(powers) / count)]
-    return Scale(bottom, top, start, end, tuple(ticks), logarithmic=True)
-
-
-def block_scale(blocks: Sequence[float], start: float, end: float) -> Scale:
-    """A linear scale for block numbers: whole ticks, half a block of room on both sides."""
-    low, high = min(blocks), max(blocks)
-    step = max(1.0, nice_step(max(high - low, 1), 8))
-    ticks = tuple(step * position for position in range(math.ceil(low / step), math.floor(high / step) + 1))
-    return Scale(low - 0.5, high + 0.5, start, end, ticks)
-
-
-# ----------------------------------------------------------------------------------------------------------------------
-# Drawing
-# ----------------------------------------------------------------------------------------------------------------------
-
-WIDTH = 440  # of every plot, in its own units; a column of the page or the width of a phone
-HEIGHT = 290.0
-COLOURS = 8
-MARKERS = (
-    "M-3.5,0a3.5,3.5 0 1,0 7,0a3.5,3.5 0 1,0 -7,0z",  # disc
-    "M-3.2,-3.2h6.4v6.4h-6.4z",  # square
-    "M0,-4.4L4.2,3.2H-4.2z",  # triangle
-    "M0,-4.8L4.4,0L0,4.8L-4.4,0z",  # diamond
-    "M0,4.4L4.2,-3.2H-4.2z",  # triangle downwards
-    "M-4.7,-1.8h2.9v-2.9h3.6v2.9h2.9v3.6h-2.9v2.9h-3.6v-2.9h-2.9z",  # plus
+from report_drawing import (
+    COLOURS,
+    Curve,
+    HEIGHT,
+    Points,
+    ROW,
+    Row,
+    Scale,
+    Text,
+    WIDTH,
+    area_key,
+    block_chart,
+    block_scale,
+    box,
+    colour,
+    draw_axes,
+    draw_curve,
+    draw_tooltips,
+    drawn_points,
+    figure,
+    label,
+    left_margin,
+    legend,
+    line_key,
+    linear_scale,
+    log_scale,
+    marker,
+    percent_text,
+    rate_text,
+    row_chart,
+    row_margin,
+    seconds_text,
+    small_key,
+    stroke,
+    style_key,
+    svg,
+    tick_text,
 )
-
-
-def text_width(content: str) -> float:
-    """Width of a text in a plot, on the safe side: fonts differ from reader to reader."""
-    return math.fsum(10.2 if character in "mwMW+%@×" else 7.7 for character in content)
-
-
-def colour(position: int) -> str:
-    """Class with the colour of the series at a position."""
-    return f"k{position % COLOURS}"
-
-
-def label(x: float, y: float, content: str, anchor: str = "start", kind: str = "") -> str:
-    """A line of text; `anchor` is start, middle or end."""
-    style = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{style}>{escape(content)}</text>'
-
-
-def stroke(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    """A straight line."""
-    return f'<path d="M{x1:.1f},{y1:.1f}L{x2:.1f},{y2:.1f}" class="{kind}"/>'
-
-
-def box(x: float, y: float, width: float, height: float, kind: str, tip: str, more: str = "") -> str:
-    """A filled rectangle with a text under the pointer."""
-    shape = f'x="{x:.2f}" y="{y:.1f}" width="{width:.2f}" height="{height:.1f}"'
-    return f'<rect {shape} class="{kind}"{more}><title>{escape(tip)}</title></rect>'
-
-
-def marker(position: int, x: float, y: float) -> str:
-    """The marker of the series at a position."""
-    return f'<path d="{MARKERS[position % len(MARKERS)]}" transform="translate({x:.1f},{y:.1f})" class="dot"/>'
-
-
-def tooltip(x: float, y: float, content: str) -> str:
-    """An invisible disc that shows a text under the pointer."""
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" class="hit"><title>{escape(content)}</title></circle>'
-
-
-def svg(height: float, summary: str, parts: Iterable[str]) -> str:
-    """A plot as wide as every plot."""
-    drawing = "".join(parts)
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(summary)}">{drawing}</svg>'
-
-
-def line_key(position: int) -> str:
-    """Line and marker of a series for the legend."""
-    parts = stroke(1, 6, 27, 6, "line") + marker(position, 14, 6)
-    return f'<svg aria-hidden="true" class="key {colour(position)}" viewBox="0 0 28 12">{parts}</svg>'
-
-
-def style_key(kind: str) -> str:
-    """A line without a series' colour for the legend."""
-    return f'<svg aria-hidden="true" class="key" viewBox="0 0 28 12">{stroke(1, 6, 27, 6, f"line {kind}")}</svg>'
-
-
-def area_key(kind: str) -> str:
-    """A filled area for the legend."""
-    return f'<svg aria-hidden="true" class="key small {kind}" viewBox="0 0 12 12"><path d="M0,0h12v12h-12z" class="area"/></svg>'
-
-
-def legend(entries: Iterable[tuple[str, str]]) -> str:
-    """A legend of (sample, text)."""
-    items = "".join(f"<li>{sample}{escape(content)}</li>" for sample, content in entries)
-    return f'<ul class="legend">{items}</ul>'
-
-
-def figure(title: str, body: str, caption: str) -> str:
-    """A plot with its title above and an explanation below."""
-    return f"<figure><h3>{escape(title)}</h3>{body}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-class Curve(NamedTuple):
-    """A series of (x, y), y None being a gap, in the colour and with the marker of a position."""
-
-    name: str
-    position: int
-    points: Points
-    dashed: bool = False
-
-
-def stretches(points: Points, logarithmic: bool) -> list[list[tuple[float, float]]]:
-    """Points between gaps; what has no logarithm is a gap."""
-    result: list[list[tuple[float, float]]] = [[]]
-    for x, y in points:
-        if y is None or (logarithmic and y <= 0):
-            result.append([])
-        else:
-            result[-1].append((x, y))
-    return [stretch for stretch in result if stretch]
-
-
-def drawn_points(curves: Iterable[Curve], logarithmic: bool) -> list[tuple[float, float]]:
-    """All points of the curves that will be seen."""
-    return [point for curve in curves for stretch in stretches(curve.points, logarithmic) for point in stretch]
-
-
-def draw_axes(x: Scale, y: Scale, titles: tuple[str, str], texts: tuple[Text, Text]) -> list[str]:
-    """Grid, tick labels and titles, those of x first; the title of y stands above its axis."""
-    parts = [
-        label((x.start + x.end) / 2, HEIGHT - 5, titles[0], "middle", "title"),
-        label(0, 13, titles[1], kind="title"),
-    ]
-    for tick in y.ticks:
-        parts += [
-            stroke(x.start, y(tick), x.end, y(tick), "grid"),
-            label(x.start - 7, y(tick) + 4, texts[1](tick), "end"),
-        ]
-    for tick in x.ticks:
-        parts.append(stroke(x(tick), y.start, x(tick), y.start + 4, "axis"))
-        parts.append(label(x(tick), y.start + 18, texts[0](tick), "middle"))
-    return [*parts, stroke(x.start, y.start, x.end, y.start, "axis")]
-
-
-def draw_curve(curve: Curve, x: Scale, y: Scale) -> str:
-    """Line and markers of a series; markers are few and at other places in every series, so that lines stay apart."""
-    pieces = stretches(curve.points, y.logarithmic)
-    paths = ["L".join(f"{x(at):.1f},{y(value):.1f}" for at, value in piece) for piece in pieces]
-    kind = "line dashed" if curve.dashed else "line"
-    parts = [f'<path d="M{path}" class="{kind}"/>' for path in paths]
-    if not curve.dashed:
-        points = [point for piece in pieces for point in piece]
-        every = math.ceil(len(points) / 8)
-        parts += [marker(curve.position, x(at), y(value)) for at, value in points[curve.position % every :: every]]
-    return f'<g class="{colour(curve.position)}">{"".join(parts)}</g>'
-
-
-def draw_tooltips(curves: Iterable[Curve], x: Scale, y: Scale, describe: Callable[[float, float], str]) -> list[str]:
-    """Tooltips of the points of the solid curves; they belong above all lines."""
-    return [
-        tooltip(x(at), y(value), f"{curve.name}, {describe(at, value)}")
-        for curve in curves
-        if not curve.dashed
-        for at, value in drawn_points([curve], y.logarithmic)
-    ]
-
-
-def left_margin(y: Scale, y_text: Text) -> float:
-    """Room for the tick labels of a vertical axis."""
-    return 9 + max(text_width(y_text(tick)) for tick in y.ticks)
-
-
-def block_chart(curves: list[Curve], title: str, logarithmic: bool, y_text: Text) -> str:
-    """Curves over the blocks of the model."""
-    points = drawn_points(curves, logarithmic)
-    values, ends = [value for _, value in points], (HEIGHT - 42, 28.0)
-    y = log_scale(values, *ends, 8) if logarithmic else linear_scale(values, *ends, 6, from_zero=True)
-    x = block_scale([at for at, _ in points], left_margin(y, y_text), WIDTH - 6.0)
-    tips = draw_tooltips(curves, x, y, lambda at, value: f"block {at:.0f}: {y_text(value)}")
-    lines = [draw_curve(curve, x, y) for curve in curves]
-    return svg(HEIGHT, f"{title} by block", [*draw_axes(x, y, ("Block", title), (tick_text, y_text)), *lines, *tips])
-
-
-class Row(NamedTuple):
-    """A labelled row of a chart with rows: its drawing comes from a function of the vertical centre."""
-
-    name: str
-    draw: Text
-
-
-ROW = 30.0
-
-
-def row_margin(names: Iterable[str]) -> float:
-    """Room for the names of rows."""
-    return 11 + max(text_width(shortened(name)) for name in names)
-
-
-def shortened(name: str) -> str:
-    """A name that leaves room for the plot."""
-    return name if len(name) <= 22 else name[:21] + "…"
-
-
-def row_chart(rows: list[Row], x: Scale, title: str, summary: str, behind: str = "") -> str:
-    """Rows above a common horizontal axis."""
-    bottom = 8 + ROW * len(rows)
-    parts = [stroke(x(tick), 4, x(tick), bottom + 4, "grid") for tick in x.ticks]
-    parts += [label(x(tick), bottom + 18, tick_text(tick), "middle") for tick in x.ticks]
-    parts += [label((x.start + x.end) / 2, bottom + 37, title, "middle", "title"), behind]
-    for position, row in enumerate(rows):
-        centre = 8 + ROW * (position + 0.5)
-        name = f"<title>{escape(row.name)}</title>" if shortened(row.name) != row.name else ""
-        parts.append(f"<g>{name}{label(x.start - 9, centre + 4, shortened(row.name), 'end', 'name')}</g>")
-        parts.append(row.draw(centre))
-    return svg(bottom + 44, summary, parts)
-
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Figures
@@ -351,6 +84,8 @@ PHASES = {
     "learning_rate_search": "learning-rate search",
     "final_mask": "final mask",
     "propagate": "propagate",
+    "hand_over": "hand over",
+    "write_wait": "wait for writing",
     "write": "write",
 }
 OTHER = "other"
@@ -379,7 +114,7 @@ def error_figure(runs: list[Run]) -> str:
     curves += [Curve(run.label, position, run.by_block("error_final")) for position, run in shown]
     styles = [(style_key("dashed"), "after the first mask"), (style_key(""), "final")] if moved else []
     body = block_chart(curves, "Relative squared error", True, lambda value: tick_text(float(f"{value:.3g}")))
-    caption = "‖f − f₀‖² / ‖f₀‖² of each block's output over all calibration samples; inputs come from the pruned blocks before it."
+    caption = "‖f − f₀‖² / ‖f₀‖² of each block's output over all samples, on inputs from the pruned blocks before it."
     if 0 < len(moved) < len(shown):
         caption += " A dashed line is missing where nothing happens between the first mask and the final weights."
     return figure("Error by block", body + legend(run_legend(shown) + styles), caption)
@@ -393,7 +128,7 @@ def perplexity_figure(results: list[Result], runs: list[Run], caption: str) -> s
     values = [result.perplexity for result in shown]
     start, end = row_margin(result.name for result in shown), WIDTH - 72.0
     logarithmic = max(values) > 3 * min(values)
-    x = log_scale(values, start, end, 6) if logarithmic else linear_scale(values, start, end, 5)
+    x = log_scale(values, start, end, 7) if logarithmic else linear_scale(values, start, end, 5)
     positions = {run.label: position for position, run in enumerate(runs)}
     rows = [Row(result.name, perplexity_dot(result, positions.get(result.name), x)) for result in shown]
     dense = next((x(result.perplexity) for result in shown if result.name == measured.DENSE), None)
@@ -521,7 +256,7 @@ def candidates(search: dict[str, Any]) -> list[dict[str, Any]]:
 
 def chosen_key() -> str:
     """The ring around a chosen point for the legend."""
-    return '<svg aria-hidden="true" class="key small" viewBox="0 0 12 12"><circle cx="6" cy="6" r="4.8" class="ring"/></svg>'
+    return small_key('<circle cx="6" cy="6" r="4.8" class="ring"/>')
 
 
 def search_chart(curves: list[Curve], chosen: list[tuple[int, str, float, float]]) -> str:
@@ -537,7 +272,9 @@ def search_chart(curves: list[Curve], chosen: list[tuple[int, str, float, float]
     tips = draw_tooltips(curves, x, y, lambda rate, error: f"rate {rate_text(rate)}: error {error:.3g}")
     titles = ("Learning rate", "Held-out relative squared error")
     return svg(
-        HEIGHT, "Held-out error against learning rate", [*draw_axes(x, y, titles, (rate_text, tick_text)), *lines, *rings, *tips]
+        HEIGHT,
+        "Held-out error against learning rate",
+        [*draw_axes(x, y, titles, (rate_text, tick_text)), *lines, *rings, *tips],
     )
 
 
@@ -566,7 +303,7 @@ def sparsity_map(run: Run) -> dict[str, Points]:
 
 
 def sparsity_section(runs: list[Run]) -> str:
-    """A sentence for runs whose sparsity is the same everywhere, a heat map for the others; equal maps are drawn once."""
+    """A sentence for runs of the same sparsity everywhere, a heat map for the others; equal maps are drawn once."""
     constant: dict[str, list[str]] = {}
     varying: list[tuple[dict[str, Points], list[str]]] = []
     for run in runs:
@@ -611,7 +348,9 @@ def sparsity_figure(cells: dict[str, Points], names: list[str]) -> str:
     keys = [(heat_key(heat(shade, low, high)), percent_text(float(f"{shade:.3g}"))) for shade in shades]
     body = svg(bottom + 42, "Sparsity by matrix and block", parts) + legend(keys)
     return figure(
-        f"Sparsity: {', '.join(names)}", body, "Share of zeros in each matrix; unknown cells and blocks that were not pruned are empty."
+        f"Sparsity: {', '.join(names)}",
+        body,
+        "Share of zeros in each matrix; unknown cells and blocks that were not pruned are empty.",
     )
 
 
@@ -622,8 +361,7 @@ def heat(value: float, low: float, high: float) -> float:
 
 def heat_key(opacity: float) -> str:
     """A shade for the legend of a heat map."""
-    area = f'<path d="M0,0h12v12h-12z" class="heat" fill-opacity="{opacity:.3f}"/>'
-    return f'<svg aria-hidden="true" class="key small" viewBox="0 0 12 12">{area}</svg>'
+    return small_key(f'<path d="M0,0h12v12h-12z" class="heat" fill-opacity="{opacity:.3f}"/>')
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -728,9 +466,7 @@ def option_cell(option: dict[str, Any]) -> str:
     value = option["value"]
     printed = escape(value if isinstance(value, str) else json.dumps(value))
     origin = str(option.get("origin") or "default")
-    return (
-        f"<td>{printed}</td>" if origin == "default" else f"<td><b>{printed}</b><small>{escape(origin)}</small></td>"
-    )
+    return f"<td>{printed}</td>" if origin == "default" else f"<td><b>{printed}</b><small>{escape(origin)}</small></td>"
 
 
 def options_table(runs: list[Run]) -> str:
@@ -781,11 +517,11 @@ def commands(runs: list[Run], comparison: Comparison) -> str:
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --soft: #57606a; --rule: #d5dae0; --tint: #eef4fb;
-  --k0: #1170c0; --k1: #cf5a10; --k2: #006b45; --k3: #cc4a96; --k4: #3b1f8f; --k5: #159cb0; --k6: #6b2f1f; --k7: #9a8a00;
-  --rest: #8b949e; }
-@media screen and (prefers-color-scheme: dark) { :root { --paper: #14181d; --ink: #e6eaef; --soft: #a0a9b4; --rule: #39414b;
-  --tint: #1d2a3a; --k0: #58a6f5; --k1: #e87a35; --k2: #1f9e6a; --k3: #f59acb; --k4: #8a5cf0; --k5: #7fe0ee; --k6: #ecd957;
-  --k7: #b57f64; --rest: #727c88; } }
+  --k0: #1170c0; --k1: #cf5a10; --k2: #006b45; --k3: #cc4a96; --k4: #3b1f8f; --k5: #159cb0; --k6: #6b2f1f;
+  --k7: #9a8a00; --rest: #8b949e; }
+@media screen and (prefers-color-scheme: dark) { :root { --paper: #14181d; --ink: #e6eaef; --soft: #a0a9b4;
+  --rule: #39414b; --tint: #1d2a3a; --k0: #58a6f5; --k1: #e87a35; --k2: #1f9e6a; --k3: #f59acb; --k4: #8a5cf0;
+  --k5: #7fe0ee; --k6: #ecd957; --k7: #b57f64; --rest: #727c88; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 70rem; padding: 1rem 1.2rem 3rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
@@ -829,7 +565,8 @@ svg text.title, svg text.name, svg text.value { fill: var(--ink); }
 .k0 { color: var(--k0); } .k1 { color: var(--k1); } .k2 { color: var(--k2); } .k3 { color: var(--k3); }
 .k4 { color: var(--k4); } .k5 { color: var(--k5); } .k6 { color: var(--k6); } .k7 { color: var(--k7); }
 .rest { color: var(--rest); }
-.legend { display: flex; flex-wrap: wrap; gap: .15rem 1rem; list-style: none; margin: .4rem 0; padding: 0; font-size: .85rem; }
+.legend { display: flex; flex-wrap: wrap; gap: .15rem 1rem; list-style: none; margin: .4rem 0; padding: 0;
+  font-size: .85rem; }
 .legend li { display: flex; align-items: center; gap: .4rem; }
 .key { width: 28px; height: 12px; flex: none; } .key.small { width: 12px; }
 details { margin-top: 2.5rem; border-top: 1px solid var(--rule); padding-top: 1rem; }
@@ -840,8 +577,10 @@ details h3 { margin-top: 1.4rem; }
 pre { background: var(--tint); padding: .6rem .8rem; border-radius: .3rem; font-size: .82rem; white-space: pre-wrap;
   overflow-wrap: anywhere; margin: .3rem 0; }
 @media (max-width: 30rem) { .facts { grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .5rem 1rem; } }
-@media print { body { max-width: none; padding: 0; font-size: 10pt; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  .plots { grid-template-columns: 1fr 1fr; gap: 1.2rem 1.5rem; } .scroll { overflow: visible; } th, td { padding: .25rem .4rem; }
+@media print { body { max-width: none; padding: 0; font-size: 10pt; print-color-adjust: exact;
+  -webkit-print-color-adjust: exact; }
+  .plots { grid-template-columns: 1fr 1fr; gap: 1.2rem 1.5rem; } .scroll { overflow: visible; }
+  th, td { padding: .25rem .4rem; }
   th:first-child { position: static; }
   h2, h3 { break-after: avoid; } tr { break-inside: avoid; } }
 """

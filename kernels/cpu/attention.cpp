@@ -71,22 +71,26 @@ void CpuDevice::attention(TensorView q, TensorView k, TensorView v, const Attent
     const std::size_t tiles = cpu::chunks_of(tokens, tile_rows);
     const std::size_t group = shape.query_heads / shape.key_value_heads;
     const float scale = 1.0F / std::sqrt(static_cast<float>(head_size));
-    cpu::parallel_for(shape.query_heads * tiles, [&](std::size_t item) {
-        const std::size_t head = item / tiles, begin = item % tiles * tile_rows;
-        const std::size_t rows = std::min(tile_rows, tokens - begin), keys = begin + rows;
-        const HeadView key = head_of(k, head / group, head_size), value = head_of(v, head / group, head_size);
-        const HeadView result = head_of(out, head, head_size);
-        float* const scores = cpu::thread_scratch<ScoreScratch>(tile_rows * keys);
-        tile_scores(head_of(q, head, head_size), key, begin, rows, keys, head_size, scale, scores);
-        for (std::size_t i = 0; i < rows; ++i) {
-            log_sum_exp.floats()[head * tokens + begin + i] = softmax_row(scores + i * keys, begin + i + 1, keys);
-        }
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, to_blas(rows), to_blas(head_size), to_blas(keys), 1.0F,
-                    scores, to_blas(keys), value.data, to_blas(value.stride), 0.0F, result.row(begin),
-                    to_blas(result.stride));
-    });
     // Two products over the lower triangle; the tiles' upper halves are not counted as useful work.
-    flops_ += 2.0 * 2.0 * static_cast<double>(q.size()) * static_cast<double>(tokens + 1) / 2.0;
+    const double flops = 2.0 * 2.0 * static_cast<double>(q.size()) * static_cast<double>(tokens + 1) / 2.0;
+    cpu::parallel_for(
+        shape.query_heads * tiles,
+        [&](std::size_t item) {
+            const std::size_t head = item / tiles, begin = item % tiles * tile_rows;
+            const std::size_t rows = std::min(tile_rows, tokens - begin), keys = begin + rows;
+            const HeadView key = head_of(k, head / group, head_size), value = head_of(v, head / group, head_size);
+            const HeadView result = head_of(out, head, head_size);
+            float* const scores = cpu::thread_scratch<ScoreScratch>(tile_rows * keys);
+            tile_scores(head_of(q, head, head_size), key, begin, rows, keys, head_size, scale, scores);
+            for (std::size_t i = 0; i < rows; ++i) {
+                log_sum_exp.floats()[head * tokens + begin + i] = softmax_row(scores + i * keys, begin + i + 1, keys);
+            }
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, to_blas(rows), to_blas(head_size), to_blas(keys),
+                        1.0F, scores, to_blas(keys), value.data, to_blas(value.stride), 0.0F, result.row(begin),
+                        to_blas(result.stride));
+        },
+        flops / 2);
+    flops_ += flops;
 }
 
 void CpuDevice::attention_backward(TensorView q, TensorView k, TensorView v, TensorView out, TensorView log_sum_exp,
@@ -100,53 +104,57 @@ void CpuDevice::attention_backward(TensorView q, TensorView k, TensorView v, Ten
     // Each query head's share of dk and dv; the heads of a group are added in order afterwards.
     const Tensor dk_heads = make_tensor(DType::f32, tokens, q.columns);
     const Tensor dv_heads = make_tensor(DType::f32, tokens, q.columns);
-    cpu::parallel_for(shape.query_heads, [&](std::size_t head) {
-        const HeadView query = head_of(q, head, head_size), key = head_of(k, head / group, head_size);
-        const HeadView value = head_of(v, head / group, head_size);
-        const HeadView result = head_of(out, head, head_size), dresult = head_of(dout, head, head_size);
-        const HeadView dquery = head_of(dq, head, head_size);
-        const HeadView dkey = head_of(dk_heads, head, head_size), dvalue = head_of(dv_heads, head, head_size);
-        for (std::size_t t = 0; t < tokens; ++t) {
-            std::fill_n(dkey.row(t), head_size, 0.0F);
-            std::fill_n(dvalue.row(t), head_size, 0.0F);
-        }
-        for (std::size_t begin = 0; begin < tokens; begin += tile_rows) {
-            const std::size_t rows = std::min(tile_rows, tokens - begin), keys = begin + rows;
-            float* const p = cpu::thread_scratch<ScoreScratch>(tile_rows * keys);
-            float* const ds = cpu::thread_scratch<ScoreGradientScratch>(tile_rows * keys);
-            tile_scores(query, key, begin, rows, keys, head_size, scale, p);
-            // dP = dO V^T
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, to_blas(rows), to_blas(keys), to_blas(head_size), 1.0F,
-                        dresult.row(begin), to_blas(dresult.stride), value.data, to_blas(value.stride), 0.0F, ds,
-                        to_blas(keys));
-            for (std::size_t i = 0; i < rows; ++i) {
-                const std::size_t valid = begin + i + 1;
-                const float lse = log_sum_exp.floats()[head * tokens + begin + i];
-                float delta = 0;  // sum_j dO_j O_j equals sum_j dP_j P_j
-#pragma omp simd reduction(+ : delta)
-                for (std::size_t j = 0; j < head_size; ++j)
-                    delta += dresult.row(begin + i)[j] * result.row(begin + i)[j];
-                float* const p_row = p + i * keys;
-                float* const ds_row = ds + i * keys;
-#pragma omp simd
-                for (std::size_t j = 0; j < valid; ++j) {
-                    p_row[j] = cpu::exponential(p_row[j] - lse);
-                    ds_row[j] = p_row[j] * (ds_row[j] - delta) * scale;
-                }
-                for (std::size_t j = valid; j < keys; ++j) p_row[j] = ds_row[j] = 0;
+    const double flops = 5.0 * 2.0 * static_cast<double>(q.size()) * static_cast<double>(tokens + 1) / 2.0;
+    cpu::parallel_for(
+        shape.query_heads,
+        [&](std::size_t head) {
+            const HeadView query = head_of(q, head, head_size), key = head_of(k, head / group, head_size);
+            const HeadView value = head_of(v, head / group, head_size);
+            const HeadView result = head_of(out, head, head_size), dresult = head_of(dout, head, head_size);
+            const HeadView dquery = head_of(dq, head, head_size);
+            const HeadView dkey = head_of(dk_heads, head, head_size), dvalue = head_of(dv_heads, head, head_size);
+            for (std::size_t t = 0; t < tokens; ++t) {
+                std::fill_n(dkey.row(t), head_size, 0.0F);
+                std::fill_n(dvalue.row(t), head_size, 0.0F);
             }
-            // dV += P^T dO;  dQ = dS K;  dK += dS^T Q
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(keys), to_blas(head_size), to_blas(rows), 1.0F,
-                        p, to_blas(keys), dresult.row(begin), to_blas(dresult.stride), 1.0F, dvalue.data,
-                        to_blas(dvalue.stride));
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, to_blas(rows), to_blas(head_size), to_blas(keys),
-                        1.0F, ds, to_blas(keys), key.data, to_blas(key.stride), 0.0F, dquery.row(begin),
-                        to_blas(dquery.stride));
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(keys), to_blas(head_size), to_blas(rows), 1.0F,
-                        ds, to_blas(keys), query.row(begin), to_blas(query.stride), 1.0F, dkey.data,
-                        to_blas(dkey.stride));
-        }
-    });
+            for (std::size_t begin = 0; begin < tokens; begin += tile_rows) {
+                const std::size_t rows = std::min(tile_rows, tokens - begin), keys = begin + rows;
+                float* const p = cpu::thread_scratch<ScoreScratch>(tile_rows * keys);
+                float* const ds = cpu::thread_scratch<ScoreGradientScratch>(tile_rows * keys);
+                tile_scores(query, key, begin, rows, keys, head_size, scale, p);
+                // dP = dO V^T
+                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, to_blas(rows), to_blas(keys), to_blas(head_size),
+                            1.0F, dresult.row(begin), to_blas(dresult.stride), value.data, to_blas(value.stride), 0.0F,
+                            ds, to_blas(keys));
+                for (std::size_t i = 0; i < rows; ++i) {
+                    const std::size_t valid = begin + i + 1;
+                    const float lse = log_sum_exp.floats()[head * tokens + begin + i];
+                    float delta = 0;  // sum_j dO_j O_j equals sum_j dP_j P_j
+#pragma omp simd reduction(+ : delta)
+                    for (std::size_t j = 0; j < head_size; ++j)
+                        delta += dresult.row(begin + i)[j] * result.row(begin + i)[j];
+                    float* const p_row = p + i * keys;
+                    float* const ds_row = ds + i * keys;
+#pragma omp simd
+                    for (std::size_t j = 0; j < valid; ++j) {
+                        p_row[j] = cpu::exponential(p_row[j] - lse);
+                        ds_row[j] = p_row[j] * (ds_row[j] - delta) * scale;
+                    }
+                    for (std::size_t j = valid; j < keys; ++j) p_row[j] = ds_row[j] = 0;
+                }
+                // dV += P^T dO;  dQ = dS K;  dK += dS^T Q
+                cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(keys), to_blas(head_size), to_blas(rows),
+                            1.0F, p, to_blas(keys), dresult.row(begin), to_blas(dresult.stride), 1.0F, dvalue.data,
+                            to_blas(dvalue.stride));
+                cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, to_blas(rows), to_blas(head_size), to_blas(keys),
+                            1.0F, ds, to_blas(keys), key.data, to_blas(key.stride), 0.0F, dquery.row(begin),
+                            to_blas(dquery.stride));
+                cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(keys), to_blas(head_size), to_blas(rows),
+                            1.0F, ds, to_blas(keys), query.row(begin), to_blas(query.stride), 1.0F, dkey.data,
+                            to_blas(dkey.stride));
+            }
+        },
+        flops / 2);
     const auto add_group = [&](const Tensor& heads, TensorView sum) {
         cpu::parallel_chunks(tokens, cpu::rows_per_chunk(q.columns), [&](std::size_t begin, std::size_t end) {
             for (std::size_t t = begin; t < end; ++t) {
@@ -163,7 +171,7 @@ void CpuDevice::attention_backward(TensorView q, TensorView k, TensorView v, Ten
     };
     add_group(dk_heads, dk);
     add_group(dv_heads, dv);
-    flops_ += 5.0 * 2.0 * static_cast<double>(q.size()) * static_cast<double>(tokens + 1) / 2.0;
+    flops_ += flops;
 }
 
 }  // namespace espalier

@@ -37,12 +37,16 @@ void CpuDevice::linear(TensorView x, TensorView weight, bool accumulate, TensorV
     require(x.columns == weight.columns && y.rows == x.rows && y.columns == weight.rows, "shapes of linear");
     if (y.size() == 0) return;
     const std::size_t in = weight.columns, out = weight.rows;
-    cpu::parallel_chunks(out, panel_width(out), [&](std::size_t begin, std::size_t end) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, to_blas(x.rows), to_blas(end - begin), to_blas(in), 1.0F,
-                    x.floats(), to_blas(in), weight.floats() + begin * in, to_blas(in), accumulate ? 1.0F : 0.0F,
-                    y.floats() + begin, to_blas(out));
-    });
-    flops_ += product_flops(x.rows, out, in);
+    const double flops = product_flops(x.rows, out, in);
+    cpu::parallel_chunks(
+        out, panel_width(out),
+        [&](std::size_t begin, std::size_t end) {
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, to_blas(x.rows), to_blas(end - begin), to_blas(in),
+                        1.0F, x.floats(), to_blas(in), weight.floats() + begin * in, to_blas(in),
+                        accumulate ? 1.0F : 0.0F, y.floats() + begin, to_blas(out));
+        },
+        flops / 2);
+    flops_ += flops;
 }
 
 void CpuDevice::linear_input_gradient(TensorView dy, TensorView weight, bool accumulate, TensorView dx) {
@@ -50,36 +54,48 @@ void CpuDevice::linear_input_gradient(TensorView dy, TensorView weight, bool acc
             "shapes of linear_input_gradient");
     if (dx.size() == 0) return;
     const std::size_t in = weight.columns, out = weight.rows;
-    cpu::parallel_chunks(in, panel_width(in), [&](std::size_t begin, std::size_t end) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, to_blas(dy.rows), to_blas(end - begin), to_blas(out),
-                    1.0F, dy.floats(), to_blas(out), weight.floats() + begin, to_blas(in), accumulate ? 1.0F : 0.0F,
-                    dx.floats() + begin, to_blas(in));
-    });
-    flops_ += product_flops(dy.rows, in, out);
+    const double flops = product_flops(dy.rows, in, out);
+    cpu::parallel_chunks(
+        in, panel_width(in),
+        [&](std::size_t begin, std::size_t end) {
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, to_blas(dy.rows), to_blas(end - begin), to_blas(out),
+                        1.0F, dy.floats(), to_blas(out), weight.floats() + begin, to_blas(in), accumulate ? 1.0F : 0.0F,
+                        dx.floats() + begin, to_blas(in));
+        },
+        flops / 2);
+    flops_ += flops;
 }
 
 void CpuDevice::linear_weight_gradient(TensorView dy, TensorView x, const GradientPanelConsumer& consume) {
     require(dy.rows == x.rows, "shapes of linear_weight_gradient");
     const std::size_t in = x.columns, out = dy.columns;
-    cpu::parallel_chunks(out, gradient_panel_rows(in), [&](std::size_t begin, std::size_t end) {
-        float* const panel = cpu::thread_scratch<GradientPanelScratch>((end - begin) * in);
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(end - begin), to_blas(in), to_blas(dy.rows), 1.0F,
-                    dy.floats() + begin, to_blas(out), x.floats(), to_blas(in), 0.0F, panel, to_blas(in));
-        consume(begin, {reinterpret_cast<std::byte*>(panel), DType::f32, end - begin, in});
-    });
-    flops_ += product_flops(dy.rows, in, out);
+    const double flops = product_flops(dy.rows, in, out);
+    cpu::parallel_chunks(
+        out, gradient_panel_rows(in),
+        [&](std::size_t begin, std::size_t end) {
+            float* const panel = cpu::thread_scratch<GradientPanelScratch>((end - begin) * in);
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(end - begin), to_blas(in), to_blas(dy.rows),
+                        1.0F, dy.floats() + begin, to_blas(out), x.floats(), to_blas(in), 0.0F, panel, to_blas(in));
+            consume(begin, {reinterpret_cast<std::byte*>(panel), DType::f32, end - begin, in});
+        },
+        flops / 2);
+    flops_ += flops;
 }
 
 void CpuDevice::accumulate_gram(TensorView x, TensorView gram) {
     require(gram.rows == x.columns && gram.columns == x.columns, "shapes of accumulate_gram");
     if (x.size() == 0) return;
     const std::size_t n = x.columns;
-    cpu::parallel_chunks(n, panel_width(n), [&](std::size_t begin, std::size_t end) {
-        cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(end - begin), to_blas(n), to_blas(x.rows), 1.0F,
-                    x.floats() + begin, to_blas(n), x.floats(), to_blas(n), 1.0F, gram.floats() + begin * n,
-                    to_blas(n));
-    });
-    flops_ += product_flops(x.rows, n, n);
+    const double flops = product_flops(x.rows, n, n);
+    cpu::parallel_chunks(
+        n, panel_width(n),
+        [&](std::size_t begin, std::size_t end) {
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(end - begin), to_blas(n), to_blas(x.rows),
+                        1.0F, x.floats() + begin, to_blas(n), x.floats(), to_blas(n), 1.0F, gram.floats() + begin * n,
+                        to_blas(n));
+        },
+        flops / 2);
+    flops_ += flops;
 }
 
 }  // namespace espalier

@@ -18,10 +18,28 @@ inline std::size_t chunks_of(std::size_t count, std::size_t chunk) {
     return (count + chunk - 1) / chunk;
 }
 
-/// body(index) for every index below `count`; exceptions of the body are rethrown on the calling thread.
+/// While it lives, OpenMP offers the calling thread one thread. OpenBLAS built over OpenMP takes its own number from
+/// that and would otherwise split a call outside of a parallel loop by it.
+class OneThread {
+  public:
+    OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
+    OneThread(const OneThread&) = delete;
+    OneThread& operator=(const OneThread&) = delete;
+    ~OneThread() { omp_set_num_threads(before_); }
+
+  private:
+    int before_;
+};
+
+/// Multiplications below which waking other threads costs more than it saves (about 50 microseconds of one core).
+inline constexpr double worthwhile_operations = 2e6;
+
+/// body(index) for every index below `count`; exceptions of the body are rethrown on the calling thread. `operations`
+/// is the work of all of them together; small work stays on the calling thread.
 template <typename Body>
-void parallel_for(std::size_t count, const Body& body) {
-    if (count <= 1 || omp_in_parallel() != 0) {
+void parallel_for(std::size_t count, const Body& body, double operations = worthwhile_operations) {
+    if (count <= 1 || operations < worthwhile_operations || omp_in_parallel() != 0) {
+        const OneThread alone;
         for (std::size_t i = 0; i < count; ++i) body(i);
         return;
     }
@@ -40,8 +58,10 @@ void parallel_for(std::size_t count, const Body& body) {
 
 /// body(begin, end) over runs of at most `chunk` elements.
 template <typename Body>
-void parallel_chunks(std::size_t count, std::size_t chunk, const Body& body) {
-    parallel_for(chunks_of(count, chunk), [&](std::size_t i) { body(i * chunk, std::min(count, (i + 1) * chunk)); });
+void parallel_chunks(std::size_t count, std::size_t chunk, const Body& body,
+                     double operations = worthwhile_operations) {
+    parallel_for(
+        chunks_of(count, chunk), [&](std::size_t i) { body(i * chunk, std::min(count, (i + 1) * chunk)); }, operations);
 }
 
 /// Sum of body(begin, end) over the same runs, added in order.

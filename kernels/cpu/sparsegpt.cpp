@@ -110,6 +110,7 @@ class RowSweep {
 /// a <- upper Cholesky factor of a^-1, in the upper triangle. False when a is not positive definite.
 bool invert_and_factor(std::vector<double>& a, blasint n) {
     // LAPACK is column-major: its lower triangle is our upper one, and its L L^T is our U^T U.
+    const cpu::OneThread alone;  // the bits of a threaded factorisation depend on the number of threads
     const char triangle = 'L';
     blasint info = 0;
     dpotrf_(&triangle, &n, a.data(), &n, &info);

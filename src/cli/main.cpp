@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <optional>
@@ -57,6 +58,15 @@ int run(Session& session, const std::vector<std::string>& words) {
     throw InputError("there is no command '" + words[0] + "' (espalier --help lists them)");
 }
 
+/// OpenMP's threads wait for work by spinning for milliseconds, which takes the cores from other ranks and programs on
+/// a shared machine (measured: 25 times slower beside a compiler). libgomp reads how long at its own start, so the
+/// program starts itself again with about 50 microseconds, unless the user has chosen.
+void limit_spinning(char** argv) {
+    if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
+    setenv("GOMP_SPINCOUNT", "3000", 1);
+    execv("/proc/self/exe", argv);  // returns only when it fails; then all works, only less considerately
+}
+
 /// The sentence of a failure, with the rank when there are several.
 void report(int rank, int ranks, const std::string& sentence) {
     if (ranks > 1)
@@ -80,6 +90,7 @@ void report(int rank, int ranks, const std::string& sentence) {
 
 int main(int argc, char** argv) {
     using namespace espalier;
+    limit_spinning(argv);
     std::optional<Session> session;
     const auto end = [&](const Error& error) {
         if (session && session->size() > 1) end_all(*session, error);

@@ -60,6 +60,8 @@ MLP_BIASES = ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
 FAMILIES: Dict[str, Family] = {
     "llama1": Family("llama", kv_heads=4, norm_epsilon=1e-6),
     "llama2": Family("llama", hidden=96, intermediate=192, heads=6, kv_heads=2),
+    # Wide enough that several ranks get rows of their own, which are handed out in units of 64.
+    "llama-wide": Family("llama", hidden=192, intermediate=384, heads=6, kv_heads=2),
     "llama3": Family("llama", rope_theta=500000.0, rope_scaling=LLAMA3_SCALING, tied=True),
     "llama-linear": Family("llama", rope_scaling={"rope_type": "linear", "factor": 4.0}),
     "llama-yarn": Family("llama", rope_scaling=YARN_SCALING),

@@ -1,0 +1,99 @@
+// Runs `espalier prune` inside this process, then measures SGEMM on the shapes of that run's own matrix products with
+// all threads of OpenBLAS, and prints the share of that ceiling which the whole run reached, and where its time went.
+//   prune_benchmark prune options …
+#include "io/file.h"
+#include "src/base/clock.h"
+#include "src/base/error.h"
+#include "src/base/strict_json.h"
+#include "src/cli/commands.h"
+#include "src/weights/model_source.h"
+
+#include <cblas.h>
+#include <omp.h>
+
+#include <cstdio>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace espalier {
+namespace {
+
+/// Rate of one product shape in FLOP/s, over about a quarter of a second.
+double sgemm_rate(CBLAS_TRANSPOSE a_form, CBLAS_TRANSPOSE b_form, std::size_t m, std::size_t n, std::size_t k) {
+    const std::vector<float> a(m * k, 0.5F), b(k * n, 0.5F);
+    std::vector<float> c(m * n);
+    const auto to_blas = [](std::size_t value) { return static_cast<blasint>(value); };
+    const auto once = [&] {
+        cblas_sgemm(CblasRowMajor, a_form, b_form, to_blas(m), to_blas(n), to_blas(k), 1.0F, a.data(),
+                    to_blas(a_form == CblasNoTrans ? k : m), b.data(), to_blas(b_form == CblasNoTrans ? n : k), 0.0F,
+                    c.data(), to_blas(n));
+    };
+    once();
+    const Stopwatch stopwatch;
+    std::size_t repetitions = 0;
+    do {
+        once();
+        ++repetitions;
+    } while (stopwatch.seconds() < 0.25);
+    return 2.0 * static_cast<double>(m * n * k) * static_cast<double>(repetitions) / stopwatch.seconds();
+}
+
+/// Forward, input-gradient and weight-gradient products of all seven matrices, weighted by their FLOP.
+double ceiling(const BlockLayout& layout, std::size_t tokens) {
+    double flops = 0, seconds = 0;
+    for (const MatrixShape& matrix : layout.matrices()) {
+        const double work = 2.0 * static_cast<double>(tokens * matrix.size());
+        for (const double rate : {sgemm_rate(CblasNoTrans, CblasTrans, tokens, matrix.rows, matrix.columns),
+                                  sgemm_rate(CblasNoTrans, CblasNoTrans, tokens, matrix.columns, matrix.rows),
+                                  sgemm_rate(CblasTrans, CblasNoTrans, matrix.rows, matrix.columns, tokens)}) {
+            flops += work;
+            seconds += work / rate;
+        }
+    }
+    return flops / seconds;
+}
+
+std::string value_of(const std::vector<std::string>& words, const std::string& option) {
+    for (std::size_t i = 0; i + 1 < words.size(); ++i) {
+        if (words[i] == option) return words[i + 1];
+    }
+    throw InputError("prune_benchmark needs " + option);
+}
+
+int run(const std::vector<std::string>& words) {
+    Session session;
+    const int threads = omp_get_max_threads();
+    prune_command(session, {words, "prune_benchmark"});
+    const Json metrics = Json::parse(read_text(value_of(words, "--output") + "/metrics.json", std::uint64_t{1} << 30));
+    std::map<std::string, double> phases;
+    double flops = 0, seconds = 0;
+    for (const Json& block : metrics.at("blocks")) {
+        if (!block.at("pruned").get<bool>()) continue;
+        flops += block.at("flops").get<double>();
+        for (const auto& phase : block.at("seconds").items()) {
+            phases[phase.key()] += phase.value().get<double>();
+            seconds += phase.value().get<double>();
+        }
+    }
+    openblas_set_num_threads(threads);
+    const auto source = open_model(value_of(words, "--model"));
+    const double best = ceiling(source->layout(), metrics.at("calibration").at("sequence_length").get<std::size_t>());
+    std::printf("\nSGEMM on the run's own shapes  %7.1f GFLOP/s on %d thread(s)\n", best / 1e9, threads);
+    std::printf("the run                        %7.1f GFLOP/s, %.1f %% of it (%.2f TFLOP in %.1f s)\n",
+                flops / seconds / 1e9, 100 * flops / seconds / best, flops / 1e12, seconds);
+    for (const auto& [phase, time] : phases) std::printf("  %-22s %6.1f %%\n", phase.c_str(), 100 * time / seconds);
+    return 0;
+}
+
+}  // namespace
+}  // namespace espalier
+
+int main(int argc, char** argv) {
+    try {
+        return espalier::run({argv + 1, argv + argc});
+    } catch (const std::exception& error) {
+        std::fprintf(stderr, "prune_benchmark: %s\n", error.what());
+        return 2;
+    }
+}

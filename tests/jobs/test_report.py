@@ -1,0 +1,449 @@
+"""report.py, comparison.py and compare.sh on made-up metrics and with a made-up espalier."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+JOBS = Path(__file__).resolve().parents[2] / "jobs"
+sys.path.insert(0, str(JOBS))
+comparison = importlib.import_module("comparison")
+report = importlib.import_module("report")
+
+MATRICES = [*(f"self_attn.{name}_proj" for name in "qkvo"), *(f"mlp.{name}_proj" for name in ("gate", "up", "down"))]
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+PERPLEXITIES = {"dense": 34.5, "magnitude": 400.0, "wanda": 60.0, "wanda++": 46.0}
+
+
+def made_up_block(index: int, optimised: bool) -> dict:
+    """One block of a metrics.json."""
+    error = 0.004 * 1.1**index
+    block = {
+        "index": index,
+        "pruned": True,
+        "seconds": {"load": 0.01, "dense_pass": 2.0, "mask": 0.3, "propagate": 1.0},
+        "error_after_first_mask": error,
+        "error_final": error,
+        "sparsity": dict.fromkeys(MATRICES, 0.5),
+        "changed_mask_share": 0.0,
+        "peak_bytes": 1_000_000 + index,
+        "flops": 4e11,
+    }
+    if optimised:
+        block |= {
+            "error_final": 0.7 * error,
+            "changed_mask_share": 0.01,
+            "learning_rate": 1e-4,
+            "draws": [[3, 1], [0, 2]],
+        }
+        block["seconds"]["optimise"] = 7.5
+    return block
+
+
+def made_up_metrics(method: str, blocks: int = 4) -> dict:
+    """A metrics.json."""
+    optimised = method in ("ro", "wanda++")
+    entries = [made_up_block(index, optimised) for index in range(blocks)]
+    search = {
+        "learning_rate": 1e-4,
+        "candidates": [
+            {"learning_rate": rate, "held_out_error": error}
+            for rate, error in ((3e-7, 0.02), (1e-5, 0.012), (1e-4, 0.009), (1e-3, None))
+        ],
+    }
+    return {
+        "format": "espalier-metrics",
+        "version": 1,
+        "program_version": "0.1.0",
+        "method": method,
+        "pattern": "2:4",
+        "sparsity": 0.5,
+        "model": {"path": "/models/Tiny<1>", "model_type": "llama", "blocks": blocks, "block_weights": 1000},
+        "calibration": {"path": "/data/calibration.h5", "samples": 64, "sequence_length": 128, "sha256": "ab" * 32},
+        "device": "CPU, 2 thread(s)",
+        "ranks": 1,
+        "threads_per_rank": 2,
+        "options": {
+            "method": {"value": method, "origin": "command line"},
+            "alpha": {"value": "100", "origin": "default"},
+        },
+        "command_line": f"espalier prune --method {method}",
+        "learning_rate": search if optimised else None,
+        "total_seconds": sum(sum(entry["seconds"].values()) for entry in entries) + 1.5,
+        "peak_resident_bytes": 200 * 2**20,
+        "flops": 1.2e13,
+        "blocks": entries,
+    }
+
+
+def write_run(folder: Path, metrics: dict) -> Path:
+    """A run folder with these metrics."""
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    return folder
+
+
+@pytest.fixture
+def compared(tmp_path: Path) -> Path:
+    """A comparison.json of three methods, made by `comparison.py add`."""
+    path = tmp_path / "comparison.json"
+    for name, perplexity in PERPLEXITIES.items():
+        evaluated = {
+            "perplexity": perplexity,
+            "sequence_length": 128,
+            "windows": 7,
+            "tokens": "/data/e.h5",
+            "seconds": 1,
+        }
+        (tmp_path / f"{name}.json").write_text(json.dumps(evaluated))
+        arguments = ["add", str(path), "--name", name, "--perplexity", str(tmp_path / f"{name}.json")]
+        if name != "dense":
+            run = write_run(tmp_path / "runs" / name, made_up_metrics(name))
+            arguments += ["--run", str(run), "--inspected", "--command-line", "compare.sh --samples 64"]
+        assert comparison.main(arguments) == 0
+    return path
+
+
+class PageParser(HTMLParser):
+    """Checks that elements are closed in order; collects texts, headings and attributes."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.texts: list[tuple[str, str]] = []
+        self.attributes: list[tuple[str, str, str]] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attributes]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.attributes += [(tag, name, value or "") for name, value in attributes]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if data.strip():
+            self.texts.append((self.open[-1] if self.open else "", data.strip()))
+
+    def all(self, tag: str) -> list[str]:
+        """Texts of the elements of a kind."""
+        return [text for kind, text in self.texts if kind == tag]
+
+
+def parsed(page: str) -> PageParser:
+    """Parse a page and check what must hold for every page."""
+    parser = PageParser()
+    parser.feed(page)
+    parser.close()
+    assert parser.open == []
+    tags = {tag for tag, _, _ in parser.attributes}
+    assert not tags & {"script", "link", "img", "iframe", "object", "use", "image"}
+    assert not [value for _, name, value in parser.attributes if name in ("src", "href", "xlink:href", "onload")]
+    assert "url(" not in page and "@import" not in page and "http" not in page
+    shown = " ".join(text for tag, text in parser.texts if tag != "style")
+    assert not re.search(r"\b(nan|inf|infinity|none|null)\b", shown, re.IGNORECASE)
+    drawn = [value for _, name, value in parser.attributes if name in ("d", "x", "y", "cx", "cy", "width", "transform")]
+    assert not [value for value in drawn if re.search("nan|inf|none|e[-+]", value, re.IGNORECASE)]
+    return parser
+
+
+def make_page(tmp_path: Path, *arguments: str | Path) -> PageParser:
+    """Run report.py and parse what it wrote."""
+    output = tmp_path / "report.html"
+    assert report.main([*map(str, arguments), "--output", str(output)]) == 0
+    assert not list(tmp_path.glob("*.partial"))
+    return parsed(output.read_text(encoding="utf-8"))
+
+
+def titles(page: PageParser) -> list[str]:
+    """Titles of the plots."""
+    return [text for text in page.all("h3") if text not in ("Effective options", "How to reproduce")]
+
+
+ALL_PLOTS = ["Error by block", "Perplexity", "Time by phase", "Changed mask by block", "Search for the learning rate"]
+
+
+def test_comparison_has_every_plot_and_dense_on_top(tmp_path: Path, compared: Path):
+    page = make_page(tmp_path, "--comparison", compared)
+    assert titles(page) == ALL_PLOTS
+    rows = [text for text in page.all("th") if text in PERPLEXITIES]
+    assert rows[:4] == list(PERPLEXITIES)
+    assert page.all("h1") == ["Espalier: Tiny<1> at 2:4"]
+    assert "Lowest perplexity after pruning: wanda++ with 46.000, 1.333 times the dense model's." in page.all("p")
+    assert "50 % of the weights are zero in each pruned matrix of every pruned block, in every run." in page.all("p")
+    assert any(text.startswith("compare.sh --samples 64") for text in page.all("pre"))
+    assert any("espalier evaluate" in text and "--sequence-length 128" in text for text in page.all("pre"))
+    assert ("tr", "class", "best") in page.attributes
+
+
+def test_only_optimised_methods_have_dashed_lines(tmp_path: Path, compared: Path):
+    page = make_page(tmp_path, "--comparison", compared)
+    dashed = [value for tag, name, value in page.attributes if name == "class" and value == "line dashed"]
+    assert len(dashed) == 2  # wanda++ after its first mask, and the legend
+
+
+def test_single_run_without_perplexity(tmp_path: Path):
+    page = make_page(tmp_path, write_run(tmp_path / "run", made_up_metrics("wanda")), "--title", "A & B")
+    assert titles(page) == ["Error by block", "Time by phase"]
+    assert page.all("h1") == ["A & B"]
+    assert "Perplexity" not in page.all("th") and "dense" not in page.all("th")
+
+
+def test_search_leaves_diverged_rates_out_and_marks_the_choice(tmp_path: Path):
+    page = make_page(tmp_path, write_run(tmp_path / "run", made_up_metrics("wanda++")))
+    caption = next(text for text in page.all("figcaption") if "did not see" in text)
+    assert "wanda++: 10⁻⁴." in caption and "Diverged, so not drawn: 10⁻³ (wanda++)." in caption
+    assert len([value for _, name, value in page.attributes if value.startswith("ring k")]) == 1
+
+
+def test_missing_values_are_left_out(tmp_path: Path):
+    metrics = made_up_metrics("wanda")
+    for key in (
+        "total_seconds",
+        "peak_resident_bytes",
+        "flops",
+        "options",
+        "command_line",
+        "calibration",
+        "ranks",
+        "sparsity",
+    ):
+        del metrics[key]
+    metrics["blocks"][0]["error_final"] = None
+    metrics["blocks"][1]["error_final"] = math.nan
+    metrics["blocks"][2] |= {"pruned": False, "error_final": 0.0, "sparsity": dict.fromkeys(MATRICES, 0.0)}
+    for block in metrics["blocks"]:
+        del block["seconds"], block["changed_mask_share"]
+    page = make_page(tmp_path, write_run(tmp_path / "run", metrics))
+    assert titles(page) == ["Error by block"]
+    assert page.all("thead") == [] and "Seconds" not in page.all("th") and "Mean error" in page.all("th")
+    assert len([tag for tag, name, _ in page.attributes if tag == "circle" and name == "cx"]) == 1
+    assert "wanda: 50 % of the weights are zero in each pruned matrix of every pruned block." in page.all("p")
+
+
+def test_barest_metrics_still_make_a_page(tmp_path: Path):
+    metrics = {"format": "espalier-metrics", "version": 1, "blocks": [{"index": 0}]}
+    page = make_page(tmp_path, write_run(tmp_path / "first", metrics))
+    assert titles(page) == [] and page.all("h1") == ["Espalier: Pruning runs"]
+
+
+def test_varying_sparsity_is_a_heat_map_drawn_once_for_equal_runs(tmp_path: Path):
+    runs = []
+    for method in ("wanda", "rgs", "magnitude"):
+        metrics = made_up_metrics(method) | {"pattern": "unstructured"}
+        if method != "magnitude":
+            metrics["blocks"][1]["sparsity"]["mlp.up_proj"] = 0.6
+        runs.append(write_run(tmp_path / method, metrics))
+    page = make_page(tmp_path, *runs)
+    assert "Sparsity: wanda, rgs" in titles(page)
+    assert "magnitude: 50 % of the weights are zero in each pruned matrix of every pruned block." in page.all("p")
+    assert len([tag for tag, name, value in page.attributes if tag == "rect" and value == "heat"]) == 4 * len(MATRICES)
+
+
+def test_runs_of_one_method_are_told_apart(tmp_path: Path):
+    runs = [write_run(tmp_path / name, made_up_metrics("wanda")) for name in ("first", "second")]
+    page = make_page(tmp_path, *runs)
+    assert {"first", "second"} <= set(page.all("th"))
+
+
+def test_device_memory_and_pattern_have_columns_only_when_they_tell_something(tmp_path: Path):
+    metrics = made_up_metrics("wanda") | {"device": "NVIDIA H100", "pattern": "4:8"}
+    runs = [write_run(tmp_path / "a", metrics), write_run(tmp_path / "b", made_up_metrics("magnitude"))]
+    heads = make_page(tmp_path, *runs).all("th")
+    assert "Device memory" in heads and "Pattern" in heads
+    heads = make_page(tmp_path, runs[1]).all("th")
+    assert "Device memory" not in heads and "Pattern" not in heads
+
+
+def test_phases_that_are_unknown_or_tiny():
+    run = comparison.Run("x", Path("x"), made_up_metrics("wanda"))
+    for block in run.metrics["blocks"]:
+        block["seconds"]["brand_new"] = 5.0
+        run.metrics["total_seconds"] += 5.0
+    phases = report.fold_small_phases([report.phase_seconds(run)])[0]
+    assert set(phases) == {"dense_pass", "brand_new", "propagate", "mask", "other"}
+    assert phases["other"] == pytest.approx(4 * 0.01 + 1.5)
+    assert "brand new" in report.time_figure([run])
+
+
+def test_table_on_a_terminal(compared: Path, capsys: pytest.CaptureFixture[str]):
+    assert comparison.main(["print", str(compared)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[2:6]] == list(PERPLEXITIES)
+    assert lines[2].split() == ["dense", "34.500", "1.000"]
+    assert lines[5].split()[:4] == ["wanda++", "*", "46.000", "1.333"]
+    assert lines[6] == "Perplexity on e.h5, T = 128, 7 windows."
+
+
+def test_adding_again_replaces_the_row(tmp_path: Path, compared: Path):
+    (tmp_path / "wanda.json").write_text('{"perplexity": 61.5}')
+    arguments = ["add", str(compared), "--name", "wanda", "--perplexity", str(tmp_path / "wanda.json")]
+    assert comparison.main(arguments) == 0
+    rows = json.loads(compared.read_text())["rows"]
+    assert [row["name"] for row in rows] == list(PERPLEXITIES) and rows[2]["perplexity"] == 61.5
+
+
+def test_comparison_can_be_moved_and_survives_lost_runs(tmp_path: Path, compared: Path):
+    (tmp_path / "runs" / "wanda" / "metrics.json").unlink()
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("comparison.json", "runs"):
+        (tmp_path / name).rename(moved / name)
+    page = make_page(tmp_path, "--comparison", moved / "comparison.json")
+    assert "60.000" in page.all("td")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "does not hold a JSON object"),
+        ("{}", 'is not a file of the format "espalier-metrics"'),
+        ('{"format": "espalier-metrics", "version": 2}', "has version 2 of its format"),
+        ('{"format": "espalier-metrics", "version": 1}', "has no list of blocks"),
+        ('{"format": "espalier-metrics", "version": 1, "blocks": []}', "has no blocks"),
+    ],
+)
+def test_refuses_what_is_not_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str, message: str):
+    source, output = tmp_path / "metrics.json", tmp_path / "report.html"
+    source.write_text(content)
+    assert report.main([str(source), "--output", str(output)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"report: {source} ") and message in error and error.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == [source]
+
+
+def test_refuses_no_runs_and_a_missing_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert report.main(["--output", str(tmp_path / "report.html")]) == 2
+    assert report.main([str(tmp_path / "absent"), "--output", str(tmp_path / "report.html")]) == 2
+    run = write_run(tmp_path / "run", made_up_metrics("wanda"))
+    assert report.main([str(run), "--output", str(tmp_path / "absent" / "report.html")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1e-9, 3e-9), (0.00023, 0.2), (5, 5), (1, 1e30), (49.4, 62.3), (0.999, 1.001), (2e-5, 2.1e-5)]
+)
+def test_scales_cover_their_values_with_few_ticks(low: float, high: float):
+    for scale in (report.linear_scale([low, high], 0, 100, 6), report.log_scale([low, high], 0, 100, 8)):
+        assert scale.low <= low * (1 + 1e-9) and high <= scale.high * (1 + 1e-9)
+        assert 2 <= len(scale.ticks) <= 9
+        assert all(-1e-6 <= scale(tick) <= 100 + 1e-6 for tick in scale.ticks)
+        assert len({report.tick_text(tick) for tick in scale.ticks}) == len(scale.ticks)
+
+
+def test_tick_texts():
+    texts = [report.tick_text(value) for value in (0, 0.002, 0.5, 30, 1200, 3e-7, 1e-4, 2e9)]
+    assert texts == ["0", "0.002", "0.5", "30", "1,200", "3×10⁻⁷", "10⁻⁴", "2×10⁹"]
+
+
+# ---- compare.sh ------------------------------------------------------------------------------------------------------
+
+FAKE_ESPALIER = """#!/usr/bin/env bash
+set -eu
+printf '%s\\n' "$*" >>"$CALLS"
+action=$1
+while (($#)); do case $1 in --output) out=$2 ;; --method) method=$2 ;; --json) json=$2 ;; esac; shift; done
+case $action in
+    prune)
+        [[ $method != "${FAILING:-}" ]] || { echo "espalier: no memory" >&2; exit 3; }
+        [[ ! -e $out/manifest.json ]] || exit 0
+        mkdir -p "$out" && touch "$out/manifest.json" && cp "$METRICS" "$out/metrics.json" ;;
+    evaluate) printf '{\\n "perplexity": 20.5,\\n "windows": 9,\\n "seconds": 4.7\\n}\\n' >"$json" ;;
+    inspect) printf 'a long table\\nall holds\\n' ;;
+esac
+"""
+
+
+@pytest.fixture
+def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A function that runs compare.sh with a made-up espalier; returns its result and the calls of espalier."""
+    fake, calls, metrics = tmp_path / "espalier", tmp_path / "calls", tmp_path / "metrics.json"
+    fake.write_text(FAKE_ESPALIER)
+    fake.chmod(0o755)
+    metrics.write_text(json.dumps(made_up_metrics("wanda")))
+    (tmp_path / "model").mkdir()
+    for name in ("model/config.json", "calibration.h5", "evaluation.h5"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("CALLS", str(calls))
+    monkeypatch.setenv("METRICS", str(metrics))
+    monkeypatch.chdir(tmp_path)
+    usual = ["--model", "model", "--calibration", "calibration.h5", "--evaluation", "evaluation.h5", "--output", "out"]
+
+    def run(*arguments: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+        calls.write_text("")
+        command = [str(JOBS / "compare.sh"), *usual, "--espalier", str(fake), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False), calls.read_text().splitlines()
+
+    return run
+
+
+def test_compare_runs_every_step_and_then_reuses_them(tmp_path: Path, compare):
+    arguments = ["--methods", "wanda rgs", "--extra-run", "wanda++ at 3e-7", "--method wanda++ --ro-learning-rate 3e-7"]
+    shared = ["--samples", "8", "--", "--seed", "1", "--ro-learning-rate=auto", "--alpha", "50", "--device", "cpu"]
+    done, calls = compare(*arguments, *shared)
+    assert done.returncode == 0, done.stderr
+    assert [call.split()[0] for call in calls] == ["evaluate", *["prune", "inspect", "evaluate"] * 3]
+    common = "prune --model model --calibration calibration.h5 --output out/runs/"
+    assert calls[1] == common + "wanda --method wanda --seed 1 --device cpu --pattern 2:4 --samples 8"
+    assert calls[4] == common + "rgs --method rgs --seed 1 --alpha 50 --device cpu --pattern 2:4 --samples 8"
+    own = "wanda++_at_3e-7 --method wanda++ --ro-learning-rate 3e-7"
+    assert calls[7] == common + own + " --seed 1 --alpha 50 --device cpu --pattern 2:4 --samples 8"
+    assert calls[3].endswith("--sequence-length 2048 --json out/perplexity/wanda.json --device cpu")
+    assert "[1/3] wanda, about" in done.stdout and "a long table" not in done.stdout
+    assert re.search(r"^wanda\+\+ at 3e-7 +20\.500", done.stdout, re.MULTILINE)
+    parsed((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+
+    done, calls = compare(*arguments, *shared)
+    assert done.returncode == 0 and [call.split()[0] for call in calls] == ["prune"] * 3
+    assert "left for all" not in done.stdout
+
+
+def test_compare_goes_on_where_it_failed(tmp_path: Path, compare, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FAILING", "wanda")
+    done, calls = compare("--methods", "magnitude wanda")
+    assert done.returncode == 3 and "prune of wanda ended with status 3" in done.stderr
+    assert (tmp_path / "out" / "logs" / "wanda.prune.log").read_text() == "espalier: no memory\n"
+    monkeypatch.delenv("FAILING")
+    done, calls = compare("--methods", "magnitude wanda")
+    assert done.returncode == 0
+    assert [call.split()[0] for call in calls] == ["prune", "prune", "inspect", "evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--modell", "x"], "--modell is not an option"),
+        (["--methods"], "--methods is not an option with a value"),
+        (["--methods", "wanda wanda"], "two runs would be called 'wanda'"),
+        (["--extra-run", "dense", "--seed 1"], "two runs would be called 'dense'"),
+        (["--extra-run", "../x", "--seed 1"], "does not begin with a letter or a digit"),
+        (["--sparsity", "0.6"], "--sparsity has no effect with --pattern 2:4"),
+        (["--samples", "many"], "whole numbers"),
+        (["--calibration", "absent"], "--calibration absent cannot be read"),
+        (["--espalier", "absent"], "no espalier program"),
+        (["--", "seed"], "'seed' is not an option of espalier prune"),
+    ],
+)
+def test_compare_refuses_wrong_command_lines(tmp_path: Path, compare, arguments: list[str], message: str):
+    done, calls = compare(*arguments)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    assert calls == [] and not (tmp_path / "out").exists()
+
+
+def test_compare_keeps_comparisons_apart(compare):
+    assert compare("--methods", "wanda")[0].returncode == 0
+    done, calls = compare("--methods", "wanda", "--sequence-length", "64")
+    assert done.returncode == 2 and "out holds another comparison" in done.stderr and calls == []
