@@ -17,18 +17,28 @@ constexpr std::uint64_t index_limit = 256u << 20;
 const char* const single_file = "model.safetensors";
 const char* const index_file = "model.safetensors.index.json";
 
+/// Without throwing: a path that cannot even be looked at (a loop of links, a name too long) is not there.
+bool exists_at(const std::filesystem::path& path) {
+    std::error_code error;
+    return std::filesystem::exists(path, error);
+}
+bool is_folder(const std::filesystem::path& path) {
+    std::error_code error;
+    return std::filesystem::is_directory(path, error);
+}
+
 void refuse_other_formats(const std::filesystem::path& folder) {
-    if (!std::filesystem::is_directory(folder)) {
+    if (!is_folder(folder)) {
         throw InputError("model folder " + folder.string() + " does not exist or is not a folder");
     }
-    if (std::filesystem::exists(folder / "adapter_config.json")) {
+    if (exists_at(folder / "adapter_config.json")) {
         throw InputError(folder.string() +
                          " holds a LoRA adapter (adapter_config.json); merge it into its base model first");
     }
-    if (!std::filesystem::exists(folder / "config.json")) {
+    if (!exists_at(folder / "config.json")) {
         throw InputError(folder.string() + " has no config.json: not a Hugging Face model folder");
     }
-    if (std::filesystem::exists(folder / single_file) || std::filesystem::exists(folder / index_file)) return;
+    if (exists_at(folder / single_file) || exists_at(folder / index_file)) return;
     for (const auto& item : std::filesystem::directory_iterator(folder)) {
         if (item.path().filename().string().starts_with("pytorch_model")) {
             throw InputError(folder.string() + " holds pickled weights (" + item.path().filename().string() +
@@ -43,7 +53,7 @@ void refuse_other_formats(const std::filesystem::path& folder) {
 CheckpointFolder::CheckpointFolder(const std::filesystem::path& folder) : folder_(folder) {
     refuse_other_formats(folder_);
     config_text_ = read_text(folder_ / "config.json", config_limit);
-    sharded_ = !std::filesystem::exists(folder_ / single_file);
+    sharded_ = !exists_at(folder_ / single_file);
     if (sharded_)
         check_index(read_text(folder_ / index_file, index_limit));
     else
@@ -94,7 +104,7 @@ void CheckpointFolder::check_index(const std::string& text) {
     }
     if (shards.empty()) throw InputError(source + ": weight_map is empty");
     for (const std::string& shard : shards) {
-        if (!std::filesystem::exists(folder_ / shard)) {
+        if (!exists_at(folder_ / shard)) {
             throw InputError(source + " names shard " + shard + ", which is not in the folder (incomplete download?)");
         }
         add_shard(shard);

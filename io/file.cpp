@@ -18,7 +18,7 @@ void throw_system_error(const std::string& what, int error_number) {
 }
 
 InputFile::InputFile(const std::filesystem::path& path) : path_(path) {
-    descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (descriptor_ < 0) {
         throw InputError(path.string() + " cannot be opened: " + std::generic_category().message(errno));
     }

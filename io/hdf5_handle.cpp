@@ -10,7 +10,7 @@ namespace espalier {
 std::unique_lock<std::recursive_mutex> lock_hdf5() {
     static std::recursive_mutex mutex;
     std::unique_lock lock(mutex);
-    static const bool quiet = [] {
+    thread_local const bool quiet = [] {
         H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
         return true;
     }();
@@ -282,6 +282,16 @@ void Hdf5Reader::read_integers(const std::string& name, std::span<std::int64_t> 
     if (static_cast<std::size_t>(std::max<hssize_t>(0, H5Sget_simple_extent_npoints(space.id()))) !=
         destination.size()) {
         fail("dataset " + name + " does not have the expected shape");
+    }
+    // A damaged layout message makes HDF5 1.10.8 read beyond its buffer: what is stored must fit what is declared.
+    const Hdf5Handle type(H5Dget_type(dataset.id()), H5Tclose);
+    const Hdf5Handle creation(H5Dget_create_plist(dataset.id()), H5Pclose);
+    constexpr std::uint64_t best_compression = 1032;
+    const std::uint64_t stored = H5Dget_storage_size(dataset.id());
+    const std::uint64_t needed = destination.size() * H5Tget_size(type.id());
+    if (H5Pget_layout(creation.id()) == H5D_CHUNKED ? needed / best_compression > stored : needed != stored) {
+        fail("dataset " + name + " stores " + std::to_string(stored) + " bytes, its shape needs " +
+             std::to_string(needed));
     }
     if (H5Dread(dataset.id(), H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, destination.data()) < 0) {
         fail("dataset " + name + " cannot be read; its data are damaged");

@@ -17,21 +17,10 @@ constexpr const char* manifest_format = "espalier-run";
 constexpr int manifest_version = 1;
 constexpr std::uint64_t manifest_limit = 256u << 20;
 
-constexpr std::array run_files = {"config.json",
-                                  "manifest.json",
-                                  "manifest.json.tmp",
-                                  "metrics.json",
-                                  "metrics.json.tmp",
-                                  "events.jsonl",
-                                  "lock",
-                                  "non_block.h5",
-                                  "model.h5",
-                                  "non_block.h5.tmp",
-                                  "model.h5.tmp",
-                                  "config.json.tmp",
-                                  "report.html",
-                                  "perplexity.json",
-                                  "run.log"};
+/// What a run writes beside its blocks; the manifest is last in the order of removal.
+constexpr std::array run_files = {"config.json",  "config.json.tmp",   "metrics.json",     "metrics.json.tmp",
+                                  "events.jsonl", "non_block.h5",      "non_block.h5.tmp", "model.h5",
+                                  "model.h5.tmp", "manifest.json.tmp", "manifest.json"};
 
 /// 00042.h5 or 00042.h5.tmp.
 bool is_block_file(const std::string& name) {
@@ -81,6 +70,35 @@ Json Manifest::to_json() const {
             {"complete", complete}};
 }
 
+void Manifest::check(std::size_t listed_blocks, const std::string& source) const {
+    const auto refuse = [&](const std::string& what) { throw InputError(source + " is damaged (" + what + ")"); };
+    if (!options.is_object() || !provenance.is_object()) refuse("options or provenance is not an object");
+    for (const char* const name : {"method", "pattern", "sparsity"}) {
+        if (!options.contains(name)) refuse(std::string("options has no ") + name);
+    }
+    if (listed_blocks != blocks.size()) refuse("a block is listed twice");
+    for (const auto& [index, record] : blocks) {
+        const std::string block = "block " + std::to_string(index);
+        if (index >= blocks_in_model) refuse(block + " is not one of the model's");
+        if (record.file.file != RunFolder::block_file(index)) refuse(block + " has a wrong file name");
+        for (const char* const name :
+             {"pruned", "sparsity", "error_final", "error_after_first_mask", "flops", "seconds", "peak_bytes"}) {
+            if (!record.metrics.is_object() || !record.metrics.contains(name)) refuse(block + " has no metric " + name);
+        }
+    }
+    if (!complete) return;
+    if (blocks.size() != blocks_in_model) {
+        refuse("it is called complete with " + std::to_string(blocks.size()) + " of " +
+               std::to_string(blocks_in_model) + " blocks");
+    }
+    for (const char* const name : {RunFolder::outer_file, RunFolder::linked_file, "config.json"}) {
+        const auto same_name = [&](const FileRecord& record) { return record.file == name; };
+        if (std::find_if(outer_files.begin(), outer_files.end(), same_name) == outer_files.end()) {
+            refuse(std::string("it is called complete without ") + name);
+        }
+    }
+}
+
 Manifest Manifest::from_json(const Json& json, const std::string& source) {
     Manifest manifest;
     try {
@@ -107,6 +125,7 @@ Manifest Manifest::from_json(const Json& json, const std::string& source) {
         }
         for (const Json& entry : json.at("outer_files")) manifest.outer_files.push_back(file_record_from(entry));
         manifest.complete = json.at("complete").get<bool>();
+        manifest.check(json.at("blocks").size(), source);
     } catch (const Json::exception& error) {
         throw InputError(source + " is damaged (" + error.what() + ")");
     }
@@ -129,38 +148,42 @@ void RunFolder::write_manifest(const Manifest& manifest) const {
     write_text_atomically(path_ / "manifest.json", manifest.to_json().dump(1) + "\n");
 }
 
-void RunFolder::prepare() const {
+bool RunFolder::has_manifest() const {
     std::error_code error;
-    if (std::filesystem::exists(path_) && !std::filesystem::is_directory(path_)) {
+    return std::filesystem::exists(path_ / "manifest.json", error);
+}
+
+void RunFolder::prepare(const std::string& config_text) const {
+    std::error_code error;
+    if (std::filesystem::exists(path_, error) && !std::filesystem::is_directory(path_, error)) {
         throw InputError("--output " + path_.string() + " exists and is not a folder");
     }
-    if (std::filesystem::is_directory(path_) && !has_manifest()) {
+    if (std::filesystem::is_directory(path_, error) && !has_manifest()) {
         for (const auto& item : std::filesystem::directory_iterator(path_)) {
             const std::string name = item.path().filename().string();
-            const bool ours = std::find(run_files.begin(), run_files.end(), name) != run_files.end();
+            const bool starting = name == "lock" || name == "config.json.tmp" || name == "manifest.json.tmp";
+            const bool same_config = name == "config.json" && read_text(item.path(), manifest_limit) == config_text;
             const bool empty_blocks = name == "blocks" && item.is_directory() && std::filesystem::is_empty(item.path());
-            if (!ours && !empty_blocks) {
+            if (!starting && !same_config && !empty_blocks) {
                 throw InputError("--output " + path_.string() + " holds '" + name +
                                  "', which no run of this program wrote; choose a new or empty folder");
             }
         }
     }
     std::filesystem::create_directories(path_ / "blocks", error);
-    if (error) {
-        throw InputError("--output " + path_.string() + " cannot be created: " + error.message());
-    }
+    if (error) throw InputError("--output " + path_.string() + " cannot be created: " + error.message());
 }
 
 void RunFolder::clear() const {
-    for (const char* const name : run_files) {
-        if (std::string_view(name) != "lock") std::filesystem::remove(path_ / name);
+    if (!has_manifest()) return;
+    if (std::filesystem::is_directory(path_ / "blocks")) {
+        std::vector<std::filesystem::path> stale;
+        for (const auto& item : std::filesystem::directory_iterator(path_ / "blocks")) {
+            if (is_block_file(item.path().filename().string())) stale.push_back(item.path());
+        }
+        for (const auto& path : stale) std::filesystem::remove(path);
     }
-    if (!std::filesystem::is_directory(path_ / "blocks")) return;
-    std::vector<std::filesystem::path> stale;
-    for (const auto& item : std::filesystem::directory_iterator(path_ / "blocks")) {
-        if (is_block_file(item.path().filename().string())) stale.push_back(item.path());
-    }
-    for (const auto& path : stale) std::filesystem::remove(path);
+    for (const char* const name : run_files) std::filesystem::remove(path_ / name);
 }
 
 FileRecord RunFolder::commit_file(const std::filesystem::path& temporary, const std::string& file) const {
@@ -183,7 +206,7 @@ FileRecord RunFolder::commit_block(std::size_t block, const std::vector<FileTens
     return commit_file(temporary, block_file(block));
 }
 
-void RunFolder::write_linked_file(std::size_t blocks, const std::vector<std::string>& outer_tensors) const {
+FileRecord RunFolder::write_linked_file(std::size_t blocks, const std::vector<std::string>& outer_tensors) const {
     const std::filesystem::path temporary = path_ / (std::string(linked_file) + ".tmp");
     Hdf5Writer file(temporary);
     for (std::size_t block = 0; block < blocks; ++block) {
@@ -194,8 +217,11 @@ void RunFolder::write_linked_file(std::size_t blocks, const std::vector<std::str
         file.external_link(hdf5_path(name), outer_file, hdf5_path(name));
     }
     file.close();
-    sync_path(temporary);
-    rename_durably(temporary, path_ / linked_file);
+    return commit_file(temporary, linked_file);
+}
+
+FileRecord RunFolder::record_of(const std::string& file) const {
+    return {file, std::filesystem::file_size(path_ / file), xxh3_128_of_file(path_ / file)};
 }
 
 }  // namespace espalier

@@ -61,12 +61,15 @@ struct Manifest {
     Json learning_rate;  ///< of the regional optimiser: value, and the search when it was `auto`; null before it is
                          ///< known
     std::map<std::size_t, BlockRecord> blocks;
-    std::vector<FileRecord> outer_files;
+    std::vector<FileRecord> outer_files;  ///< of a complete run: non_block.h5, model.h5, config.json
     bool complete = false;
 
     Json to_json() const;
     /// Throws InputError naming `source`.
     static Manifest from_json(const Json& json, const std::string& source);
+
+  private:
+    void check(std::size_t listed_blocks, const std::string& source) const;
 };
 
 class RunFolder {
@@ -79,15 +82,17 @@ class RunFolder {
     static constexpr const char* outer_file = "non_block.h5";
     static constexpr const char* linked_file = "model.h5";
 
-    bool has_manifest() const { return std::filesystem::exists(path_ / "manifest.json"); }
+    bool has_manifest() const;
     /// Throws InputError when there is none or it cannot be used.
     Manifest read_manifest() const;
     void write_manifest(const Manifest& manifest) const;
 
-    /// Creates the folder, or checks that it is empty, holds a run, or what a run killed before its first manifest
-    /// leaves. Throws InputError when it holds anything else, or cannot be written.
-    void prepare() const;
-    /// Removes every file that a run writes, and nothing else.
+    /// Creates the folder, or checks that it is empty, holds a run, or what a run of the model with this config.json
+    /// leaves when it is killed before its first manifest. Throws InputError when it holds anything else, or cannot be
+    /// written.
+    void prepare(const std::string& config_text) const;
+    /// Removes every file that a run writes, and nothing else; the manifest last, so that what an interrupted removal
+    /// leaves is known as ours.
     void clear() const;
 
     /// Writes, audits and commits one block file. `audit` gets the path of the closed temporary file and throws when it
@@ -98,7 +103,9 @@ class RunFolder {
     /// Flushes a closed temporary file and renames it to `file`.
     FileRecord commit_file(const std::filesystem::path& temporary, const std::string& file) const;
     /// model.h5: one logical file over all others. Tensor names of a block come without their prefix.
-    void write_linked_file(std::size_t blocks, const std::vector<std::string>& outer_tensors) const;
+    FileRecord write_linked_file(std::size_t blocks, const std::vector<std::string>& outer_tensors) const;
+    /// Size and checksum of a file as it is now.
+    FileRecord record_of(const std::string& file) const;
 
   private:
     std::filesystem::path path_;

@@ -151,7 +151,7 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t 
 
 std::string make_safetensors_header(const std::vector<std::pair<std::string, SafetensorsEntry>>& tensors,
                                     const std::map<std::string, std::string>& metadata) {
-    nlohmann::ordered_json json;
+    nlohmann::ordered_json json = nlohmann::ordered_json::object();
     if (!metadata.empty()) json["__metadata__"] = metadata;
     std::uint64_t offset = 0;
     for (const auto& [name, entry] : tensors) {

@@ -79,7 +79,13 @@ RawTokens read_npy(const InputFile& file) {
 RawTokens read_hdf5(const std::filesystem::path& path) {
     const Hdf5Reader file(path);
     RawTokens raw{file.integer_shape("/input_ids"), {}};
-    raw.values.resize(static_cast<std::size_t>(checked_count(raw.shape, path.string() + " /input_ids")));
+    const std::uint64_t count = checked_count(raw.shape, path.string() + " /input_ids");
+    constexpr std::uint64_t best_compression = 1032;  // of deflate: a file cannot declare more than this times its size
+    if (count / best_compression > std::filesystem::file_size(path)) {
+        throw InputError(path.string() + ": /input_ids declares " + std::to_string(count) +
+                         " token ids, more than a file of this size can hold");
+    }
+    raw.values.resize(static_cast<std::size_t>(count));
     file.read_integers("/input_ids", raw.values);
     return raw;
 }

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <string>
 
 namespace espalier {
@@ -40,18 +41,21 @@ void wait_all(std::vector<MPI_Request>& requests) {
 class MpiExchange final : public Exchange {
   public:
     explicit MpiExchange(std::vector<MPI_Request> requests) : requests_(std::move(requests)) {}
+    /// An exchange forgotten while an exception unwinds is left alone: its peers may never answer, and all ranks are
+    /// about to be aborted.
     ~MpiExchange() override {
-        if (requests_.empty()) return;
+        if (requests_.empty() || std::uncaught_exceptions() > exceptions_at_start_) return;
         try {
             wait_all(requests_);
         } catch (const Error&) {
-            return;  // already unwinding: the first failure is the one to report
+            return;  // a destructor cannot report; the next call to MPI fails in the same way
         }
     }
     void finish() override { wait_all(requests_); }
 
   private:
     std::vector<MPI_Request> requests_;
+    int exceptions_at_start_ = std::uncaught_exceptions();
 };
 
 }  // namespace

@@ -6,7 +6,9 @@
 #include <array>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <list>
+#include <new>
 
 namespace espalier {
 
@@ -102,6 +104,12 @@ void Session::agree(const std::function<void()>& step) const {
     } catch (const Error& error) {
         status = static_cast<int>(error.status());
         sentence = error.what();
+    } catch (const std::filesystem::filesystem_error& error) {
+        status = static_cast<int>(ExitStatus::input);
+        sentence = error.path1().string() + ": " + error.code().message();
+    } catch (const std::bad_alloc&) {
+        status = static_cast<int>(ExitStatus::resources);
+        sentence = "out of host memory; use fewer samples, a shorter sequence, or more ranks";
     } catch (const std::exception& error) {
         status = static_cast<int>(ExitStatus::bug);
         sentence = error.what();

@@ -1,4 +1,6 @@
 #pragma once
+/// The version of the program.
+
 #include <string_view>
 
 namespace espalier {

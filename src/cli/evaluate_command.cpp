@@ -7,6 +7,7 @@
 #include "src/report/progress.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstdio>
 
@@ -25,6 +26,17 @@ std::vector<OptionSpec> evaluate_options() {
     return specs;
 }
 
+/// Before the work rather than after it.
+void check_writable(const std::filesystem::path& file) {
+    std::error_code error;
+    const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
+    if (!std::filesystem::is_directory(folder, error) || std::filesystem::is_directory(file, error) ||
+        ::access(folder.c_str(), W_OK) != 0) {
+        throw InputError("--json " + file.string() + " cannot be written: " + folder.string() +
+                         " is not a writable folder");
+    }
+}
+
 }  // namespace
 
 int evaluate_command(Session& session, const CommandLine& line) {
@@ -41,6 +53,7 @@ int evaluate_command(Session& session, const CommandLine& line) {
         source = open_model(set->text("model"));
         tokens = read_token_file(set->text("tokens"), source->config().vocabulary);
         sequence_length = set->whole("sequence-length", 2);
+        if (set->has("json") && session.rank() == 0) check_writable(set->text("json"));
         device = make_device(session, *set);
         for (const std::string& warning : source->warnings()) progress.line("warning: " + warning);
     });

@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <optional>
 #include <string>
@@ -68,7 +69,12 @@ void limit_spinning(char** argv) {
 }
 
 /// The sentence of a failure, with the rank when there are several.
-void report(int rank, int ranks, const std::string& sentence) {
+void report(int rank, int ranks, std::string sentence) {
+    // Names out of files may hold anything: one line, of bounded length.
+    constexpr std::size_t longest = 2000;
+    if (sentence.size() > longest) sentence = sentence.substr(0, longest) + " ...";
+    const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 32 || c == 127; };
+    std::replace_if(sentence.begin(), sentence.end(), is_control, '?');
     if (ranks > 1)
         std::fprintf(stderr, "espalier: rank %d: %s\n", rank, sentence.c_str());
     else
@@ -102,6 +108,8 @@ int main(int argc, char** argv) {
         return run(*session, {argv + 1, argv + argc});
     } catch (const Error& error) {
         return end(error);
+    } catch (const std::filesystem::filesystem_error& error) {
+        return end(InputError(error.path1().string() + ": " + error.code().message()));
     } catch (const std::bad_alloc&) {
         return end(ResourceError("out of host memory; use fewer samples, a shorter sequence, or more ranks"));
     } catch (const std::exception& error) {

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <sstream>
 
@@ -45,6 +46,27 @@ std::string option_of_environment(const std::string& variable, const std::vector
     return known ? name : "";
 }
 
+void refuse_repeated(const po::parsed_options& parsed, const std::string& where) {
+    std::map<std::string, int> seen;
+    for (const po::option& option : parsed.options) {
+        if (++seen[option.string_key] > 1)
+            throw InputError("option --" + option.string_key + " is given twice" + where);
+    }
+}
+
+/// Every word begins with two dashes or is the value of an option: Boost's own message does not name a stray one.
+void refuse_stray_words(const std::vector<std::string>& arguments, const std::vector<OptionSpec>& specs) {
+    bool value_expected = false;
+    for (const std::string& word : arguments) {
+        const bool is_option = word.starts_with("--");
+        if (!is_option && !value_expected) throw InputError("'" + word + "' is not an option (options begin with --)");
+        const std::string name = is_option ? word.substr(2) : "";
+        value_expected = is_option && std::any_of(specs.begin(), specs.end(), [&](const OptionSpec& spec) {
+                             return spec.name == name && !spec.is_switch;
+                         });
+    }
+}
+
 std::string one_line(std::string text) {
     std::replace(text.begin(), text.end(), '\n', ' ');
     return text;
@@ -72,6 +94,7 @@ OptionSet::OptionSet(const std::string& command, std::vector<OptionSpec> specs,
             if (!values_.contains(option.string_key)) values_[option.string_key] = {value, origin};
         }
     };
+    refuse_stray_words(arguments, specs_);
     try {
         // No guessing: a prefix of an option is not the option.
         const int style = po::command_line_style::default_style & ~po::command_line_style::allow_guessing;
@@ -80,23 +103,27 @@ OptionSet::OptionSet(const std::string& command, std::vector<OptionSpec> specs,
                                             .positional(po::positional_options_description())
                                             .style(style)
                                             .run();
-        std::map<std::string, int> seen;
-        for (const po::option& option : line.options) {
-            if (++seen[option.string_key] > 1) throw InputError("option --" + option.string_key + " is given twice");
-        }
+        refuse_repeated(line, "");
         take(line, "command line");
         take(po::parse_environment(description,
                                    [&](const std::string& name) { return option_of_environment(name, specs_); }),
              "environment");
         if (values_.contains("config")) {
-            std::ifstream file(values_["config"].text);
-            if (!file) throw InputError("--config " + values_["config"].text + " cannot be opened");
-            take(po::parse_config_file(file, description), "config file");
+            const std::string path = values_["config"].text;
+            std::ifstream file(path);
+            if (!file || std::filesystem::is_directory(path))
+                throw InputError("--config " + path + " is not a readable file");
+            const po::parsed_options parsed = po::parse_config_file(file, description);
+            refuse_repeated(parsed, " in --config " + path);
+            take(parsed, "config file");
         }
     } catch (const po::error& error) {
         throw InputError(one_line(error.what()) + " (espalier " + command + " --help lists the options)");
     }
     for (const OptionSpec& spec : specs_) {
+        if (values_.contains(spec.name) && values_[spec.name].text.empty()) {
+            throw InputError("--" + spec.name + " (" + values_[spec.name].origin + ") is empty");
+        }
         if (values_.contains(spec.name)) continue;
         if (spec.is_switch)
             values_[spec.name] = {"false", "default"};

@@ -56,11 +56,15 @@ class Fields {
     std::string source_;
 };
 
-RopeConfig parse_rope_object(const Fields& fields, double theta) {
+RopeConfig parse_rope_object(const Fields& fields, double theta, double max_positions) {
     RopeConfig rope;
     rope.theta = fields.number("rope_theta", theta);
     const std::string type = fields.text("rope_type", fields.text("type", "default"));
     if (type == "default" || type == "dynamic") return rope;  // dynamic acts beyond max_position_embeddings only
+    if (type != "linear" && type != "llama3" && type != "yarn") {
+        throw InputError(fields.source() + ": rope type '" + type +
+                         "' is not supported (default, linear, dynamic, llama3, yarn are)");
+    }
     rope.factor = fields.number("factor");
     if (type == "linear") {
         rope.scaling = RopeScaling::linear;
@@ -72,9 +76,9 @@ RopeConfig parse_rope_object(const Fields& fields, double theta) {
         if (rope.high_frequency_factor <= rope.low_frequency_factor) {
             fields.fail("high_freq_factor", "a value above low_freq_factor is expected");
         }
-    } else if (type == "yarn") {
+    } else {
         rope.scaling = RopeScaling::yarn;
-        rope.original_max_positions = fields.number("original_max_position_embeddings");
+        rope.original_max_positions = fields.number("original_max_position_embeddings", max_positions);
         rope.beta_fast = fields.number("beta_fast", 32.0);
         rope.beta_slow = fields.number("beta_slow", 1.0);
         if (fields.has("attention_factor")) rope.attention_factor = fields.number("attention_factor");
@@ -82,9 +86,6 @@ RopeConfig parse_rope_object(const Fields& fields, double theta) {
             if (fields.has(unsupported)) fields.fail(unsupported, "yarn with this field is not supported");
         }
         if (!fields.boolean("truncate", true)) fields.fail("truncate", "only true is supported");
-    } else {
-        throw InputError(fields.source() + ": rope type '" + type +
-                         "' is not supported (default, linear, dynamic, llama3, yarn are)");
     }
     return rope;
 }
@@ -98,11 +99,8 @@ RopeConfig parse_rope(const Json& json, const Fields& fields, const std::string&
         // transformers 5 may nest by kind of attention; sequences within the window all use full attention.
         if (object->contains("full_attention") && (*object)["full_attention"].is_object())
             object = &(*object)["full_attention"];
-        RopeConfig rope = parse_rope_object(Fields(*object, source + ": " + name), theta);
-        if (rope.scaling == RopeScaling::yarn && !object->contains("original_max_position_embeddings")) {
-            rope.original_max_positions = fields.number("max_position_embeddings");
-        }
-        return rope;
+        return parse_rope_object(Fields(*object, source + ": " + name), theta,
+                                 fields.number("max_position_embeddings", 2048.0));
     }
     RopeConfig rope;
     rope.theta = theta;
@@ -175,6 +173,9 @@ ModelConfig ModelConfig::parse(std::string_view text, const std::string& source)
     parse_heads(config, fields);
     if (fields.text("hidden_act", "silu") != "silu") fields.fail("hidden_act", "only silu is supported");
     config.rms_norm_epsilon = static_cast<float>(fields.number("rms_norm_eps"));
+    if (!(config.rms_norm_epsilon >= 1e-30F && config.rms_norm_epsilon <= 1.0F)) {
+        fields.fail("rms_norm_eps", "a small positive number such as 1e-05 is expected");
+    }
     config.max_positions = fields.size("max_position_embeddings", 2048);
     config.rope = parse_rope(json, fields, source);
     config.tied_head = fields.boolean("tie_word_embeddings", false);

@@ -78,7 +78,11 @@ RunLedger::RunLedger(const PruneOptions& options, const ModelSource& source, con
       run_(options.output),
       model_type_(source.config().model_type),
       block_weights_(source.layout().weights()) {
-    run_.prepare();
+    std::error_code unknown;
+    if (std::filesystem::equivalent(options.model, options.output, unknown)) {
+        throw InputError("--output " + options.output.string() + " is --model itself; choose another folder");
+    }
+    run_.prepare(source.config_text());
     const std::string run_id = new_run_id();
     lock_ = std::make_unique<RunLock>(run_, run_id);
     if (!lock_->takeover().empty()) progress_.line(lock_->takeover());
@@ -115,9 +119,9 @@ void RunLedger::start_or_resume(const ModelSource& source) {
     }
     done_before_ = manifest_.blocks.size();
     manifest_.program_version = program_version;
-    manifest_.model_path = options_.model.string();
+    manifest_.model_path = std::filesystem::absolute(options_.model).string();
     manifest_.model_identity = model_identity;
-    manifest_.calibration_path = options_.calibration.string();
+    manifest_.calibration_path = std::filesystem::absolute(options_.calibration).string();
     manifest_.calibration_sha256 = facts_.calibration_sha256;
     manifest_.blocks_in_model = source.config().blocks;
     manifest_.options = deciding;
@@ -163,7 +167,6 @@ void RunLedger::save() {
 }
 
 void RunLedger::start_outer_file(const ModelSource& source) {
-    if (!manifest_.outer_files.empty()) return;
     outer_file_ = std::async(std::launch::async, [this, &source] { return write_outer_file(run_, source); });
 }
 
@@ -235,8 +238,9 @@ Json RunLedger::metrics(std::size_t peak_resident_bytes) const {
 }
 
 Json RunLedger::finish(std::size_t peak_resident_bytes) {
-    if (outer_file_.valid()) manifest_.outer_files = {outer_file_.get()};
-    run_.write_linked_file(manifest_.blocks_in_model, outer_names_);
+    manifest_.outer_files = {outer_file_.get()};
+    manifest_.outer_files.push_back(run_.write_linked_file(manifest_.blocks_in_model, outer_names_));
+    manifest_.outer_files.push_back(run_.record_of("config.json"));
     const Json content = metrics(peak_resident_bytes);
     write_text_atomically(run_.path() / "metrics.json", content.dump(1) + "\n");
     manifest_.complete = true;

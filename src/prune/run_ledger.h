@@ -50,7 +50,7 @@ class RunLedger {
     /// Attributes of every block file; they do not depend on when or where the run happens.
     std::map<std::string, std::string> block_attributes() const;
 
-    /// Starts writing non_block.h5 in the background, unless it is there.
+    /// Starts writing non_block.h5 in the background.
     void start_outer_file(const ModelSource& source);
     void record_learning_rate(const LearningRateChoice& choice);
     /// A committed block; replaces the manifest.

@@ -83,7 +83,7 @@ void Progress::block(const Json& metrics, std::size_t done, std::size_t total, s
 
 void Progress::summary(const Json& metrics) {
     std::map<std::string, double> phases;
-    double worst = 0, sum = 0, flops = 0;
+    double worst = 0, sum = 0, flops = 0, unchanged = 0;
     std::size_t pruned = 0;
     for (const Json& block : metrics.at("blocks")) {
         for (const auto& item : block.at("seconds").items()) phases[item.key()] += item.value().get<double>();
@@ -93,6 +93,7 @@ void Progress::summary(const Json& metrics) {
         const double error = block.at("error_final").get<double>();
         worst = std::max(worst, error);
         sum += error;
+        unchanged += block.value("unchanged_weight_share", 0.0);
     }
     const double total = metrics.at("total_seconds").get<double>();
     line("");
@@ -101,6 +102,13 @@ void Progress::summary(const Json& metrics) {
                      pruned, format_seconds(total)));
     line(fmt::format("  output error   mean {:.3e}, worst block {:.3e}",
                      pruned == 0 ? 0 : sum / static_cast<double>(pruned), worst));
+    if (pruned > 0 && unchanged / static_cast<double>(pruned) > 0.1) {
+        line(
+            fmt::format("  rounding       {:.0f} % of the optimised weights were rounded back to where they were "
+                        "(--output-dtype float32 "
+                        "or a larger --ro-learning-rate keeps more)",
+                        100 * unchanged / static_cast<double>(pruned)));
+    }
     line(fmt::format("  arithmetic     {:.2f} TFLOP, {:.1f} GFLOP/s", flops / 1e12,
                      total > 0 ? flops / total / 1e9 : 0));
     line(fmt::format("  peak memory    {} resident on the largest rank",

@@ -14,6 +14,7 @@ namespace espalier {
 
 namespace {
 
+constexpr const char* unfinished_marker = ".espalier-export-unfinished";
 constexpr std::size_t copy_bytes = std::size_t{4} << 20;
 
 std::string safetensors_name(DType dtype) {
@@ -148,12 +149,16 @@ void export_run(const std::filesystem::path& run_path, const std::filesystem::pa
         throw InputError(dense.folder().folder().string() + " is not the model that " + run_path.string() +
                          " was pruned from (config.json or tensor headers differ); name it with --model");
     }
-    if (std::filesystem::exists(output)) throw InputError("--output " + output.string() + " exists already");
-    const std::filesystem::path partial = output.string() + ".partial";
-    std::filesystem::remove_all(partial);
     std::error_code error;
+    if (std::filesystem::exists(output, error)) throw InputError("--output " + output.string() + " exists already");
+    const std::filesystem::path partial = output.string() + ".partial";
+    if (std::filesystem::exists(partial, error) && !std::filesystem::exists(partial / unfinished_marker, error)) {
+        throw InputError(partial.string() + " exists and is not what an interrupted export left; move it away");
+    }
+    std::filesystem::remove_all(partial);
     std::filesystem::create_directories(partial, error);
     if (error) throw InputError("--output " + output.string() + " cannot be created: " + error.message());
+    write_text_atomically(partial / unfinished_marker, "an export of " + run_path.string() + " is written here\n");
     Exporter exporter(run, dense, partial);
     const std::vector<std::string> shards = dense.folder().shard_names();
     for (std::size_t shard = 0; shard < shards.size(); ++shard) {
@@ -164,6 +169,7 @@ void export_run(const std::filesystem::path& run_path, const std::filesystem::pa
     exporter.write_config();
     exporter.copy_other_files();
     exporter.write_provenance();
+    std::filesystem::remove(partial / unfinished_marker);
     rename_durably(partial, output);
 }
 

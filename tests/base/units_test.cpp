@@ -1,0 +1,32 @@
+#include "src/base/units.h"
+
+#include <gtest/gtest.h>
+
+namespace espalier {
+namespace {
+
+TEST(Units, Bytes) {
+    EXPECT_EQ(format_bytes(0), "0 B");
+    EXPECT_EQ(format_bytes(1023), "1023 B");
+    EXPECT_EQ(format_bytes(1536), "1.5 KiB");
+    EXPECT_EQ(format_bytes(1.5 * 1024 * 1024), "1.5 MiB");
+    EXPECT_EQ(format_bytes(12.0 * 1024 * 1024 * 1024), "12.0 GiB");
+    EXPECT_EQ(format_bytes(0x1p60), "1048576.0 TiB");
+}
+
+TEST(Units, Seconds) {
+    EXPECT_EQ(format_seconds(0.84), "0.8 s");
+    EXPECT_EQ(format_seconds(9.96), "10 s");
+    EXPECT_EQ(format_seconds(59.4), "59 s");
+    EXPECT_EQ(format_seconds(59.6), "1 min 00 s");
+    EXPECT_EQ(format_seconds(185), "3 min 05 s");
+    EXPECT_EQ(format_seconds(3599.7), "1 h 00 min");
+    EXPECT_EQ(format_seconds(7620), "2 h 07 min");
+}
+
+TEST(Units, PeakOfThisProcessIsPlausible) {
+    EXPECT_GT(peak_resident_bytes(), std::size_t{1} << 20);
+}
+
+}  // namespace
+}  // namespace espalier

@@ -1,0 +1,71 @@
+#pragma once
+/// What all fuzz targets share: InputError is the only exception that may come out of a parser, and its sentence is
+/// short enough for a person.
+
+#include "src/base/error.h"
+
+#include <unistd.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <string_view>
+
+namespace espalier {
+
+/// Ends the process with a message, which libFuzzer reports as a crash.
+[[noreturn]] inline void fuzz_failure(const std::string& what) {
+    std::fprintf(stderr, "fuzz failure: %s\n", what.c_str());
+    std::abort();
+}
+
+/// For properties of accepted input.
+inline void demand(bool condition, const char* property) {
+    if (!condition) fuzz_failure(property);
+}
+
+/// Runs `parse`. InputError is the expected answer to bad input; anything else ends the process.
+template <typename Parse>
+void only_input_errors(const Parse& parse) {
+    try {
+        parse();
+    } catch (const InputError& error) {
+        if (std::string_view(error.what()).empty()) fuzz_failure("an empty sentence");
+    } catch (const std::exception& error) {
+        fuzz_failure(std::string("not an InputError: ") + error.what());
+    }
+}
+
+inline std::string_view as_text(const std::uint8_t* data, std::size_t size) {
+    return {reinterpret_cast<const char*>(data), size};
+}
+
+/// A folder of this process in $TMPDIR, which run.sh puts into memory; removed at a normal exit.
+class ScratchFolder {
+  public:
+    ScratchFolder() {
+        path_ = std::filesystem::temp_directory_path() / ("espalier-fuzz-" + std::to_string(::getpid()));
+        std::filesystem::create_directories(path_);
+    }
+    ScratchFolder(const ScratchFolder&) = delete;
+    ScratchFolder& operator=(const ScratchFolder&) = delete;
+    ~ScratchFolder() {
+        std::error_code ignored;
+        std::filesystem::remove_all(path_, ignored);
+    }
+
+    const std::filesystem::path& path() const { return path_; }
+    void write(const std::string& name, std::string_view content) const {
+        std::ofstream file(path_ / name, std::ios::binary | std::ios::trunc);
+        file.write(content.data(), static_cast<std::streamsize>(content.size()));
+    }
+
+  private:
+    std::filesystem::path path_;
+};
+
+}  // namespace espalier

@@ -1,0 +1,15 @@
+// The input is manifest.json. What is accepted is the same after being written and read again.
+#include "io/run_folder.h"
+#include "tests/fuzz/fuzz_target.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    using namespace espalier;
+    only_input_errors([&] {
+        const Manifest manifest =
+            Manifest::from_json(parse_strict_json(as_text(data, size), "manifest.json"), "manifest.json");
+        const Json written = manifest.to_json();
+        const Manifest again = Manifest::from_json(parse_strict_json(written.dump(), "again"), "again");
+        demand(again.to_json() == written, "the same manifest after writing and reading");
+    });
+    return 0;
+}

@@ -1,0 +1,214 @@
+// Memory of a device, and that no result depends on the number of threads.
+#include "kernels/device.h"
+
+#include "tests/support/expect.h"
+#include "tests/support/matrix.h"
+#include "tests/support/test_device.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+namespace espalier {
+namespace {
+
+using namespace support;
+
+TEST(Tensor, OwnsItsMemory) {
+    const auto device = make_test_device();
+    EXPECT_EQ(device->allocated_bytes(), 0U);
+    {
+        Tensor a = device->make_tensor(DType::bf16, 3, 5);
+        EXPECT_EQ(device->allocated_bytes(), 30U);
+        EXPECT_EQ(a.view().rows, 3U);
+        EXPECT_EQ(a.view().columns, 5U);
+        EXPECT_EQ(a.view().dtype, DType::bf16);
+        Tensor b = std::move(a);
+        EXPECT_TRUE(a.empty());  // NOLINT(bugprone-use-after-move): what is left after a move is specified
+        EXPECT_FALSE(b.empty());
+        EXPECT_EQ(device->allocated_bytes(), 30U);
+        b = device->make_tensor(DType::f32, 1, 1);
+    }
+    EXPECT_EQ(device->allocated_bytes(), 0U);
+    EXPECT_GE(device->peak_bytes(), 34U);
+    device->reset_peak();
+    EXPECT_EQ(device->peak_bytes(), 0U);
+    EXPECT_TRUE(Tensor().empty());
+}
+
+TEST(Tensor, EmptyShapesAreTensors) {
+    const auto device = make_test_device();
+    const Tensor nothing = device->make_tensor(DType::f32, 0, 7);
+    EXPECT_FALSE(nothing.empty());
+    EXPECT_EQ(nothing.view().size(), 0U);
+    device->fill_zero(nothing);
+    EXPECT_EQ(device->square_sum(nothing), 0);
+    EXPECT_EQ(device->count_nonfinite(nothing), 0U);
+}
+
+TEST(Device, RefusesWhatDoesNotFit) {
+    const auto device = make_test_device();
+    expect_error(ExitStatus::resources, {"out of memory", "TiB"}, [&] {
+        static_cast<void>(device->make_tensor(DType::f32, std::size_t{1} << 30, std::size_t{1} << 20));
+    });
+    EXPECT_EQ(device->allocated_bytes(), 0U);
+}
+
+TEST(Device, CopiesAndFills) {
+    const auto device = make_test_device();
+    Random random(1);
+    for (const std::size_t size : {1U, 65U, 70001U}) {
+        const std::vector<float> values = random.normals(size);
+        const Tensor source = upload(*device, 1, size, values), destination = make_poisoned(*device, 1, size);
+        device->copy(source, destination);
+        device->synchronize();
+        EXPECT_EQ(download(*device, destination), values);
+        device->fill_zero(destination);
+        EXPECT_EQ(bits_of(download(*device, destination)), std::vector<std::uint32_t>(size, 0));
+    }
+}
+
+TEST(Device, DescribesItself) {
+    const auto device = make_test_device(2);
+    EXPECT_NE(device->description().find("CPU, 2 thread"), std::string::npos) << device->description();
+    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) EXPECT_EQ(device->compute_dtype(dtype), DType::f32);
+}
+
+TEST(Device, CudaAvailabilityExplainsItself) {
+    const CudaAvailability availability = cuda_availability();
+    EXPECT_FALSE(availability.explanation.empty());
+    EXPECT_EQ(availability.explanation.find('\n'), std::string::npos);
+    if (!availability.compiled_in) {
+        EXPECT_EQ(availability.gpus, 0);
+    }
+}
+
+/// Every operation once, at sizes of several chunks and panels: the bits of all outputs by the operation's name.
+std::map<std::string, std::vector<std::uint32_t>> run_everything(int threads) {
+    const auto device = make_test_device(threads);
+    std::map<std::string, std::vector<std::uint32_t>> bits;
+    const auto keep = [&](const std::string& name, TensorView tensor) {
+        const std::vector<std::uint32_t> more = bits_of(download(*device, tensor));
+        bits[name].insert(bits[name].end(), more.begin(), more.end());
+    };
+    const auto keep_number = [&](const std::string& name, double value) {
+        const std::vector<float> parts = {static_cast<float>(value),
+                                          static_cast<float>(value - static_cast<float>(value))};
+        const std::vector<std::uint32_t> more = bits_of(parts);
+        bits[name].insert(bits[name].end(), more.begin(), more.end());
+    };
+    Random random(99);
+    const auto make = [&](std::size_t rows, std::size_t columns) {
+        return upload(*device, rows, columns, random.normals(rows * columns));
+    };
+    const std::size_t tokens = 130, in = 200, out = 520;
+    const Tensor x = make(tokens, in), w = make(out, in), y = make(tokens, out), dx = make(tokens, in);
+    device->linear(x, w, true, y);
+    keep("linear", y);
+    device->linear_input_gradient(y, w, false, dx);
+    keep("linear_input_gradient", dx);
+    const Tensor gradient = make_poisoned(*device, out, in), gram = make(in, in);
+    device->linear_weight_gradient(y, x, [&](std::size_t row, TensorView panel) {
+        device->copy(panel, gradient.view().row_range(row, row + panel.rows));
+    });
+    keep("linear_weight_gradient", gradient);
+    device->accumulate_gram(x, gram);
+    keep("accumulate_gram", gram);
+
+    const Tensor norm = make(1, in), normed = make_poisoned(*device, tokens, in),
+                 inverse = make_poisoned(*device, 1, tokens);
+    device->rms_norm(x, norm, 1e-5F, normed, inverse);
+    keep("rms_norm", normed);
+    device->rms_norm_backward(x, norm, inverse, dx, true, normed);
+    keep("rms_norm_backward", normed);
+    const AttentionShape shape{6, 2, 16};
+    const Tensor q = make(tokens, 96), k = make(tokens, 32), v = make(tokens, 32), dout = make(tokens, 96);
+    const Tensor cosine = make(tokens, 8), sine = make(tokens, 8);
+    device->apply_rope(q, 16, cosine, sine, false);
+    keep("apply_rope", q);
+    const Tensor attended = make_poisoned(*device, tokens, 96), lse = make_poisoned(*device, 6, tokens);
+    device->attention(q, k, v, shape, attended, lse);
+    keep("attention", attended);
+    keep("attention", lse);
+    const Tensor dq = make_poisoned(*device, tokens, 96), dk = make_poisoned(*device, tokens, 32),
+                 dv = make_poisoned(*device, tokens, 32);
+    device->attention_backward(q, k, v, attended, lse, dout, shape, dq, dk, dv);
+    for (const Tensor* const tensor : {&dq, &dk, &dv}) keep("attention_backward", *tensor);
+
+    const Tensor gate = make(tokens, out), up = make(tokens, out), activation = make_poisoned(*device, tokens, out);
+    device->silu_multiply(gate, up, activation);
+    keep("silu_multiply", activation);
+    device->silu_multiply_backward(y, gate, up);
+    keep("silu_multiply_backward", gate);
+    keep("silu_multiply_backward", up);
+    device->add(y, up);
+    keep("add", up);
+    device->add_bias(make(1, out), up);
+    keep("add_bias", up);
+
+    const Tensor sums = make_poisoned(*device, 1, out), direction = make_poisoned(*device, tokens, out);
+    device->column_square_sums(y, sums);
+    keep("column_square_sums", sums);
+    device->square_accumulate(gradient, w);
+    keep("square_accumulate", w);
+    device->scaled_square_root(0.3F, sums);
+    keep("scaled_square_root", sums);
+    device->frobenius_direction(y, direction);
+    keep("frobenius_direction", direction);
+    keep_number("square_sum", device->square_sum(y));
+    keep_number("squared_error", device->squared_error(y, up));
+    keep_number("squared_error_gradient", device->squared_error_gradient(up, y));
+    keep("squared_error_gradient", y);
+    keep_number("count_nonfinite", static_cast<double>(device->count_nonfinite(y)));
+    const Tensor largest = make(1, tokens), sum = make(1, tokens), target = make(1, tokens);
+    const std::vector<std::int32_t> targets(tokens, 7);
+    device->start_cross_entropy(largest, sum, target);
+    device->cross_entropy_panel(direction, 0, targets, largest, sum, target);
+    for (const Tensor* const tensor : {&largest, &sum, &target}) keep("cross_entropy_panel", *tensor);
+
+    for (const PruningPattern pattern : {PruningPattern{2, 4, 0.5}, PruningPattern{0, 0, 0.5}}) {
+        const Tensor weight = make(out, in), v_state = make_poisoned(*device, out, in), scores_of = make(out, in);
+        const Tensor mask = device->make_tensor(DType::u8, out, in);
+        device->fill_zero(v_state);
+        const Tensor positive_norms = make(1, in);
+        device->square_accumulate(make(1, in), positive_norms);
+        keep_number("score_and_mask",
+                    static_cast<double>(device->score_and_mask({{}, positive_norms, 0}, pattern, weight, mask)));
+        keep("score_and_mask", weight);
+        device->rmsprop_step({1e-3F}, scores_of, mask, v_state, weight);
+        keep("rmsprop_step", weight);
+        device->rmsprop_step({1e-3F}, scores_of, {}, v_state, weight);
+        keep("rmsprop_step", weight);
+        device->apply_mask(mask, weight);
+        keep("apply_mask", weight);
+        const Tensor definite = make_poisoned(*device, in, in);
+        device->fill_zero(definite);
+        device->accumulate_gram(x, definite);
+        keep_number("factor_inverse_gram", device->factor_inverse_gram(0.01F, definite) ? 1 : 0);
+        keep("factor_inverse_gram", definite);
+        const Tensor dead = upload_bytes(*device, 1, in, std::vector<std::uint8_t>(in, 0));
+        device->sparsegpt_sweep(definite, dead, pattern, scores_of, mask);
+        keep("sparsegpt_sweep", scores_of);
+    }
+    const Tensor half = device->make_tensor(DType::f16, tokens, out), widened = make_poisoned(*device, tokens, out);
+    device->convert(direction, half);
+    device->convert(half, widened);
+    keep("convert", widened);
+    device->round_to(DType::bf16, direction);
+    keep("round_to", direction);
+    return bits;
+}
+
+TEST(Device, ResultsDoNotDependOnTheNumberOfThreads) {
+    const auto one = run_everything(1);
+    EXPECT_EQ(one.size(), 29U) << "operations";
+    for (const int threads : {2, 3, 4}) {
+        const auto several = run_everything(threads);
+        for (const auto& [name, bits] : one) {
+            EXPECT_TRUE(several.at(name) == bits) << name << " with " << threads << " threads";
+        }
+    }
+}
+
+}  // namespace
+}  // namespace espalier

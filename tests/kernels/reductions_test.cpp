@@ -1,0 +1,109 @@
+// Sums over tokens or whole tensors against float64 (or long double, where the kernel itself sums in float64).
+#include "tests/support/expect.h"
+#include "tests/support/matrix.h"
+#include "tests/support/test_device.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+
+namespace espalier {
+namespace {
+
+using namespace support;
+
+TEST(ColumnSquareSums, RunsOf32KeepTheErrorSmall) {
+    const auto device = make_test_device();
+    for (const auto& [rows, columns] :
+         {std::pair<std::size_t, std::size_t>{1, 1}, {2, 255}, {31, 256}, {32, 257}, {33, 3}, {130, 600}, {5000, 5}}) {
+        Random random(rows);
+        const Matrix x = Matrix::random(random, rows, columns);
+        const Tensor sums = make_poisoned(*device, 1, columns);
+        device->column_square_sums(upload(*device, rows, columns, x.values), sums);
+        Bounded expected(columns);
+        for (std::size_t j = 0; j < columns; ++j) {
+            for (std::size_t i = 0; i < rows; ++i) expected.values[j] += x(i, j) * x(i, j);
+            // At most 32 additions inside a run and one for each run, plus the product: not T of them.
+            expected.bounds[j] = (33 + std::ceil(static_cast<double>(rows) / 32)) * unit_roundoff * expected.values[j];
+        }
+        expect_within(download(*device, sums), expected.values, expected.bounds,
+                      std::to_string(rows) + "x" + std::to_string(columns));
+    }
+}
+
+class WholeTensor : public testing::TestWithParam<std::size_t> {
+  protected:
+    std::unique_ptr<Device> device_ = make_test_device();
+    std::size_t size_ = GetParam();
+    Random random_{23};
+    std::vector<float> x_ = random_.normals(size_, 3), y_ = random_.normals(size_, 3);
+
+    Tensor on_device(const std::vector<float>& values) { return upload(*device_, 1, values.size(), values); }
+    /// A float64 sum of n non-negative terms errs by at most n 2^-53 of itself.
+    void expect_sum(double found, long double expected) {
+        EXPECT_NEAR(found, static_cast<double>(expected),
+                    static_cast<double>(expected) * static_cast<double>(size_ + 2) * 0x1p-53);
+    }
+};
+INSTANTIATE_TEST_SUITE_P(Sizes, WholeTensor, testing::Values<std::size_t>(1, 2, 63, 64, 65, 130, 16384, 16385, 100003),
+                         [](const auto& info) { return std::to_string(info.param); });
+
+TEST_P(WholeTensor, SquareSum) {
+    long double sum = 0;
+    for (const float value : x_) sum += static_cast<long double>(value) * value;
+    expect_sum(device_->square_sum(on_device(x_)), sum);
+}
+
+TEST_P(WholeTensor, SquaredError) {
+    long double sum = 0;
+    for (std::size_t i = 0; i < size_; ++i) {
+        const long double difference = static_cast<long double>(x_[i]) - y_[i];
+        sum += difference * difference;
+    }
+    expect_sum(device_->squared_error(on_device(x_), on_device(y_)), sum);
+}
+
+TEST_P(WholeTensor, SquaredErrorGradient) {
+    const Tensor y = on_device(x_);
+    const double found = device_->squared_error_gradient(on_device(y_), y);
+    const std::vector<float> gradient = download(*device_, y);
+    long double sum = 0;
+    for (std::size_t i = 0; i < size_; ++i) {
+        const float difference = x_[i] - y_[i];  // rounded to float32 before it is squared
+        sum += static_cast<long double>(difference) * difference;
+        ASSERT_EQ(gradient[i], 2 * difference);
+    }
+    expect_sum(found, sum);
+}
+
+TEST_P(WholeTensor, CountNonfinite) {
+    EXPECT_EQ(device_->count_nonfinite(on_device(x_)), 0U);
+    std::vector<float> values = x_;
+    std::size_t expected = 0;
+    const float infinity = std::numeric_limits<float>::infinity();
+    for (std::size_t i = 0; i < size_; i += 5) {
+        values[i] = i % 3 == 0 ? infinity : i % 3 == 1 ? -infinity : std::numeric_limits<float>::quiet_NaN();
+        ++expected;
+    }
+    values.back() = std::numeric_limits<float>::max();
+    if ((size_ - 1) % 5 == 0) --expected;
+    EXPECT_EQ(device_->count_nonfinite(on_device(values)), expected);
+}
+
+TEST(WholeTensorSums, HugeAndTinyValuesDoNotOverflowFloat32) {
+    const auto device = make_test_device();
+    const std::vector<float> values(1000, 1e30F);
+    EXPECT_NEAR(device->square_sum(upload(*device, 10, 100, values)) / 1e63, 1, 1e-6);
+}
+
+TEST(WholeTensorSums, ShapeErrorsAreBugs) {
+    const auto device = make_test_device();
+    const Tensor a = make_poisoned(*device, 1, 3), b = make_poisoned(*device, 1, 4);
+    expect_error(ExitStatus::bug, {"squared_error"}, [&] { static_cast<void>(device->squared_error(a, b)); });
+    expect_error(ExitStatus::bug, {"squared_error_gradient"},
+                 [&] { static_cast<void>(device->squared_error_gradient(a, b)); });
+    expect_error(ExitStatus::bug, {"column_square_sums"}, [&] { device->column_square_sums(a, b); });
+}
+
+}  // namespace
+}  // namespace espalier

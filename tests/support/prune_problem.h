@@ -1,0 +1,88 @@
+#pragma once
+/// One random block with calibration samples, pruned by the program's own BlockPruner in any group of ranks.
+
+#include "src/prune/block_pruner.h"
+#include "tests/support/test_device.h"
+#include "tests/support/tiny_model.h"
+
+#include <cstddef>
+#include <numeric>
+#include <string>
+#include <vector>
+
+namespace espalier::support {
+
+/// What a block looks like after pruning, on the host.
+struct PruneResult {
+    std::vector<float> weights;
+    std::vector<std::uint8_t> mask;
+    std::vector<float> next_inputs;  ///< hidden states of all samples of the group, in sample order
+    BlockReport report;
+};
+
+struct PruneProblem {
+    ModelConfig config;
+    BlockLayout layout;
+    HostBlock block;
+    std::vector<float> x;  ///< [samples * tokens, hidden]
+    std::size_t samples, tokens;
+
+    /// Widths that 8 divides and matrices of more than 64 rows, so that several ranks own a part.
+    explicit PruneProblem(const std::string& family = "mistral", std::size_t sample_count = 12,
+                          std::size_t token_count = 6)
+        : config(parse_tiny_config(family, {{"hidden_size", 64}, {"intermediate_size", 160}})),
+          layout(config),
+          samples(sample_count),
+          tokens(token_count) {
+        Random random(42);
+        block = random_block(random, layout);
+        // Inputs as a trained model has them: a few channels are much larger than the others.
+        std::vector<double> scales(config.hidden_size);
+        for (double& scale : scales) scale = std::exp(random.normal());
+        x = random.normals(samples * tokens * config.hidden_size);
+        for (std::size_t i = 0; i < x.size(); ++i) x[i] *= static_cast<float>(scales[i % config.hidden_size]);
+    }
+
+    PruneOptions options(Method method) const {
+        PruneOptions result;
+        result.method = method;
+        result.samples = samples;
+        result.sequence_length = tokens;
+        result.shards = 5;
+        result.ro.samples = 6;
+        result.ro.rounds = 2;
+        result.ro.learning_rate = 1e-3;
+        return result;
+    }
+
+    /// Prunes as block `index` of one block group in `group`. Collective over it.
+    PruneResult prune(const PruneOptions& options, Communicator& group, std::size_t index = 1) const {
+        const auto device = make_test_device(1);
+        const Topology topology(static_cast<std::size_t>(group.size()), 4, 1, samples, options.shards);
+        const GroupContext context{*device, group, topology, topology.groups()[0], config, layout, tokens};
+        DecoderBlock decoder(*device, config, tokens, Passes::forward_and_backward);
+        PhaseClock clock;
+        BlockPruner pruner(context, options, decoder, clock);
+        BlockWeights weights = upload_block(*device, layout, block);
+        HiddenStates states(*device, context.my_samples(), tokens, config.hidden_size);
+        const std::size_t sample_size = tokens * config.hidden_size;
+        device->copy_from_host(x.data() + context.my_samples().begin * sample_size, states.all());
+        const PrunedBlock pruned = pruner.prune(index, weights, states);
+        PruneResult result{download(*device, weights.matrices.all()), download_bytes(*device, pruned.mask.all()), x,
+                           pruned.report};
+        device->copy_to_host(states.all(), result.next_inputs.data() + context.my_samples().begin * sample_size);
+        std::vector<std::size_t> offsets(static_cast<std::size_t>(group.size()) + 1, 0);
+        for (std::size_t r = 0; r + 1 < offsets.size(); ++r) {
+            offsets[r + 1] = topology.samples_of(topology.groups()[0], r).end * sample_size;
+        }
+        for (std::size_t r = 1; r < offsets.size(); ++r) offsets[r] = std::max(offsets[r], offsets[r - 1]);
+        group.all_gather(std::span<float>(result.next_inputs), offsets);
+        return result;
+    }
+    PruneResult prune_alone(const PruneOptions& options, std::size_t index = 1) const {
+        const auto alone = make_single_communicator();
+        return prune(options, *alone, index);
+    }
+};
+
+}  // namespace espalier::support

@@ -1,0 +1,287 @@
+#include "tests/support/tiny_model.h"
+
+#include "io/safetensors.h"
+#include "src/model/rope_table.h"
+#include "src/weights/model_source.h"
+#include "tests/support/temporary_folder.h"
+#include "tests/support/test_device.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace espalier::support {
+
+const std::vector<std::string> families = {"llama", "llama-grouped", "llama-bias", "mistral",
+                                           "qwen2", "qwen3",         "qwen3-bias"};
+
+Json tiny_config(const std::string& family, const Json& changes) {
+    Json config = {{"model_type", family.substr(0, family.find('-'))},
+                   {"hidden_size", 16},
+                   {"intermediate_size", 24},
+                   {"num_hidden_layers", 2},
+                   {"num_attention_heads", 4},
+                   {"num_key_value_heads", family == "llama" ? 4 : 2},
+                   {"vocab_size", 40},
+                   {"hidden_act", "silu"},
+                   {"rms_norm_eps", 1e-5},
+                   {"max_position_embeddings", 64},
+                   {"tie_word_embeddings", false},
+                   {"torch_dtype", "float32"}};
+    if (family == "llama-bias") config["attention_bias"] = config["mlp_bias"] = true;
+    if (family == "qwen3-bias") config["attention_bias"] = true;
+    if (family.starts_with("qwen3")) config["head_dim"] = 6;  // not hidden_size / heads
+    config.merge_patch(changes);
+    return config;
+}
+
+ModelConfig parse_tiny_config(const std::string& family, const Json& changes) {
+    return ModelConfig::parse(tiny_config(family, changes).dump(), "config.json");
+}
+
+HostBlock random_block(Random& random, const BlockLayout& layout) {
+    HostBlock block;
+    for (const LinearLayer layer : all_linear_layers) {
+        const MatrixShape& shape = layout.matrix(layer);
+        block.matrices[index_of(layer)] =
+            random.normals(shape.size(), 1 / std::sqrt(static_cast<double>(shape.columns)));
+    }
+    for (const VectorShape& vector : layout.vectors()) {
+        std::vector<float> values = random.normals(vector.size, 0.1);
+        const bool norm = vector.name.find("norm") != std::string::npos;
+        for (float& value : values) value += norm ? 1.0F : 0.0F;
+        block.vectors[vector.vector] = std::move(values);
+    }
+    return block;
+}
+
+BlockWeights upload_block(Device& device, const BlockLayout& layout, const HostBlock& block) {
+    BlockWeights weights(device, layout, DType::f32);
+    for (const LinearLayer layer : all_linear_layers) {
+        device.copy_from_host(block.matrices[index_of(layer)].data(), weights.matrices.matrix(layer));
+    }
+    for (const auto& [vector, values] : block.vectors) device.copy_from_host(values.data(), weights.vector(vector));
+    return weights;
+}
+
+namespace {
+
+using Doubles = std::vector<double>;
+
+/// One block in float64, with one weight moved.
+class ReferenceBlock {
+  public:
+    ReferenceBlock(const ModelConfig& config, const HostBlock& block, std::size_t tokens)
+        : config_(config), block_(block), layout_(config), tokens_(tokens) {}
+
+    void move(LinearLayer layer, std::size_t element, double by) {
+        moved_layer_ = index_of(layer);
+        moved_element_ = element;
+        moved_by_ = by;
+    }
+
+    Doubles forward(const Doubles& x) const {
+        const std::size_t hidden = config_.hidden_size, d = config_.head_size;
+        const Doubles normed = norm(x, hidden, BlockVector::input_norm);
+        Doubles q = project(normed, LinearLayer::q_proj, BlockVector::q_bias);
+        Doubles k = project(normed, LinearLayer::k_proj, BlockVector::k_bias);
+        const Doubles v = project(normed, LinearLayer::v_proj, BlockVector::v_bias);
+        if (config_.query_key_norm) {
+            q = norm(q, d, BlockVector::query_norm);
+            k = norm(k, d, BlockVector::key_norm);
+        }
+        rotate(q, config_.query_heads);
+        rotate(k, config_.key_value_heads);
+        Doubles h = project(attend(q, k, v), LinearLayer::o_proj, BlockVector::o_bias);
+        for (std::size_t i = 0; i < h.size(); ++i) h[i] += x[i];
+        const Doubles normed_h = norm(h, hidden, BlockVector::post_attention_norm);
+        const Doubles gate = project(normed_h, LinearLayer::gate_proj, BlockVector::gate_bias);
+        Doubles up = project(normed_h, LinearLayer::up_proj, BlockVector::up_bias);
+        for (std::size_t i = 0; i < up.size(); ++i) up[i] *= gate[i] / (1 + std::exp(-gate[i]));
+        Doubles y = project(up, LinearLayer::down_proj, BlockVector::down_bias);
+        for (std::size_t i = 0; i < y.size(); ++i) y[i] += h[i];
+        return y;
+    }
+
+  private:
+    double weight(std::size_t layer, std::size_t element) const {
+        const auto stored = static_cast<double>(block_.matrices[layer][element]);
+        return layer == moved_layer_ && element == moved_element_ ? stored + moved_by_ : stored;
+    }
+    Doubles project(const Doubles& x, LinearLayer layer, BlockVector bias) const {
+        const MatrixShape& shape = layout_.matrix(layer);
+        const auto found = block_.vectors.find(bias);
+        Doubles y(tokens_ * shape.rows);
+        for (std::size_t t = 0; t < tokens_; ++t) {
+            for (std::size_t i = 0; i < shape.rows; ++i) {
+                double sum = found == block_.vectors.end() ? 0 : static_cast<double>(found->second[i]);
+                for (std::size_t j = 0; j < shape.columns; ++j) {
+                    sum += x[t * shape.columns + j] * weight(index_of(layer), i * shape.columns + j);
+                }
+                y[t * shape.rows + i] = sum;
+            }
+        }
+        return y;
+    }
+    Doubles norm(const Doubles& x, std::size_t width, BlockVector which) const {
+        const std::vector<float>& scale = block_.vectors.at(which);
+        Doubles y(x.size());
+        for (std::size_t first = 0; first < x.size(); first += width) {
+            double square = 0;
+            for (std::size_t j = 0; j < width; ++j) square += x[first + j] * x[first + j];
+            const double inverse =
+                1 / std::sqrt(square / static_cast<double>(width) + static_cast<double>(config_.rms_norm_epsilon));
+            for (std::size_t j = 0; j < width; ++j)
+                y[first + j] = x[first + j] * inverse * static_cast<double>(scale[j]);
+        }
+        return y;
+    }
+    void rotate(Doubles& x, std::size_t heads) const {
+        const std::size_t d = config_.head_size, half = d / 2;
+        const RopeTable table = make_rope_table(config_.rope, d, tokens_);
+        for (std::size_t t = 0; t < tokens_; ++t) {
+            for (std::size_t head = 0; head < heads; ++head) {
+                double* const values = x.data() + (t * heads + head) * d;
+                for (std::size_t i = 0; i < half; ++i) {
+                    const auto c = static_cast<double>(table.cosine[t * half + i]),
+                               s = static_cast<double>(table.sine[t * half + i]);
+                    const double a = values[i], b = values[i + half];
+                    values[i] = a * c - b * s;
+                    values[i + half] = b * c + a * s;
+                }
+            }
+        }
+    }
+    Doubles attend(const Doubles& q, const Doubles& k, const Doubles& v) const {
+        const std::size_t d = config_.head_size, width = config_.query_width(), kv_width = config_.key_value_width();
+        Doubles out(tokens_ * width, 0.0);
+        for (std::size_t head = 0; head < config_.query_heads; ++head) {
+            const std::size_t kv = head / (config_.query_heads / config_.key_value_heads);
+            for (std::size_t i = 0; i < tokens_; ++i) {
+                Doubles weights(i + 1);
+                double sum = 0;
+                for (std::size_t j = 0; j <= i; ++j) {
+                    double score = 0;
+                    for (std::size_t c = 0; c < d; ++c)
+                        score += q[i * width + head * d + c] * k[j * kv_width + kv * d + c];
+                    weights[j] = std::exp(score / std::sqrt(static_cast<double>(d)));
+                    sum += weights[j];
+                }
+                for (std::size_t j = 0; j <= i; ++j) {
+                    for (std::size_t c = 0; c < d; ++c) {
+                        out[i * width + head * d + c] += weights[j] / sum * v[j * kv_width + kv * d + c];
+                    }
+                }
+            }
+        }
+        return out;
+    }
+
+    const ModelConfig& config_;
+    const HostBlock& block_;
+    BlockLayout layout_;
+    std::size_t tokens_;
+    std::size_t moved_layer_ = linear_layers, moved_element_ = 0;
+    double moved_by_ = 0;
+};
+
+std::string safetensors_word(DType dtype) {
+    return dtype == DType::f32 ? "F32" : dtype == DType::f16 ? "F16" : dtype == DType::bf16 ? "BF16" : "U8";
+}
+
+std::size_t count_of(const std::vector<std::uint64_t>& shape) {
+    std::size_t count = 1;
+    for (const std::uint64_t dimension : shape) count *= static_cast<std::size_t>(dimension);
+    return count;
+}
+
+}  // namespace
+
+std::vector<double> reference_block(const ModelConfig& config, const HostBlock& block, const std::vector<double>& x,
+                                    std::size_t tokens) {
+    return ReferenceBlock(config, block, tokens).forward(x);
+}
+
+std::vector<double> reference_block_moved(const ModelConfig& config, const HostBlock& block, LinearLayer layer,
+                                          std::size_t element, double by, const std::vector<double>& x,
+                                          std::size_t tokens) {
+    ReferenceBlock reference(config, block, tokens);
+    reference.move(layer, element, by);
+    return reference.forward(x);
+}
+
+std::vector<std::byte> stored_bytes(const TinyTensor& tensor) {
+    std::vector<std::byte> bytes(tensor.values.size() * bytes_of(tensor.dtype));
+    round_from_float(tensor.dtype, tensor.values.data(), tensor.values.size(), bytes.data());
+    return bytes;
+}
+
+TinyTensor& TinyModel::tensor(const std::string& name) {
+    const auto found =
+        std::find_if(tensors.begin(), tensors.end(), [&](const TinyTensor& t) { return t.name == name; });
+    require(found != tensors.end(), "a tensor of the tiny model");
+    return *found;
+}
+
+const TinyTensor& TinyModel::tensor(const std::string& name) const {
+    return const_cast<TinyModel*>(this)->tensor(name);
+}
+
+void TinyModel::remove(const std::string& name) {
+    std::erase_if(tensors, [&](const TinyTensor& t) { return t.name == name; });
+}
+
+void TinyModel::write(const std::filesystem::path& folder, std::size_t shards) const {
+    std::filesystem::create_directories(folder);
+    write_file(folder / "config.json", config.dump(2));
+    write_file(folder / "tokenizer.json", "{\"tiny\": true}");
+    Json weight_map = Json::object();
+    for (std::size_t shard = 0; shard < shards; ++shard) {
+        const std::string file = shards == 1 ? "model.safetensors"
+                                             : "model-0000" + std::to_string(shard + 1) + "-of-0000" +
+                                                   std::to_string(shards) + ".safetensors";
+        std::vector<std::pair<std::string, SafetensorsEntry>> entries;
+        std::string data;
+        for (std::size_t i = shard * tensors.size() / shards; i < (shard + 1) * tensors.size() / shards; ++i) {
+            const std::vector<std::byte> bytes = stored_bytes(tensors[i]);
+            entries.emplace_back(tensors[i].name, SafetensorsEntry{safetensors_word(tensors[i].dtype), tensors[i].shape,
+                                                                   0, bytes.size()});
+            data.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+            weight_map[tensors[i].name] = file;
+        }
+        write_file(folder / file, make_safetensors_header(entries, {{"format", "pt"}}) + data);
+    }
+    if (shards > 1) {
+        write_file(folder / "model.safetensors.index.json",
+                   Json{{"metadata", {{"total_size", 1}}}, {"weight_map", weight_map}}.dump());
+    }
+}
+
+TinyModel make_tiny_model(const std::string& family, DType dtype, std::uint64_t seed, const Json& changes) {
+    TinyModel model{tiny_config(family, changes), {}};
+    const ModelConfig config = ModelConfig::parse(model.config.dump(), "config.json");
+    const BlockLayout layout(config);
+    Random random(seed);
+    const auto add = [&](const std::string& name, std::vector<std::uint64_t> shape, std::vector<float> values) {
+        require(values.size() == count_of(shape), "as many values as the shape says");
+        model.tensors.push_back({name, dtype, std::move(shape), std::move(values)});
+    };
+    const std::size_t hidden = config.hidden_size, vocabulary = config.vocabulary;
+    add(outer_name(OuterTensor::embedding), {vocabulary, hidden}, random.normals(vocabulary * hidden));
+    for (std::size_t b = 0; b < config.blocks; ++b) {
+        HostBlock block = random_block(random, layout);
+        for (const MatrixShape& matrix : layout.matrices()) {
+            const auto index = static_cast<std::size_t>(&matrix - layout.matrices().data());
+            add(checkpoint_name(b, std::string(matrix.name) + ".weight"), {matrix.rows, matrix.columns},
+                std::move(block.matrices[index]));
+        }
+        for (const VectorShape& vector : layout.vectors()) {
+            add(checkpoint_name(b, vector.name), {vector.size}, std::move(block.vectors[vector.vector]));
+        }
+    }
+    add(outer_name(OuterTensor::final_norm), {hidden}, std::vector<float>(hidden, 1.0F));
+    if (!config.tied_head)
+        add(outer_name(OuterTensor::head), {vocabulary, hidden}, random.normals(vocabulary * hidden, 0.3));
+    return model;
+}
+
+}  // namespace espalier::support

@@ -1,0 +1,173 @@
+// A completed run read back, and exported as a Hugging Face folder.
+#include "src/weights/export_folder.h"
+
+#include "src/weights/checkpoint_source.h"
+#include "src/weights/run_source.h"
+#include "tests/support/expect.h"
+#include "tests/support/prune_run.h"
+
+#include <gtest/gtest.h>
+
+namespace espalier {
+namespace {
+
+using namespace support;
+
+class ExportTest : public testing::Test {
+  protected:
+    TemporaryFolder folder_;
+    std::filesystem::path model_ = folder_.path() / "model", run_ = folder_.path() / "run",
+                          output_ = folder_.path() / "out";
+    Session session_;
+    std::vector<std::string> progress_;
+
+    void export_it(const std::optional<std::filesystem::path>& dense = {}) {
+        export_run(run_, output_, dense, [&](const std::string& sentence) { progress_.push_back(sentence); });
+    }
+    PruneOptions options(Method method) const { return tiny_options(model_, run_, method); }
+};
+
+std::vector<std::byte> block_of(const ModelSource& source, std::size_t block) {
+    std::vector<std::byte> raw(source.storage().total_bytes(source.layout()));
+    source.read_block(block, raw);
+    return raw;
+}
+
+void expect_same_outer(const ModelSource& a, const ModelSource& b) {
+    for (const OuterTensor tensor : {OuterTensor::embedding, OuterTensor::final_norm, OuterTensor::head}) {
+        ASSERT_EQ(a.outer_dtype(tensor), b.outer_dtype(tensor));
+        ASSERT_EQ(a.outer_rows(tensor), b.outer_rows(tensor));
+        std::vector<std::byte> first(a.outer_rows(tensor) * a.outer_columns(tensor) * bytes_of(a.outer_dtype(tensor))),
+            second(first);
+        a.read_outer_rows(tensor, 0, a.outer_rows(tensor), first);
+        b.read_outer_rows(tensor, 0, b.outer_rows(tensor), second);
+        EXPECT_TRUE(first == second) << outer_name(tensor);
+    }
+}
+
+TEST_F(ExportTest, HoldsTheRunsBlocksAndTheDenseRest) {
+    for (const std::string& family : families) {
+        for (const std::size_t shards : {1U, 3U}) {
+            for (const auto& path : {model_, run_, output_}) std::filesystem::remove_all(path);
+            make_tiny_model(family, DType::bf16).write(model_, shards);
+            PruneOptions pruning = options(Method::wanda);
+            pruning.output_dtype = DType::bf16;
+            prune_to_folder(session_, pruning);
+            export_it();
+            const CheckpointSource exported(output_), dense(model_);
+            const RunSource run(run_);
+            EXPECT_EQ(exported.folder().shard_names(), dense.folder().shard_names());
+            EXPECT_EQ(exported.folder().sharded(), shards > 1);
+            EXPECT_EQ(exported.config_text(), dense.config_text());
+            for (std::size_t block = 0; block < 2; ++block) {
+                EXPECT_TRUE(block_of(exported, block) == block_of(run, block)) << family;
+                EXPECT_FALSE(block_of(exported, block) == block_of(dense, block)) << family;
+            }
+            expect_same_outer(exported, dense);
+            expect_same_outer(run, dense);
+            EXPECT_EQ(read_file(output_ / "tokenizer.json"), "{\"tiny\": true}");
+            EXPECT_FALSE(std::filesystem::exists(output_.string() + ".partial"));
+        }
+    }
+}
+
+TEST_F(ExportTest, AnotherOutputTypeGoesIntoTheConfig) {
+    make_tiny_model("qwen3", DType::bf16).write(model_);
+    PruneOptions pruning = options(Method::wanda_plus_plus);
+    pruning.output_dtype = DType::f32;
+    prune_to_folder(session_, pruning);
+    export_it();
+    const CheckpointSource exported(output_);
+    EXPECT_EQ(exported.storage().matrix_dtype, DType::f32);
+    EXPECT_EQ(exported.storage().vector_dtypes[0], DType::bf16);
+    EXPECT_EQ(exported.outer_dtype(OuterTensor::embedding), DType::bf16);
+    EXPECT_EQ(Json::parse(exported.config_text())["torch_dtype"], "float32");
+    EXPECT_TRUE(block_of(exported, 1) == block_of(RunSource(run_), 1));
+}
+
+TEST_F(ExportTest, SaysWhereItComesFrom) {
+    make_tiny_model("llama").write(model_);
+    prune_to_folder(session_, options(Method::wanda));
+    export_it();
+    const Json provenance = Json::parse(read_file(output_ / "pruning.json"));
+    EXPECT_EQ(provenance["options"]["method"], "wanda");
+    EXPECT_EQ(provenance["blocks"].size(), 2U);
+    EXPECT_EQ(provenance["model"], CheckpointSource(model_).identity());
+    EXPECT_FALSE(progress_.empty());
+}
+
+TEST_F(ExportTest, CopiesOtherFilesButNoOtherWeights) {
+    make_tiny_model("llama").write(model_);
+    write_file(model_ / "generation_config.json", "{}");
+    write_file(model_ / "pytorch_model.bin", "pickled");
+    write_file(model_ / "model.gguf", "x");
+    std::filesystem::create_directory(model_ / "original");
+    prune_to_folder(session_, options(Method::magnitude));
+    export_it();
+    EXPECT_EQ(names_in(output_), (std::vector<std::string>{"config.json", "generation_config.json", "model.safetensors",
+                                                           "pruning.json", "tokenizer.json"}));
+}
+
+TEST_F(ExportTest, TiedHeadsStayTied) {
+    make_tiny_model("llama", DType::f32, 1, {{"tie_word_embeddings", true}}).write(model_);
+    prune_to_folder(session_, options(Method::wanda));
+    EXPECT_FALSE(RunSource(run_).has_own_head());
+    export_it();
+    EXPECT_FALSE(CheckpointSource(output_).has_own_head());
+}
+
+TEST_F(ExportTest, RefusesAnExistingOutput) {
+    make_tiny_model("llama").write(model_);
+    prune_to_folder(session_, options(Method::wanda));
+    std::filesystem::create_directory(output_);
+    expect_input_error({"--output", "exists already"}, [&] { export_it(); });
+    EXPECT_TRUE(names_in(output_).empty());
+}
+
+TEST_F(ExportTest, ReplacesWhatAnInterruptedExportLeft) {
+    make_tiny_model("llama").write(model_);
+    prune_to_folder(session_, options(Method::wanda));
+    std::filesystem::create_directories(output_.string() + ".partial");
+    write_file(output_.string() + ".partial/stale", "x");
+    export_it();
+    EXPECT_FALSE(std::filesystem::exists(output_ / "stale"));
+}
+
+TEST_F(ExportTest, RefusesAnotherModelAndFindsAMovedOne) {
+    make_tiny_model("llama").write(model_);
+    prune_to_folder(session_, options(Method::wanda));
+    const auto moved = folder_.path() / "moved", other = folder_.path() / "other";
+    std::filesystem::rename(model_, moved);
+    make_tiny_model("llama", DType::f32, 1, {{"rms_norm_eps", 1e-6}}).write(other);
+    expect_input_error({"other", "not the model", "--model"}, [&] { export_it(other); });
+    expect_input_error({"model"}, [&] { export_it(); });
+    export_it(moved);
+    EXPECT_TRUE(std::filesystem::exists(output_ / "model.safetensors"));
+}
+
+TEST_F(ExportTest, UnfinishedRunsAreRefused) {
+    make_tiny_model("llama").write(model_);
+    prune_to_folder(session_, options(Method::wanda));
+    const RunFolder folder(run_);
+    Manifest manifest = folder.read_manifest();
+    manifest.complete = false;
+    manifest.blocks.erase(1);
+    folder.write_manifest(manifest);
+    expect_input_error({"unfinished", "1 of 2 blocks"}, [&] { export_it(); });
+    expect_input_error({"unfinished"}, [&] { static_cast<void>(open_model(run_)); });
+}
+
+TEST_F(ExportTest, ARunsIdentityChangesWithItsBlocks) {
+    make_tiny_model("llama").write(model_);
+    prune_to_folder(session_, options(Method::wanda));
+    const std::string wanda = RunSource(run_).identity();
+    std::filesystem::remove_all(run_);
+    prune_to_folder(session_, options(Method::wanda));
+    EXPECT_EQ(RunSource(run_).identity(), wanda);
+    std::filesystem::remove_all(run_);
+    prune_to_folder(session_, options(Method::magnitude));
+    EXPECT_NE(RunSource(run_).identity(), wanda);
+}
+
+}  // namespace
+}  // namespace espalier
