@@ -170,6 +170,14 @@ void RunFolder::prepare(const std::string& config_text) const {
             }
         }
     }
+    if (has_manifest()) {
+        const Json found = Json::parse(read_text(path_ / "manifest.json", manifest_limit), nullptr, false);
+        if (!found.is_object() || found.value("format", Json()) != manifest_format) {
+            throw InputError(
+                "--output " + path_.string() +
+                " holds a manifest.json that no run of this program wrote, or a damaged one; choose another folder");
+        }
+    }
     std::filesystem::create_directories(path_ / "blocks", error);
     if (error) throw InputError("--output " + path_.string() + " cannot be created: " + error.message());
 }
@@ -202,6 +210,7 @@ FileRecord RunFolder::commit_block(std::size_t block, const std::vector<FileTens
         file.write(hdf5_path(tensor.name), tensor.dtype, tensor.shape, tensor.data);
     for (const auto& [name, value] : attributes) file.attribute("/", name, value);
     file.close();
+    sync_path(temporary);
     audit(temporary);
     return commit_file(temporary, block_file(block));
 }

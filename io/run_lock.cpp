@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -52,14 +53,21 @@ RunLock::RunLock(const RunFolder& folder, const std::string& run_id) : path_(fol
         throw InputError("--output " + folder.path().string() +
                          " cannot be written: " + std::generic_category().message(errno));
     }
-    const Json holder = Json::parse(read_descriptor(descriptor_), nullptr, false);
     const bool locked = ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0;
-    const bool unsupported = !locked && errno != EWOULDBLOCK;
+    const int lock_error = errno;
+    const Json holder = Json::parse(read_descriptor(descriptor_), nullptr, false);
+    const bool unsupported = !locked && lock_error != EWOULDBLOCK;
     const bool held = holder.is_object();
     if ((!locked && !unsupported) || (unsupported && held && !is_dead(holder))) {
         ::close(descriptor_);
         throw InputError("another run is writing " + folder.path().string() + " (" + describe(holder) +
                          "); wait for it or choose another --output");
+    }
+    struct stat opened {
+    }, named{};
+    if (::fstat(descriptor_, &opened) != 0 || ::stat(path_.c_str(), &named) != 0 || opened.st_ino != named.st_ino) {
+        ::close(descriptor_);
+        throw InputError("another run was just ending or starting in " + folder.path().string() + "; try again");
     }
     if (held) takeover_ = "took over the lock of a run that ended without removing it (" + describe(holder) + ")";
     const char* const job = std::getenv("SLURM_JOB_ID");

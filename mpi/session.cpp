@@ -3,6 +3,8 @@
 #include "mpi/mpi_communicator.h"
 #include "src/base/error.h"
 
+#include <sched.h>
+
 #include <array>
 #include <cstdlib>
 #include <exception>
@@ -36,6 +38,20 @@ void refuse_lonely_tasks() {
             " tasks without MPI between them; use srun --mpi=pmix (srun --mpi=list shows what is there) or "
             "mpirun");
     }
+}
+
+/// Ranks of a machine whose sets of allowed cores equal this rank's.
+int count_equal_masks(MPI_Comm node, int rank, int size) {
+    std::vector<cpu_set_t> masks(static_cast<std::size_t>(size));
+    cpu_set_t& mine = masks[static_cast<std::size_t>(rank)];
+    CPU_ZERO(&mine);
+    sched_getaffinity(0, sizeof mine, &mine);
+    check_mpi(MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, masks.data(), static_cast<int>(sizeof(cpu_set_t)),
+                            MPI_BYTE, node),
+              "MPI_Allgather");
+    int equal = 0;
+    for (const cpu_set_t& mask : masks) equal += CPU_EQUAL(&mask, &mine) != 0 ? 1 : 0;
+    return equal;
 }
 
 struct StatusAndLength {
@@ -74,7 +90,9 @@ Session::Session() : exceptions_at_start_(std::uncaught_exceptions()), posts_(st
               "MPI_Comm_split_type");
     check_mpi(MPI_Comm_rank(node, &local_rank_), "MPI_Comm_rank");
     check_mpi(MPI_Comm_size(node, &local_size_), "MPI_Comm_size");
+    ranks_on_my_cores_ = count_equal_masks(node, local_rank_, local_size_);
     check_mpi(MPI_Comm_free(&node), "MPI_Comm_free");
+    if (size_ == 1) refuse_lonely_tasks();
 }
 
 Session::~Session() {

@@ -27,6 +27,8 @@ class Session {
     /// Ranks on this machine, and this rank's place among them.
     int local_rank() const { return local_rank_; }
     int local_size() const { return local_size_; }
+    /// Ranks on this machine that may run on exactly the same cores as this one, itself included.
+    int ranks_on_my_cores() const { return ranks_on_my_cores_; }
     bool launched() const { return launched_; }
 
     /// All ranks. Owned by the session.
@@ -52,7 +54,7 @@ class Session {
   private:
     struct Posts;
     bool launched_ = false;
-    int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
+    int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1, ranks_on_my_cores_ = 1;
     int exceptions_at_start_ = 0;
     std::unique_ptr<Communicator> world_;
     std::unique_ptr<Posts> posts_;

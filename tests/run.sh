@@ -3,13 +3,13 @@
 # memory, layering, and the Python jobs.
 #   tests/run.sh              everything
 #   tests/run.sh unit oracle  only these parts
-# Parts: build unit mpi layering oracle binary jobs
+# Parts: install build unit mpi layering oracle binary jobs
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 parts=("$@")
-((${#parts[@]})) || parts=(build unit mpi layering oracle binary jobs)
+((${#parts[@]})) || parts=(install build unit mpi layering oracle binary jobs)
 wants() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -41,6 +41,7 @@ jobs_python() {
     "$venv/bin/python" -m pytest -q -p no:cacheprovider tests/jobs
 }
 
+if wants install; then part "packages" jobs/install_dependencies.sh --tests; fi
 if wants build; then part "build" build; fi
 if wants unit; then part "unit tests" ctest --test-dir build/release --output-on-failure -R unit_tests; fi
 if wants mpi; then part "unit tests under mpirun" ctest --test-dir build/release --output-on-failure -R mpi_tests; fi

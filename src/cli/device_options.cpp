@@ -31,12 +31,11 @@ int choose_threads(const Session& session, const OptionSet& options) {
     if (const char* const variable = std::getenv("OMP_NUM_THREADS")) {
         if (const int threads = std::atoi(variable); threads > 0) return threads;
     }
+    // The cores this rank may use, shared fairly with the ranks that may use the same ones.
     cpu_set_t allowed;
     const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
     const int mine = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : cores;
-    // A launcher that binds ranks leaves each its own cores; one that does not leaves all of them to all.
-    const bool bound = mine < cores;
-    return bound ? mine : std::max(1, mine / session.local_size());
+    return std::max(1, mine / session.ranks_on_my_cores());
 }
 
 std::unique_ptr<Device> make_device(const Session& session, const OptionSet& options) {

@@ -39,8 +39,7 @@ int inspect_command(Session& session, const CommandLine& line) {
     session.agree([&] {
         if (session.rank() != 0) return;
         std::vector<std::string> arguments = line.arguments;
-        if (!arguments.empty() && !arguments.front().starts_with("-"))
-            arguments.front() = "--path=" + arguments.front();
+        if (!arguments.empty() && !arguments.front().starts_with("-")) arguments.insert(arguments.begin(), "--path");
         const OptionSet set("inspect", inspect_options(), arguments);
         Progress progress(true);
         std::optional<std::filesystem::path> dense;

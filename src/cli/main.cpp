@@ -98,10 +98,13 @@ int main(int argc, char** argv) {
     using namespace espalier;
     limit_spinning(argv);
     std::optional<Session> session;
-    const auto end = [&](const Error& error) {
+    const auto end = [&](const Error& error) -> int {
         if (session && session->size() > 1) end_all(*session, error);
         report(0, 1, error.what());
-        return static_cast<int>(error.status());
+        session.reset();
+        std::fflush(nullptr);
+        // Not through exit(): HDF5 1.10 crashes in its exit handler when a file could not be closed on a full disk.
+        std::_Exit(static_cast<int>(error.status()));
     };
     try {
         session.emplace();

@@ -8,6 +8,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cmath>
 
 namespace espalier {
 
@@ -61,13 +62,6 @@ IndexRange parse_blocks(const std::string& text, std::size_t blocks) {
 RegionalOptimizationOptions parse_regional_optimization(OptionSet& options, Method method, std::size_t samples) {
     RegionalOptimizationOptions ro;
     const bool optimises = uses_regional_optimization(method);
-    for (const char* const name :
-         {"ro-samples", "ro-rounds", "ro-learning-rate", "ro-batch", "ro-lr-scaling", "hold-mask"}) {
-        if (options.given(name) && !optimises) {
-            throw InputError(fmt::format("--{} has no effect with --method {}; it belongs to ro and wanda++", name,
-                                         name_of(method)));
-        }
-    }
     if (!options.has("ro-samples")) {
         options.set_effective("ro-samples", std::to_string(std::min<std::size_t>(32, samples)), "default");
     }
@@ -139,19 +133,17 @@ PruneOptions parse_options(OptionSet& options, const ModelSource& source, const 
     parsed.output = options.text("output");
     if (!parsed.output.has_filename()) parsed.output = parsed.output.parent_path();
     parsed.method = method_from_name(options.text("method"));
-    if (options.given("sparsity") && options.text("pattern") != "unstructured") {
-        throw InputError("--sparsity has no effect with --pattern " + options.text("pattern") + "; N:M implies it");
-    }
     parsed.pattern = PruningPattern::parse(options.text("pattern"), options.positive("sparsity"));
+    if (parsed.pattern.structured() && options.given("sparsity") &&
+        std::fabs(options.positive("sparsity") - parsed.pattern.sparsity) > 1e-6) {
+        throw InputError(fmt::format("--sparsity {} contradicts --pattern {}, which removes {:g} of the weights",
+                                     options.text("sparsity"), options.text("pattern"), parsed.pattern.sparsity));
+    }
     if (parsed.pattern.structured()) source.layout().check_group(parsed.pattern.group);
     parsed.samples = calibration.samples;
     parsed.sequence_length = calibration.sequence_length;
     source.config().check_sequence_length(parsed.sequence_length);
     parsed.seed = options.whole("seed", 0);
-    if (options.given("alpha") && !uses_regional_gradient(parsed.method)) {
-        throw InputError(fmt::format("--alpha has no effect with --method {}; it belongs to rgs and wanda++",
-                                     name_of(parsed.method)));
-    }
     parsed.alpha = options.positive("alpha", true);
     if (options.text("input-norm") == "mean")
         parsed.input_norm = InputNorm::mean;
@@ -173,6 +165,23 @@ PruneOptions parse_options(OptionSet& options, const ModelSource& source, const 
     parsed.fresh = options.flag("fresh");
     if (parsed.fresh && options.flag("resume")) throw InputError("--fresh and --resume exclude each other");
     return parsed;
+}
+
+/// Options that were given and that the method does not use: allowed, so that one command line serves all methods, but
+/// said.
+std::string options_without_effect(const OptionSet& options, Method method) {
+    std::string names;
+    const auto add = [&](const char* name) {
+        if (options.given(name)) names += (names.empty() ? "--" : ", --") + std::string(name);
+    };
+    if (!uses_regional_gradient(method)) add("alpha");
+    if (!uses_regional_optimization(method)) {
+        for (const char* const name :
+             {"ro-samples", "ro-rounds", "ro-learning-rate", "ro-batch", "ro-lr-scaling", "hold-mask"})
+            add(name);
+    }
+    if (method == Method::magnitude || method == Method::sparsegpt) add("input-norm");
+    return names;
 }
 
 void announce(Progress& progress, const PruneOptions& options, const ModelSource& source, const RunFacts& facts,
@@ -243,6 +252,10 @@ int prune_command(Session& session, const CommandLine& line) {
     session.agree([&] {
         if (session.rank() != 0) return;
         announce(progress, options, *source, facts, *topology);
+        const std::string unused = options_without_effect(*set, options.method);
+        if (!unused.empty()) {
+            progress.line(fmt::format("note: {} has no effect with --method {}", unused, name_of(options.method)));
+        }
         ledger = std::make_unique<RunLedger>(options, *source, facts, progress);
         if (!ledger->complete()) ledger->start_outer_file(*source);
     });

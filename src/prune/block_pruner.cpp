@@ -6,6 +6,7 @@
 #include "src/prune/regional_gradient.h"
 #include "src/prune/regional_optimizer.h"
 #include "src/prune/sparsegpt.h"
+#include "src/weights/model_source.h"
 
 #include <algorithm>
 #include <cmath>
@@ -54,6 +55,7 @@ PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenS
     result.mask = BlockTensor(context_.device, context_.layout, DType::u8);
 
     const DensePass dense = run_dense_pass(block, weights, x);
+    on_idle_();
     if (uses_regional_optimization(options_.method)) {
         optimise_regionally(dense, x, weights, result);
     } else if (options_.method == Method::sparsegpt) {
@@ -63,8 +65,17 @@ PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenS
         prune_once(dense, weights, result);
     }
     context_.device.round_to(options_.output_dtype, weights.matrices.all());
+    refuse_overflow(context_.device, context_.layout, options_.output_dtype, block, weights);
+    on_idle_();
     result.report.error_final = finish(dense, weights, x);
-    if (!uses_regional_optimization(options_.method)) result.report.error_after_first_mask = result.report.error_final;
+    if (!uses_regional_optimization(options_.method)) {
+        result.report.error_after_first_mask = result.report.error_final;
+    } else if (result.report.error_final > result.report.error_after_first_mask) {
+        result.sentences.push_back(
+            "block " + std::to_string(block) +
+            ": regional optimisation left a larger output error than the first mask; the learning rate "
+            "may be too large (--ro-learning-rate auto searches it)");
+    }
     add_group_totals(context_.device.flops() - flops_before, result.report);
     return result;
 }
@@ -136,6 +147,7 @@ void BlockPruner::optimise_regionally(const DensePass& dense, const HiddenStates
         result.report.error_after_first_mask =
             relative_output_error(context_, decoder_, weights, x, dense.outputs, all_samples_);
         clock_.mark("first_mask_error");
+        on_idle_();
     });
     const InputNorms norms = optimizer.current_norms(all_samples_, weights);
     clock_.mark("statistics");
@@ -152,6 +164,9 @@ double BlockPruner::finish(const DensePass& dense, const BlockWeights& weights, 
         errors.push_back(context_.device.squared_error(x.sample(n), dense.outputs.sample(n)));
     }
     const double error = sum_in_sample_order(context_, all_samples_, errors);
+    if (!std::isfinite(error)) {
+        throw NonFiniteError("the outputs of a pruned block are not finite; a smaller --ro-learning-rate may help");
+    }
     clock_.mark("propagate");
     return dense.output_square_sum > 0 ? error / dense.output_square_sum : error;
 }

@@ -33,6 +33,8 @@ class BlockPruner {
     /// The base learning rate, once it is known otherwise than by this object's search.
     void set_learning_rate(double rate) { learning_rate_ = rate; }
     void on_search(OnSearch callback) { on_search_ = std::move(callback); }
+    /// Called now and then while a block is worked on, for bookkeeping that should not wait for its end.
+    void on_idle(std::function<void()> callback) { on_idle_ = std::move(callback); }
 
     /// Prunes `weights` (dense, replaced by the values written) and replaces the hidden states `x` by the inputs of the
     /// next block. Throws NonFiniteError, InputError. Collective over the group.
@@ -57,6 +59,7 @@ class BlockPruner {
     std::vector<std::size_t> all_samples_;
     std::optional<double> learning_rate_;
     OnSearch on_search_;
+    std::function<void()> on_idle_ = [] {};
 };
 
 }  // namespace espalier

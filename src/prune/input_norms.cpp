@@ -51,9 +51,10 @@ InputNorms InputNormCollector::gather(const std::vector<std::size_t>& samples, I
         for (std::size_t j = 0; j < norms.size(); ++j) {
             norms[j] = static_cast<float>(std::sqrt(sums[offset + j] * scale));
             if (!std::isfinite(norms[j])) {
-                throw NonFiniteError("block " + std::to_string(block) + ": the activations that enter " +
-                                     input_names[input] + " are not finite (channel " + std::to_string(j) +
-                                     "); the model overflows on these calibration tokens");
+                throw NonFiniteError(
+                    "block " + std::to_string(block) + ": the activations that enter " + input_names[input] +
+                    " are not finite (channel " + std::to_string(j) +
+                    "); the model overflows on these calibration tokens, or --ro-learning-rate is too large");
             }
         }
         result.norms[input] = context_.device.make_tensor(DType::f32, 1, norms.size());

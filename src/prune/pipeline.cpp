@@ -12,7 +12,9 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <optional>
+#include <thread>
 
 namespace espalier {
 
@@ -106,7 +108,7 @@ class Pipeline {
         if (version == Version::dense)
             c_.source.read_block(block, raw);
         else
-            read_committed_block(run_, block, layout_, written_storage_, raw);
+            read_committed_block(run_, block, c_.state.committed.at(block), layout_, written_storage_, raw);
         return raw;
     }
     BlockReader& reader_of(Version version) { return version == Version::dense ? dense_reader_ : written_reader_; }
@@ -204,12 +206,19 @@ class Pipeline {
         collect();
     }
 
+    /// A block that is copied goes on with the values that are written.
+    void round_to_output(std::size_t block) {
+        c_.device.round_to(c_.options.output_dtype, weights_.matrices.all());
+        refuse_overflow(c_.device, layout_, c_.options.output_dtype, block, weights_);
+    }
+
     void prune_group(std::size_t g, HiddenStates& x) {
         const BlockGroup& group = topology_.groups()[g];
         const GroupContext context = group_context(g);
         PhaseClock clock;
         BlockPruner pruner(context, c_.options, decoder_, clock);
         if (learning_rate_) pruner.set_learning_rate(*learning_rate_);
+        pruner.on_idle([this] { collect(); });
         pruner.on_search([this](const LearningRateChoice& choice) { share_learning_rate(choice); });
         std::size_t last_open = group.blocks.begin;
         for (std::size_t block = group.blocks.begin; block < group.blocks.end; ++block) {
@@ -223,12 +232,14 @@ class Pipeline {
                 continue;
             }
             c_.progress.live("block " + std::to_string(block));
-            const std::vector<std::byte> dense = fetch(g, block, Version::dense, true);
+            std::vector<std::byte> dense = fetch(g, block, Version::dense, true);
+            if (group_communicator_->rank() != group.owner_of(block)) std::vector<std::byte>().swap(dense);
             clock.mark("load");
             PrunedBlock result;
             if (c_.options.prunes(block)) {
                 result = pruner.prune(block, weights_, x);
             } else {
+                round_to_output(block);
                 pruner.propagate(weights_, x);
                 result.report.block = block;
                 result.report.pruned = false;
@@ -307,8 +318,12 @@ class Pipeline {
     }
     void finish() {
         collect(true);
+        // Rank 0 enters what the other groups commit as it comes, not only at the end.
+        while (c_.ledger != nullptr && c_.ledger->blocks_done() < config_.blocks) {
+            collect();
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+        }
         c_.session.world().barrier();
-        while (c_.ledger != nullptr && c_.ledger->blocks_done() < config_.blocks) collect();
     }
 
     const PipelineContext& c_;

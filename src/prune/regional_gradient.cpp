@@ -30,15 +30,14 @@ void RegionalGradient::end_shard() {
 
 PartTensor RegionalGradient::finish(const WeightPartition& partition) {
     PartTensor gradient(context_.device, partition, context_.me());
-    for (const LinearLayer layer : all_linear_layers) {
-        sums_[index_of(layer)].start_reduce(partition.offsets_in(context_.layout.matrix(layer)));
-    }
     const std::size_t first = partition.offsets()[context_.me()];
     for (const LinearLayer layer : all_linear_layers) {
         const MatrixShape& matrix = context_.layout.matrix(layer);
         const PartOffsets inside = partition.offsets_in(matrix);
         const std::size_t begin = inside[context_.me()], end = inside[context_.me() + 1];
         const std::size_t place = end > begin ? matrix.offset + begin - first : 0;
+        // One matrix in flight: the receiving rank holds every other rank's partial sums of it.
+        sums_[index_of(layer)].start_reduce(inside);
         sums_[index_of(layer)].finish_reduce({gradient.all().data + place * sizeof(float), DType::f32, 1, end - begin});
     }
     sums_.clear();

@@ -10,7 +10,9 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 #include <random>
+#include <set>
 
 namespace espalier {
 
@@ -64,11 +66,19 @@ FileRecord write_outer_file(const RunFolder& run, const ModelSource& source) {
 }  // namespace
 
 Json RunState::to_json() const {
-    return {{"committed", committed}, {"learning_rate", learning_rate}};
+    Json list = Json::array();
+    for (const auto& [block, record] : committed) list.push_back({block, record.file, record.bytes, record.xxh3});
+    return {{"committed", list}, {"learning_rate", learning_rate}};
 }
 
 RunState RunState::from_json(const Json& json) {
-    return {json.at("committed").get<std::set<std::size_t>>(), json.at("learning_rate")};
+    RunState state;
+    for (const Json& entry : json.at("committed")) {
+        state.committed[entry.at(0).get<std::size_t>()] = {
+            entry.at(1).get<std::string>(), entry.at(2).get<std::uint64_t>(), entry.at(3).get<std::string>()};
+    }
+    state.learning_rate = json.at("learning_rate");
+    return state;
 }
 
 RunLedger::RunLedger(const PruneOptions& options, const ModelSource& source, const RunFacts& facts, Progress& progress)
@@ -107,6 +117,8 @@ void RunLedger::start_or_resume(const ModelSource& source) {
         Json before = held.options, now = deciding;
         before["model"] = held.model_identity;
         before["calibration tokens"] = held.calibration_sha256;
+        before["program version"] = held.program_version;
+        now["program version"] = program_version;
         now["model"] = model_identity;
         now["calibration tokens"] = facts_.calibration_sha256;
         const std::string difference = differences(before, now);
@@ -135,7 +147,7 @@ void RunLedger::start_or_resume(const ModelSource& source) {
 
 RunState RunLedger::state() const {
     RunState state;
-    for (const auto& block : manifest_.blocks) state.committed.insert(block.first);
+    for (const auto& [block, record] : manifest_.blocks) state.committed[block] = record.file;
     state.learning_rate = manifest_.learning_rate;
     return state;
 }
@@ -170,6 +182,13 @@ void RunLedger::start_outer_file(const ModelSource& source) {
     outer_file_ = std::async(std::launch::async, [this, &source] { return write_outer_file(run_, source); });
 }
 
+void RunLedger::take_outer_file(bool wait) {
+    if (!outer_file_.valid()) return;
+    if (wait || outer_file_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) {
+        manifest_.outer_files = {outer_file_.get()};
+    }
+}
+
 void RunLedger::record_learning_rate(const LearningRateChoice& choice) {
     manifest_.learning_rate = choice.to_json();
     save();
@@ -192,6 +211,7 @@ void RunLedger::record_block(std::size_t block, const BlockRecord& record) {
     }
     manifest_.blocks[block] = record;
     save();
+    take_outer_file(false);
     if (record.metrics.contains("draws")) {
         for (std::size_t round = 0; round < record.metrics["draws"].size(); ++round) {
             events_->write("draw", {{"block", block}, {"round", round}, {"samples", record.metrics["draws"][round]}});
@@ -238,7 +258,7 @@ Json RunLedger::metrics(std::size_t peak_resident_bytes) const {
 }
 
 Json RunLedger::finish(std::size_t peak_resident_bytes) {
-    manifest_.outer_files = {outer_file_.get()};
+    take_outer_file(true);
     manifest_.outer_files.push_back(run_.write_linked_file(manifest_.blocks_in_model, outer_names_));
     manifest_.outer_files.push_back(run_.record_of("config.json"));
     const Json content = metrics(peak_resident_bytes);

@@ -11,8 +11,8 @@
 
 #include <cstddef>
 #include <future>
+#include <map>
 #include <memory>
-#include <set>
 #include <string>
 
 namespace espalier {
@@ -29,7 +29,7 @@ struct RunFacts {
 
 /// Where a run stands when a session begins: the same on every rank.
 struct RunState {
-    std::set<std::size_t> committed;
+    std::map<std::size_t, FileRecord> committed;
     Json learning_rate;  ///< null, or LearningRateChoice
 
     Json to_json() const;
@@ -63,6 +63,8 @@ class RunLedger {
   private:
     void start_or_resume(const ModelSource& source);
     void save();
+    /// Enters non_block.h5 once it is written, so that a failure to write it does not wait for the end.
+    void take_outer_file(bool wait);
 
     const PruneOptions& options_;
     RunFacts facts_;

@@ -70,4 +70,16 @@ void load_block(Device& device, const BlockLayout& layout, const BlockStorage& s
     }
 }
 
+void refuse_overflow(Device& device, const BlockLayout& layout, DType dtype, std::size_t block,
+                     const BlockWeights& weights) {
+    if (dtype != DType::f16) return;
+    for (const LinearLayer layer : all_linear_layers) {
+        const std::size_t count = device.count_nonfinite(weights.matrices.matrix(layer));
+        if (count == 0) continue;
+        throw NonFiniteError(std::to_string(count) + " values of tensor '" +
+                             checkpoint_name(block, layout.matrix(layer).name) +
+                             ".weight' do not fit float16; choose --output-dtype bfloat16 or float32");
+    }
+}
+
 }  // namespace espalier

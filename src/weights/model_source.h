@@ -80,4 +80,9 @@ std::string outer_name(OuterTensor tensor);
 void load_block(Device& device, const BlockLayout& layout, const BlockStorage& storage, std::span<const std::byte> raw,
                 std::size_t block, BlockWeights& weights);
 
+/// Throws NonFiniteError naming the tensor when rounding `weights` to `dtype` has made a value infinite (float16 ends
+/// at 65504).
+void refuse_overflow(Device& device, const BlockLayout& layout, DType dtype, std::size_t block,
+                     const BlockWeights& weights);
+
 }  // namespace espalier

@@ -29,8 +29,14 @@ BlockStorage storage_of_block_file(const RunFolder& run, const BlockLayout& layo
 
 }  // namespace
 
-void read_committed_block(const RunFolder& run, std::size_t block, const BlockLayout& layout,
+void read_committed_block(const RunFolder& run, std::size_t block, const FileRecord& record, const BlockLayout& layout,
                           const BlockStorage& storage, std::span<std::byte> destination) {
+    const FileRecord found = run.record_of(RunFolder::block_file(block));
+    if (found.bytes != record.bytes || found.xxh3 != record.xxh3) {
+        throw InputError(run.block_path(block).string() +
+                         " is not the file that the manifest names (size or checksum differs); restore it, or start "
+                         "over with --fresh");
+    }
     const Hdf5Reader file(run.block_path(block));
     std::size_t offset = 0;
     const auto read = [&](const std::string& name, DType dtype, std::size_t count) {
@@ -61,7 +67,7 @@ RunSource::RunSource(const std::filesystem::path& path)
 }
 
 void RunSource::read_block(std::size_t block, std::span<std::byte> destination) const {
-    read_committed_block(run_, block, layout(), storage_, destination);
+    read_committed_block(run_, block, manifest_.blocks.at(block).file, layout(), storage_, destination);
 }
 
 std::string RunSource::stored_path(OuterTensor tensor) const {

@@ -8,8 +8,9 @@
 
 namespace espalier {
 
-/// Reads one committed block file into `storage` form. Throws InputError naming file and dataset.
-void read_committed_block(const RunFolder& run, std::size_t block, const BlockLayout& layout,
+/// Reads one committed block file into `storage` form. Throws InputError naming file and dataset, also when the file is
+/// not the one that `record` vouches for.
+void read_committed_block(const RunFolder& run, std::size_t block, const FileRecord& record, const BlockLayout& layout,
                           const BlockStorage& storage, std::span<std::byte> destination);
 
 class RunSource final : public ModelSource {
