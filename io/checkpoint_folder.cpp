@@ -17,14 +17,20 @@ constexpr std::uint64_t index_limit = 256u << 20;
 const char* const single_file = "model.safetensors";
 const char* const index_file = "model.safetensors.index.json";
 
-/// Without throwing: a path that cannot even be looked at (a loop of links, a name too long) is not there.
-bool exists_at(const std::filesystem::path& path) {
+/// What lies at a path; throws InputError when it cannot even be looked at (a loop of links, a name too long).
+std::filesystem::file_status status_of(const std::filesystem::path& path) {
     std::error_code error;
-    return std::filesystem::exists(path, error);
+    const std::filesystem::file_status status = std::filesystem::status(path, error);
+    if (status.type() == std::filesystem::file_type::none) {
+        throw InputError(path.string().substr(0, 300) + " cannot be opened: " + error.message());
+    }
+    return status;
+}
+bool exists_at(const std::filesystem::path& path) {
+    return std::filesystem::exists(status_of(path));
 }
 bool is_folder(const std::filesystem::path& path) {
-    std::error_code error;
-    return std::filesystem::is_directory(path, error);
+    return std::filesystem::is_directory(status_of(path));
 }
 
 void refuse_other_formats(const std::filesystem::path& folder) {

@@ -33,7 +33,9 @@ Json to_json(const FileRecord& record) {
     return {{"file", record.file}, {"bytes", record.bytes}, {"xxh3_128", record.xxh3}};
 }
 
-FileRecord file_record_from(const Json& json) {
+FileRecord file_record_from(const Json& json, const std::string& source) {
+    if (!json.at("bytes").is_number_unsigned())
+        throw InputError(source + " is damaged (the size of a file is not a number)");
     return {json.at("file").get<std::string>(), json.at("bytes").get<std::uint64_t>(),
             json.at("xxh3_128").get<std::string>()};
 }
@@ -121,9 +123,11 @@ Manifest Manifest::from_json(const Json& json, const std::string& source) {
         manifest.provenance = json.at("provenance");
         manifest.learning_rate = json.at("learning_rate");
         for (const Json& entry : json.at("blocks")) {
-            manifest.blocks[entry.at("index").get<std::size_t>()] = {file_record_from(entry), entry.at("metrics")};
+            manifest.blocks[entry.at("index").get<std::size_t>()] = {file_record_from(entry, source),
+                                                                     entry.at("metrics")};
         }
-        for (const Json& entry : json.at("outer_files")) manifest.outer_files.push_back(file_record_from(entry));
+        for (const Json& entry : json.at("outer_files"))
+            manifest.outer_files.push_back(file_record_from(entry, source));
         manifest.complete = json.at("complete").get<bool>();
         manifest.check(json.at("blocks").size(), source);
     } catch (const Json::exception& error) {

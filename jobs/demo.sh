@@ -17,7 +17,7 @@ Everything goes to build/demo; a second run reuses what is there.
   --samples N               calibration samples [default: 64]
   --sequence-length T       tokens of a sample and of an evaluation window [default: 64]
   --evaluation-tokens N     [default: 8192]
-  --output DIR              [default: build/demo]
+  --output DIR              [default: build/demo; build/demo-MODEL with --model]
   --skip-install            do not call apt
 END
 }
@@ -92,8 +92,11 @@ make_tokens() {
         "$venv/bin/python" "$root/jobs/extract_prose.py" --work "$output/prose" \
             --calibration "$calibration_text" --evaluation "$evaluation_text"
     fi
-    calibration=$output/tokens/calibration-$samples-$sequence_length.h5
-    evaluation=$output/tokens/evaluation-$evaluation_tokens-$sequence_length.h5
+    # Other tokenizers and other texts give other files.
+    local key
+    key=$(cat "$model/tokenizer.json" "$calibration_text" "$evaluation_text" | sha256sum | cut -c1-8)
+    calibration=$output/tokens/calibration-$key-$samples-$sequence_length.h5
+    evaluation=$output/tokens/evaluation-$key-$evaluation_tokens-$sequence_length.h5
     mkdir -p "$output/tokens"
     [[ -s $calibration ]] || "$venv/bin/python" "$root/jobs/prepare_tokens.py" calibration --tokenizer "$model" --text "$calibration_text" \
         --samples "$samples" --sequence-length "$sequence_length" --seed 0 --output "$calibration"
@@ -116,6 +119,7 @@ export_winner() {
     [[ -d $exported ]] || "$root/build/release/espalier" export --run "$winner" --output "$exported"
 }
 
+[[ -z $model || $output != "$root/build/demo" ]] || output=$root/build/demo-$(basename "$model")
 mkdir -p "$output"
 step "Packages"
 if $install; then "$root/jobs/install_dependencies.sh"; else echo "skipped"; fi

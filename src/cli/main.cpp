@@ -71,8 +71,9 @@ void limit_spinning(char** argv) {
 /// The sentence of a failure, with the rank when there are several.
 void report(int rank, int ranks, std::string sentence) {
     // Names out of files may hold anything: one line, of bounded length.
-    constexpr std::size_t longest = 2000;
-    if (sentence.size() > longest) sentence = sentence.substr(0, longest) + " ...";
+    constexpr std::size_t head = 600, tail = 250;
+    if (sentence.size() > head + tail)
+        sentence = sentence.substr(0, head) + " ... " + sentence.substr(sentence.size() - tail);
     const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 32 || c == 127; };
     std::replace_if(sentence.begin(), sentence.end(), is_control, '?');
     if (ranks > 1)

@@ -121,7 +121,7 @@ OptionSet::OptionSet(const std::string& command, std::vector<OptionSpec> specs,
         throw InputError(one_line(error.what()) + " (espalier " + command + " --help lists the options)");
     }
     for (const OptionSpec& spec : specs_) {
-        if (values_.contains(spec.name) && values_[spec.name].text.empty()) {
+        if (spec.required && values_.contains(spec.name) && values_[spec.name].text.empty()) {
             throw InputError("--" + spec.name + " (" + values_[spec.name].origin + ") is empty");
         }
         if (values_.contains(spec.name)) continue;

@@ -11,6 +11,8 @@
 #include "src/weights/mask_check.h"
 #include "src/weights/run_source.h"
 
+#include <set>
+
 namespace espalier {
 
 namespace {
@@ -35,9 +37,10 @@ class Inspector {
         : source_(source), dense_(dense), result_(result) {}
 
     /// The pattern and method of the run or export, when known.
-    void expect(const PruningPattern& pattern, bool weights_kept) {
+    void expect(const PruningPattern& pattern, bool weights_kept, std::set<std::size_t> pruned_blocks) {
         pattern_ = pattern;
         weights_kept_ = weights_kept;
+        pruned_blocks_ = std::move(pruned_blocks);
     }
 
     void inspect_block(std::size_t block, const RunFolder* run) {
@@ -51,7 +54,7 @@ class Inspector {
             const std::span<const std::byte> weights =
                 std::span<const std::byte>(raw).subspan(matrix.offset * element, matrix.size() * element);
             counts.zero_share[index_of(layer)] = share_of_zeros(source_.storage().matrix_dtype, weights);
-            if (run != nullptr) check_mask(*run, block, matrix, weights, counts);
+            if (pruned_blocks_.contains(block)) check_matrix(run, block, matrix, weights, counts);
         }
         if (dense_ != nullptr) compare_with_dense(block, raw, counts.pruned);
     }
@@ -75,17 +78,28 @@ class Inspector {
   private:
     void fault(const std::string& sentence) { result_.faults.push_back(sentence); }
 
-    void check_mask(const RunFolder& run, std::size_t block, const MatrixShape& matrix,
-                    std::span<const std::byte> weights, BlockInspection& counts) {
-        const Hdf5Reader file(run.block_path(block));
-        const std::string name = hdf5_path(checkpoint_name(block, std::string(matrix.name) + ".mask"));
-        if (!file.contains(name)) return;
+    /// Against the stored mask of a run, or, in an exported folder, against the zeros themselves: each group or row has
+    /// at least as many as the pattern removes.
+    void check_matrix(const RunFolder* run, std::size_t block, const MatrixShape& matrix,
+                      std::span<const std::byte> weights, BlockInspection& counts) {
         counts.pruned = true;
+        if (run == nullptr) {
+            const std::string found = check_zeros(weights, source_.storage().matrix_dtype, matrix.columns, *pattern_);
+            if (!found.empty()) fault("'" + matrix_name(block, matrix) + "': " + found);
+            return;
+        }
+        const Hdf5Reader file(run->block_path(block));
+        const std::string name = hdf5_path(checkpoint_name(block, std::string(matrix.name) + ".mask"));
+        if (!file.contains(name)) {
+            fault(run->block_path(block).string() + ": " + name +
+                  " is missing, though the manifest calls the block pruned");
+            return;
+        }
         std::vector<std::byte> packed(matrix.rows * ((matrix.columns + 7) / 8));
         file.read(name, packed);
         const std::string found = check_pruned_matrix(unpack_mask(packed, matrix.rows, matrix.columns), weights,
                                                       source_.storage().matrix_dtype, matrix.columns, *pattern_);
-        if (!found.empty()) fault(run.block_path(block).string() + ": " + name + ": " + found);
+        if (!found.empty()) fault(run->block_path(block).string() + ": " + name + ": " + found);
     }
 
     void compare_with_dense(std::size_t block, std::span<const std::byte> raw, bool pruned) {
@@ -142,6 +156,7 @@ class Inspector {
     Inspection& result_;
     std::optional<PruningPattern> pattern_;
     bool weights_kept_ = false;
+    std::set<std::size_t> pruned_blocks_;
 };
 
 void check_files(const RunSource& source, Inspection& result) {
@@ -160,6 +175,21 @@ void check_files(const RunSource& source, Inspection& result) {
                              " files against the manifest's sizes and XXH3-128 checksums");
 }
 
+/// What pruning.json of an exported folder says was pruned, and how.
+void expect_export(const std::filesystem::path& file,
+                   const std::function<void(const Json&, std::set<std::size_t>)>& expect) {
+    const Json json = parse_strict_json(read_text(file, std::uint64_t{64} << 20), file.string());
+    try {
+        std::set<std::size_t> pruned;
+        for (const Json& block : json.at("blocks")) {
+            if (block.at("pruned").get<bool>()) pruned.insert(block.at("index").get<std::size_t>());
+        }
+        expect(json.at("options"), std::move(pruned));
+    } catch (const Json::exception& error) {
+        throw InputError(file.string() + " is damaged (" + error.what() + ")");
+    }
+}
+
 }  // namespace
 
 Inspection inspect_model(const std::filesystem::path& path, const std::optional<std::filesystem::path>& dense_path,
@@ -173,16 +203,25 @@ Inspection inspect_model(const std::filesystem::path& path, const std::optional<
     Inspection result{{}, {}, {}, source->layout()};
     Inspector inspector(*source, dense.get(), result);
     const RunFolder* run = nullptr;
-    if (const auto* const run_source = dynamic_cast<const RunSource*>(source.get())) {
-        run = &run_source->run();
-        const Json& options = run_source->manifest().options;
+    const auto expect = [&](const Json& options, std::set<std::size_t> pruned_blocks) {
         const Method method = method_from_name(options.at("method").get<std::string>());
         inspector.expect(
             PruningPattern::parse(options.at("pattern").get<std::string>(), options.at("sparsity").get<double>()),
-            !uses_regional_optimization(method) && method != Method::sparsegpt);
+            !uses_regional_optimization(method) && method != Method::sparsegpt, std::move(pruned_blocks));
+    };
+    if (const auto* const run_source = dynamic_cast<const RunSource*>(source.get())) {
+        run = &run_source->run();
+        std::set<std::size_t> pruned;
+        for (const auto& [index, record] : run_source->manifest().blocks) {
+            if (record.metrics.at("pruned").get<bool>()) pruned.insert(index);
+        }
+        expect(run_source->manifest().options, std::move(pruned));
         check_files(*run_source, result);
         result.checked.push_back(
             "every group or row of every mask, and that removed weights are +0.0 and all are finite");
+    } else if (std::filesystem::exists(path / "pruning.json")) {
+        expect_export(path / "pruning.json", expect);
+        result.checked.push_back("zeros of every group or row against pruning.json");
     }
     for (std::size_t block = 0; block < source->config().blocks; ++block) {
         progress("block " + std::to_string(block + 1) + " of " + std::to_string(source->config().blocks));

@@ -138,6 +138,21 @@ class Exporter {
     std::uint64_t total_bytes_ = 0;
 };
 
+void write_folder(const RunSource& run, const CheckpointSource& dense, const std::filesystem::path& partial,
+                  const std::function<void(const std::string&)>& progress) {
+    for (std::size_t block = 0; block < run.config().blocks; ++block) run.verify_block(block);
+    Exporter exporter(run, dense, partial);
+    const std::vector<std::string> shards = dense.folder().shard_names();
+    for (std::size_t shard = 0; shard < shards.size(); ++shard) {
+        progress("shard " + std::to_string(shard + 1) + " of " + std::to_string(shards.size()));
+        exporter.write_shard(shard);
+    }
+    if (dense.folder().sharded()) exporter.write_index();
+    exporter.write_config();
+    exporter.copy_other_files();
+    exporter.write_provenance();
+}
+
 }  // namespace
 
 void export_run(const std::filesystem::path& run_path, const std::filesystem::path& output,
@@ -159,16 +174,12 @@ void export_run(const std::filesystem::path& run_path, const std::filesystem::pa
     std::filesystem::create_directories(partial, error);
     if (error) throw InputError("--output " + output.string() + " cannot be created: " + error.message());
     write_text_atomically(partial / unfinished_marker, "an export of " + run_path.string() + " is written here\n");
-    Exporter exporter(run, dense, partial);
-    const std::vector<std::string> shards = dense.folder().shard_names();
-    for (std::size_t shard = 0; shard < shards.size(); ++shard) {
-        progress("shard " + std::to_string(shard + 1) + " of " + std::to_string(shards.size()));
-        exporter.write_shard(shard);
+    try {
+        write_folder(run, dense, partial, progress);
+    } catch (...) {
+        std::filesystem::remove_all(partial, error);
+        throw;
     }
-    if (dense.folder().sharded()) exporter.write_index();
-    exporter.write_config();
-    exporter.copy_other_files();
-    exporter.write_provenance();
     std::filesystem::remove(partial / unfinished_marker);
     rename_durably(partial, output);
 }

@@ -16,4 +16,9 @@ namespace espalier {
 std::string check_pruned_matrix(std::span<const std::uint8_t> mask, std::span<const std::byte> weights, DType dtype,
                                 std::size_t columns, const PruningPattern& pattern);
 
+/// The same without a mask: empty when every group or row holds at least as many zeros as the pattern removes (a
+/// surviving weight may be zero too) and every weight is finite.
+std::string check_zeros(std::span<const std::byte> weights, DType dtype, std::size_t columns,
+                        const PruningPattern& pattern);
+
 }  // namespace espalier

@@ -29,14 +29,24 @@ BlockStorage storage_of_block_file(const RunFolder& run, const BlockLayout& layo
 
 }  // namespace
 
-void read_committed_block(const RunFolder& run, std::size_t block, const FileRecord& record, const BlockLayout& layout,
-                          const BlockStorage& storage, std::span<std::byte> destination) {
+namespace {
+
+void verify_committed_block(const RunFolder& run, std::size_t block, const FileRecord& record) {
+    const std::string path = run.block_path(block).string();
+    if (!std::filesystem::exists(path)) throw InputError(path + " is missing, though the manifest names it");
     const FileRecord found = run.record_of(RunFolder::block_file(block));
     if (found.bytes != record.bytes || found.xxh3 != record.xxh3) {
-        throw InputError(run.block_path(block).string() +
+        throw InputError(path +
                          " is not the file that the manifest names (size or checksum differs); restore it, or start "
                          "over with --fresh");
     }
+}
+
+}  // namespace
+
+void read_committed_block(const RunFolder& run, std::size_t block, const FileRecord& record, const BlockLayout& layout,
+                          const BlockStorage& storage, std::span<std::byte> destination) {
+    verify_committed_block(run, block, record);
     const Hdf5Reader file(run.block_path(block));
     std::size_t offset = 0;
     const auto read = [&](const std::string& name, DType dtype, std::size_t count) {
@@ -64,6 +74,10 @@ RunSource::RunSource(const std::filesystem::path& path)
     storage_ = storage_of_block_file(run_, layout());
     const Hdf5Reader outer(run_.path() / RunFolder::outer_file);
     own_head_ = outer.contains(hdf5_path(outer_name(OuterTensor::head)));
+}
+
+void RunSource::verify_block(std::size_t block) const {
+    verify_committed_block(run_, block, manifest_.blocks.at(block).file);
 }
 
 void RunSource::read_block(std::size_t block, std::span<std::byte> destination) const {

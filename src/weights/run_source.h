@@ -21,6 +21,8 @@ class RunSource final : public ModelSource {
     const Manifest& manifest() const { return manifest_; }
     const RunFolder& run() const { return run_; }
 
+    /// Throws InputError when a block file is not the one that the manifest names.
+    void verify_block(std::size_t block) const;
     void read_block(std::size_t block, std::span<std::byte> destination) const override;
     DType outer_dtype(OuterTensor tensor) const override;
     std::size_t outer_rows(OuterTensor tensor) const override;

@@ -108,7 +108,7 @@ TEST(OptionSet, RefusesUnknownOptionsAndAbbreviations) {
     expect_refused({"--mod", "m"}, {"mod"});
     expect_refused({"--model", "m", "--ro-s", "3"}, {"ro-s"});
     expect_refused({"--model", "m", "-a", "3"}, {"a"});
-    expect_refused({"--model", "m", "stray"}, {"--help"});
+    expect_refused({"--model", "m", "stray"}, {"'stray'"});
 }
 
 TEST(OptionSet, RefusesOptionsGivenTwice) {
@@ -120,12 +120,14 @@ TEST(OptionSet, RefusesMissingAndSurplusValues) {
     expect_refused({"--model"}, {"model"});
     expect_refused({"--model", "m", "--alpha"}, {"alpha"});
     expect_refused({"--model", "m", "--alpha="}, {"alpha"});
+    expect_refused({"--model", ""}, {"--model"});
     expect_refused({"--model", "m", "--hold-mask=yes"}, {"hold-mask"});
 }
 
 TEST(OptionSet, RefusesWrongConfigFiles) {
     const TemporaryFolder folder;
-    expect_refused({"--model", "m", "--config", folder.path() / "absent"}, {"--config", "cannot be opened"});
+    expect_refused({"--model", "m", "--config", folder.path() / "absent"}, {"--config", "not a readable file"});
+    expect_refused({"--model", "m", "--config", folder.path()}, {"--config", "not a readable file"});
     const std::string file = folder.path() / "c";
     for (const char* const content : {"alpa = 3\n", "alpha\n"}) {
         write_file(file, content);

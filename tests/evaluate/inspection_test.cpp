@@ -83,7 +83,9 @@ TEST_F(InspectionTest, NoticesMasksThatDoNotFitTheWeights) {
     }
     for (const VectorShape& vector : source.layout().vectors()) add(vector.name, {vector.size}, vector.size * 4);
     tensors.push_back({checkpoint_name(1, "self_attn.q_proj.mask"), DType::u8, {16, 2}, mask});
-    run.commit_block(1, tensors, {}, [](const std::filesystem::path&) {});
+    Manifest manifest = run.read_manifest();
+    manifest.blocks.at(1).file = run.commit_block(1, tensors, {}, [](const std::filesystem::path&) {});
+    run.write_manifest(manifest);
     expect_fault(inspect(false), "is not +0.0");
 }
 

@@ -22,6 +22,12 @@ class RunFolderTest : public testing::Test {
     RunFolder run_{path_};
 };
 
+/// Everything that a block's metrics must hold.
+Json example_metrics(double error) {
+    return {{"pruned", true}, {"sparsity", 0.5}, {"error_final", error}, {"error_after_first_mask", error},
+            {"flops", 1.0},   {"seconds", 0.25}, {"peak_bytes", 100}};
+}
+
 Manifest example_manifest() {
     Manifest manifest;
     manifest.run_id = "2026-01-01-abc";
@@ -31,56 +37,85 @@ Manifest example_manifest() {
     manifest.calibration_path = "tokens.h5";
     manifest.calibration_sha256 = "c1";
     manifest.blocks_in_model = 3;
-    manifest.options = {{"method", "wanda"}, {"alpha", 100.5}};
+    manifest.options = {{"method", "wanda"}, {"pattern", "2:4"}, {"sparsity", 0.5}, {"alpha", 100.5}};
     manifest.provenance = {{"host", "h"}};
-    manifest.blocks[0] = {{"blocks/00000.h5", 10, "aa"}, {{"error_final", 0.25}}};
-    manifest.blocks[2] = {{"blocks/00002.h5", std::uint64_t{1} << 40, "bb"}, {{"error_final", 0.5}}};
-    manifest.outer_files = {{"non_block.h5", 7, "cc"}};
+    manifest.blocks[0] = {{"blocks/00000.h5", 10, "aa"}, example_metrics(0.25)};
+    manifest.blocks[2] = {{"blocks/00002.h5", std::uint64_t{1} << 40, "bb"}, example_metrics(0.5)};
+    return manifest;
+}
+
+Manifest complete_manifest() {
+    Manifest manifest = example_manifest();
+    manifest.blocks[1] = {{"blocks/00001.h5", 11, "cc"}, example_metrics(0.75)};
+    manifest.outer_files = {{"non_block.h5", 7, "dd"}, {"model.h5", 8, "ee"}, {"config.json", 9, "ff"}};
+    manifest.learning_rate = {{"learning_rate", 1e-5}};
+    manifest.complete = true;
     return manifest;
 }
 
 TEST_F(RunFolderTest, PrepareCreatesTheFolderAndTakesItsOwnRemains) {
-    run_.prepare();
+    run_.prepare("{}");
     EXPECT_TRUE(std::filesystem::is_directory(path_ / "blocks"));
-    run_.prepare();
-    // What a run leaves that was killed before its first manifest.
-    for (const char* const name : {"lock", "config.json", "config.json.tmp", "manifest.json.tmp", "events.jsonl"}) {
-        write_file(path_ / name, "");
-    }
-    run_.prepare();
+    run_.prepare("{}");
+    // What a run of this model leaves that is killed before its first manifest.
+    for (const char* const name : {"lock", "config.json.tmp", "manifest.json.tmp"}) write_file(path_ / name, "");
+    write_file(path_ / "config.json", "{}");
+    run_.prepare("{}");
+    // And a whole run.
+    write_file(path_ / "notes.txt", "");
+    run_.write_manifest(example_manifest());
+    run_.prepare("{}");
 }
 
 TEST_F(RunFolderTest, PrepareRefusesForeignFiles) {
     std::filesystem::create_directories(path_);
     write_file(path_ / "thesis.tex", "");
-    expect_input_error({"--output", "'thesis.tex'"}, [&] { run_.prepare(); });
+    expect_input_error({"--output", "'thesis.tex'"}, [&] { run_.prepare("{}"); });
     EXPECT_EQ(names_in(path_), std::vector<std::string>{"thesis.tex"}) << "nothing was created";
     std::filesystem::remove(path_ / "thesis.tex");
     std::filesystem::create_directories(path_ / "blocks");
     write_file(path_ / "blocks" / "notes.txt", "");
-    expect_input_error({"--output", "'blocks'"}, [&] { run_.prepare(); });
+    expect_input_error({"--output", "'blocks'"}, [&] { run_.prepare("{}"); });
 }
 
 TEST_F(RunFolderTest, PrepareRefusesAFileAndAPlaceThatCannotBe) {
     write_file(path_, "");
-    expect_input_error({"--output", "not a folder"}, [&] { run_.prepare(); });
-    expect_input_error({"--output", "cannot be created"}, [] { RunFolder("/proc/no/run").prepare(); });
+    expect_input_error({"--output", "not a folder"}, [&] { run_.prepare("{}"); });
+    expect_input_error({"--output", "cannot be created"}, [] { RunFolder("/proc/no/run").prepare("{}"); });
+}
+
+TEST_F(RunFolderTest, PrepareRefusesAnotherModelsFolder) {
+    std::filesystem::create_directories(path_);
+    write_file(path_ / "config.json", "{\"model_type\": \"llama\"}");
+    expect_input_error({"--output", "'config.json'"}, [&] { run_.prepare("{}"); });
+}
+
+TEST_F(RunFolderTest, PrepareRefusesForeignManifests) {
+    std::filesystem::create_directories(path_);
+    for (const char* const content : {"{\"format\": \"web app\"}", "{}", "[]", "{"}) {
+        write_file(path_ / "manifest.json", content);
+        expect_input_error({"--output", "manifest.json"}, [&] { run_.prepare("{}"); });
+    }
 }
 
 TEST_F(RunFolderTest, ClearRemovesItsOwnFilesOnly) {
-    run_.prepare();
-    const std::vector<std::string> own = {"config.json",  "manifest.json", "metrics.json",
-                                          "events.jsonl", "non_block.h5",  "model.h5"};
-    for (const std::string& name : own) write_file(path_ / name, "");
-    for (const char* const name : {"blocks/00000.h5", "blocks/00001.h5.tmp", "blocks/123456.h5"})
+    run_.prepare("{}");
+    run_.write_manifest(example_manifest());
+    for (const char* const name : {"config.json", "metrics.json", "events.jsonl", "non_block.h5", "model.h5",
+                                   "blocks/00000.h5", "blocks/00001.h5.tmp", "blocks/123456.h5", "00001.h5", "lock",
+                                   "notes.txt", "blocks/0001.h5", "blocks/notes.h5"}) {
         write_file(path_ / name, "");
-    const std::vector<std::string> foreign = {"00001.h5", "lock", "notes.txt"};
-    for (const std::string& name : foreign) write_file(path_ / name, "");
-    write_file(path_ / "blocks" / "0001.h5", "");
-    write_file(path_ / "blocks" / "notes.h5", "");
+    }
     run_.clear();
     EXPECT_EQ(names_in(path_), (std::vector<std::string>{"00001.h5", "blocks", "lock", "notes.txt"}));
     EXPECT_EQ(names_in(path_ / "blocks"), (std::vector<std::string>{"0001.h5", "notes.h5"}));
+}
+
+TEST_F(RunFolderTest, ClearLeavesAFolderWithoutAManifestAlone) {
+    std::filesystem::create_directories(path_);
+    write_file(path_ / "config.json", "of somebody else");
+    run_.clear();
+    EXPECT_EQ(names_in(path_), std::vector<std::string>{"config.json"});
 }
 
 TEST_F(RunFolderTest, Names) {
@@ -90,7 +125,7 @@ TEST_F(RunFolderTest, Names) {
 }
 
 TEST_F(RunFolderTest, CommitBlockLeavesNoTemporary) {
-    run_.prepare();
+    run_.prepare("{}");
     const std::vector<float> values = {1, 2, 3, 4, 5, 6};
     const FileTensor tensor{"model.layers.1.mlp.up_proj.weight", DType::f32, {2, 3}, std::as_bytes(std::span(values))};
     std::filesystem::path audited;
@@ -111,7 +146,7 @@ TEST_F(RunFolderTest, CommitBlockLeavesNoTemporary) {
 }
 
 TEST_F(RunFolderTest, AFailedAuditCommitsNothing) {
-    run_.prepare();
+    run_.prepare("{}");
     const std::vector<float> values = {1};
     const FileTensor tensor{"w", DType::f32, {1}, std::as_bytes(std::span(values))};
     expect_input_error({"audit"}, [&] {
@@ -121,7 +156,7 @@ TEST_F(RunFolderTest, AFailedAuditCommitsNothing) {
 }
 
 TEST_F(RunFolderTest, LinkedFileShowsAllTensors) {
-    run_.prepare();
+    run_.prepare("{}");
     const std::vector<float> values = {7};
     const auto data = std::as_bytes(std::span(values));
     for (std::size_t block = 0; block < 2; ++block) {
@@ -131,7 +166,9 @@ TEST_F(RunFolderTest, LinkedFileShowsAllTensors) {
     Hdf5Writer outer(path_ / "non_block.h5");
     outer.write("/model/norm/weight", DType::f32, {1}, data);
     outer.close();
-    run_.write_linked_file(2, {"model.norm.weight"});
+    const FileRecord record = run_.write_linked_file(2, {"model.norm.weight"});
+    EXPECT_EQ(record.file, "model.h5");
+    EXPECT_EQ(record.xxh3, run_.record_of("model.h5").xxh3);
     const Hdf5Reader linked(path_ / "model.h5");
     for (const char* const name : {"/model/layers/0/w", "/model/layers/1/w", "/model/norm/weight"}) {
         std::vector<float> back(1);
@@ -141,7 +178,7 @@ TEST_F(RunFolderTest, LinkedFileShowsAllTensors) {
 }
 
 TEST_F(RunFolderTest, ManifestRoundTrip) {
-    run_.prepare();
+    run_.prepare("{}");
     EXPECT_FALSE(run_.has_manifest());
     expect_input_error({"manifest.json"}, [&] { static_cast<void>(run_.read_manifest()); });
     Manifest manifest = example_manifest();
@@ -150,16 +187,16 @@ TEST_F(RunFolderTest, ManifestRoundTrip) {
     EXPECT_EQ(run_.read_manifest().to_json(), manifest.to_json());
     EXPECT_EQ(run_.read_manifest().blocks.at(2).file.bytes, std::uint64_t{1} << 40);
     EXPECT_TRUE(run_.read_manifest().learning_rate.is_null());
-    manifest.complete = true;
-    manifest.learning_rate = {{"learning_rate", 1e-5}};
+    manifest = complete_manifest();
     run_.write_manifest(manifest);
+    EXPECT_EQ(run_.read_manifest().to_json(), manifest.to_json());
     EXPECT_TRUE(run_.read_manifest().complete);
     EXPECT_EQ(run_.read_manifest().learning_rate["learning_rate"], 1e-5);
     EXPECT_EQ(names_in(path_), (std::vector<std::string>{"blocks", "manifest.json"}));
 }
 
 TEST_F(RunFolderTest, RefusesDamagedManifests) {
-    run_.prepare();
+    run_.prepare("{}");
     const auto expect_refused = [&](const Json& json, std::initializer_list<const char*> words) {
         write_file(path_ / "manifest.json", json.dump());
         expect_input_error({"manifest.json"}, [&] { static_cast<void>(run_.read_manifest()); });
@@ -187,12 +224,35 @@ TEST_F(RunFolderTest, RefusesDamagedManifests) {
     other["complete"] = 1;
     expect_refused(other, {"damaged"});
     expect_refused(Json::array(), {"damaged"});
+    other = good;
+    other["blocks"].push_back(other["blocks"][0]);
+    expect_refused(other, {"damaged", "twice"});
+    other = good;
+    other["blocks"][0]["index"] = 3;
+    expect_refused(other, {"damaged", "block 3"});
+    other = good;
+    other["blocks"][0]["file"] = "../elsewhere.h5";
+    expect_refused(other, {"damaged", "block 0", "file name"});
+    for (const char* const name : {"pruned", "sparsity", "error_final", "flops", "seconds", "peak_bytes"}) {
+        other = good;
+        other["blocks"][0]["metrics"].erase(name);
+        expect_refused(other, {"damaged", "block 0", name});
+    }
+    other = good;
+    other["options"].erase("pattern");
+    expect_refused(other, {"damaged", "pattern"});
+    other = good;
+    other["complete"] = true;
+    expect_refused(other, {"damaged", "2 of 3 blocks"});
+    other = complete_manifest().to_json();
+    other["outer_files"].erase(1);
+    expect_refused(other, {"damaged", "model.h5"});
     write_file(path_ / "manifest.json", good.dump().substr(0, 100));
     expect_input_error({"manifest.json", "JSON"}, [&] { static_cast<void>(run_.read_manifest()); });
 }
 
 TEST_F(RunFolderTest, ManifestNumbersThatAreNegativeAreRefused) {
-    run_.prepare();
+    run_.prepare("{}");
     for (const char* const place : {"/blocks/0/index", "/blocks/0/bytes", "/model/blocks"}) {
         Json json = example_manifest().to_json();
         json[Json::json_pointer(place)] = -1;

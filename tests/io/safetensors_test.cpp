@@ -182,6 +182,11 @@ TEST(SafetensorsBits, KnowsTheFormatsWords) {
     EXPECT_EQ(safetensors_bits("bf16"), 0U);
 }
 
+TEST(MakeSafetensorsHeader, OfNoTensorsIsAnEmptyObject) {
+    const std::string made = make_safetensors_header({}, {});
+    EXPECT_TRUE(parse_safetensors_header(std::string_view(made).substr(8), made.size(), "made").tensors.empty());
+}
+
 TEST(MakeSafetensorsHeader, ParsesBack) {
     const std::vector<std::pair<std::string, SafetensorsEntry>> tensors = {
         {"model.z \"quoted\" \xc3\xa9", {"BF16", {2, 3}, 0, 12}},

@@ -79,7 +79,7 @@ TEST_F(BlockWriterTest, BlocksReadBackBitForBit) {
             EXPECT_EQ(written[index].record.metrics["block"], index);
             const BlockToWrite expected = block(index, dtype);
             std::vector<std::byte> back(expected.tensors.size());
-            read_committed_block(run_, index, layout_, expected.storage, back);
+            read_committed_block(run_, index, written[index].record.file, layout_, expected.storage, back);
             EXPECT_TRUE(back == expected.tensors) << name_of(dtype);
             const Hdf5Reader reader(run_.block_path(index));
             EXPECT_EQ(reader.attribute("/", "method"), "wanda");
@@ -90,6 +90,24 @@ TEST_F(BlockWriterTest, BlocksReadBackBitForBit) {
             EXPECT_EQ(unpack_mask(packed, 16, 24)[0], 0);
         }
     }
+}
+
+TEST_F(BlockWriterTest, AFileThatItsRecordDoesNotVouchForIsNotRead) {
+    BlockWriter writer(run_, layout_, two_of_four, {});
+    writer.start(block(0, DType::f32));
+    const FileRecord record = writer.take_written(true)[0].record.file;
+    writer.start(block(1, DType::f32));
+    static_cast<void>(writer.take_written(true));
+    const BlockToWrite expected = block(0, DType::f32);
+    std::vector<std::byte> back(expected.tensors.size());
+    FileRecord other = record;
+    other.xxh3.back() = other.xxh3.back() == '0' ? '1' : '0';
+    expect_input_error({"00000.h5", "manifest"},
+                       [&] { read_committed_block(run_, 0, other, layout_, expected.storage, back); });
+    std::filesystem::copy_file(run_.block_path(1), run_.block_path(0),
+                               std::filesystem::copy_options::overwrite_existing);
+    expect_input_error({"00000.h5", "manifest"},
+                       [&] { read_committed_block(run_, 0, record, layout_, expected.storage, back); });
 }
 
 TEST_F(BlockWriterTest, CopiedBlocksHaveNoMasks) {

@@ -124,13 +124,27 @@ TEST_F(ExportTest, RefusesAnExistingOutput) {
     EXPECT_TRUE(names_in(output_).empty());
 }
 
-TEST_F(ExportTest, ReplacesWhatAnInterruptedExportLeft) {
+TEST_F(ExportTest, ReplacesWhatAnInterruptedExportLeftAndNothingElse) {
     make_tiny_model("llama").write(model_);
     prune_to_folder(session_, options(Method::wanda));
-    std::filesystem::create_directories(output_.string() + ".partial");
-    write_file(output_.string() + ".partial/stale", "x");
+    const std::filesystem::path partial = output_.string() + ".partial";
+    std::filesystem::create_directories(partial);
+    write_file(partial / "stale", "x");
+    expect_input_error({".partial", "move it away"}, [&] { export_it(); });
+    EXPECT_TRUE(std::filesystem::exists(partial / "stale"));
+    write_file(partial / ".espalier-export-unfinished", "");
     export_it();
     EXPECT_FALSE(std::filesystem::exists(output_ / "stale"));
+    EXPECT_FALSE(std::filesystem::exists(output_ / ".espalier-export-unfinished"));
+}
+
+TEST_F(ExportTest, RefusesARunWhoseBlocksWereChanged) {
+    make_tiny_model("llama").write(model_);
+    prune_to_folder(session_, options(Method::wanda));
+    write_file(run_ / "blocks/00001.h5", read_file(run_ / "blocks/00001.h5") + "x");
+    expect_input_error({"00001.h5", "manifest"}, [&] { export_it(); });
+    EXPECT_FALSE(std::filesystem::exists(output_));
+    EXPECT_FALSE(std::filesystem::exists(output_.string() + ".partial"));
 }
 
 TEST_F(ExportTest, RefusesAnotherModelAndFindsAMovedOne) {
