@@ -104,7 +104,9 @@ void CheckpointFolder::check_index(const std::string& text) {
         const auto name = item.value().get<std::string>();
         if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos ||
             name.find('\0') != std::string::npos) {
-            throw InputError(source + ": '" + name + "' for tensor '" + item.key() + "' is not a plain file name");
+            std::string shown = name;
+            std::replace(shown.begin(), shown.end(), '\0', '?');
+            throw InputError(source + ": '" + shown + "' for tensor '" + item.key() + "' is not a plain file name");
         }
         shards.insert(name);
     }

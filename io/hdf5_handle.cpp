@@ -71,6 +71,7 @@ Hdf5Handle make_space(const std::vector<std::uint64_t>& shape) {
 
 /// Selects rows [first, first + rows) in `space` and returns the matching memory space.
 Hdf5Handle select_rows(hid_t space, std::vector<hsize_t> shape, std::uint64_t first, std::uint64_t rows) {
+    require(!shape.empty(), "rows of a dataset with dimensions");
     std::vector<hsize_t> start(shape.size(), 0);
     start[0] = first;
     shape[0] = rows;

@@ -33,10 +33,15 @@ Json to_json(const FileRecord& record) {
     return {{"file", record.file}, {"bytes", record.bytes}, {"xxh3_128", record.xxh3}};
 }
 
+std::uint64_t unsigned_field(const Json& json, const char* name, const std::string& source) {
+    if (!json.at(name).is_number_unsigned()) {
+        throw InputError(source + " is damaged ('" + name + "' is not a non-negative integer)");
+    }
+    return json.at(name).get<std::uint64_t>();
+}
+
 FileRecord file_record_from(const Json& json, const std::string& source) {
-    if (!json.at("bytes").is_number_unsigned())
-        throw InputError(source + " is damaged (the size of a file is not a number)");
-    return {json.at("file").get<std::string>(), json.at("bytes").get<std::uint64_t>(),
+    return {json.at("file").get<std::string>(), unsigned_field(json, "bytes", source),
             json.at("xxh3_128").get<std::string>()};
 }
 
@@ -116,15 +121,15 @@ Manifest Manifest::from_json(const Json& json, const std::string& source) {
         manifest.program_version = json.at("program_version").get<std::string>();
         manifest.model_path = json.at("model").at("path").get<std::string>();
         manifest.model_identity = json.at("model").at("identity").get<std::string>();
-        manifest.blocks_in_model = json.at("model").at("blocks").get<std::size_t>();
+        manifest.blocks_in_model = unsigned_field(json.at("model"), "blocks", source);
         manifest.calibration_path = json.at("calibration").at("path").get<std::string>();
         manifest.calibration_sha256 = json.at("calibration").at("sha256").get<std::string>();
         manifest.options = json.at("options");
         manifest.provenance = json.at("provenance");
         manifest.learning_rate = json.at("learning_rate");
         for (const Json& entry : json.at("blocks")) {
-            manifest.blocks[entry.at("index").get<std::size_t>()] = {file_record_from(entry, source),
-                                                                     entry.at("metrics")};
+            manifest.blocks[unsigned_field(entry, "index", source)] = {file_record_from(entry, source),
+                                                                       entry.at("metrics")};
         }
         for (const Json& entry : json.at("outer_files"))
             manifest.outer_files.push_back(file_record_from(entry, source));

@@ -91,6 +91,10 @@ void CpuDevice::apply_mask(TensorView mask, TensorView weight) {
 
 void CpuDevice::convert(TensorView source, TensorView destination) {
     require(source.size() == destination.size(), "shapes of convert");
+    if (source.dtype == destination.dtype) {
+        copy(source, destination);
+        return;
+    }
     const std::size_t from = bytes_of(source.dtype), to = bytes_of(destination.dtype);
     cpu::parallel_chunks(source.size(), cpu::elements_per_chunk, [&](std::size_t begin, std::size_t end) {
         if (destination.dtype == DType::f32) {

@@ -135,6 +135,9 @@ bool CpuDevice::factor_inverse_gram(float damping, TensorView gram) {
     }
     const double shift = static_cast<double>(damping) * trace / static_cast<double>(n);
     for (std::size_t j = 0; j < n; ++j) a[j * n + j] += shift;
+    for (const double value : a) {  // LAPACK does not notice NaN
+        if (!std::isfinite(value)) return false;
+    }
     if (!invert_and_factor(a, to_blas(n))) return false;
     for (std::size_t i = 0; i < n; ++i) {
         for (std::size_t j = 0; j < n; ++j) gram.floats()[i * n + j] = j < i ? 0.0F : static_cast<float>(a[i * n + j]);
@@ -149,6 +152,7 @@ std::size_t CpuDevice::sparsegpt_sweep(TensorView factor, TensorView dead_inputs
     const std::size_t n = weight.columns;
     require(factor.rows == n && factor.columns == n && mask.size() == weight.size() && dead_inputs.size() == n,
             "shapes of sparsegpt_sweep");
+    require(!pattern.structured() || n % pattern.group == 0, "a group size that divides the width");
     const RowSweep sweep(factor, pattern, weight, mask);
     const std::size_t unusable =
         cpu::parallel_sum<std::size_t>(weight.rows, 64, [&](std::size_t begin, std::size_t end) {

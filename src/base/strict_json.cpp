@@ -80,6 +80,9 @@ class StrictBuilder final : public nlohmann::json_sax<Json> {
 }  // namespace
 
 Json parse_strict_json(std::string_view text, const std::string& source) {
+    if (text.find('\0') != std::string_view::npos) {
+        throw InputError(source + ": not valid JSON (a NUL byte, at which the parser would stop)");
+    }
     Json root;
     StrictBuilder builder(source, root);
     Json::sax_parse(text, &builder);

@@ -55,15 +55,20 @@ void refuse_repeated(const po::parsed_options& parsed, const std::string& where)
 }
 
 /// Every word begins with two dashes or is the value of an option: Boost's own message does not name a stray one.
+/// Unknown options are left to Boost.
 void refuse_stray_words(const std::vector<std::string>& arguments, const std::vector<OptionSpec>& specs) {
     bool value_expected = false;
     for (const std::string& word : arguments) {
         const bool is_option = word.starts_with("--");
         if (!is_option && !value_expected) throw InputError("'" + word + "' is not an option (options begin with --)");
-        const std::string name = is_option ? word.substr(2) : "";
-        value_expected = is_option && std::any_of(specs.begin(), specs.end(), [&](const OptionSpec& spec) {
-                             return spec.name == name && !spec.is_switch;
-                         });
+        if (!is_option) {
+            value_expected = false;
+            continue;
+        }
+        const std::string name = word.substr(2, word.find('=') - 2);
+        const auto spec = std::find_if(specs.begin(), specs.end(), [&](const OptionSpec& s) { return s.name == name; });
+        if (spec == specs.end()) return;
+        value_expected = !spec->is_switch && word.find('=') == std::string::npos;
     }
 }
 

@@ -225,7 +225,11 @@ Inspection inspect_model(const std::filesystem::path& path, const std::optional<
     }
     for (std::size_t block = 0; block < source->config().blocks; ++block) {
         progress("block " + std::to_string(block + 1) + " of " + std::to_string(source->config().blocks));
-        inspector.inspect_block(block, run);
+        try {
+            inspector.inspect_block(block, run);
+        } catch (const InputError& error) {
+            result.faults.emplace_back(error.what());  // the other blocks are still worth looking at
+        }
     }
     if (dense) {
         inspector.compare_outer();

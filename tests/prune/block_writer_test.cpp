@@ -45,7 +45,7 @@ class BlockWriterTest : public testing::Test {
     ModelConfig config_ = parse_tiny_config("qwen3");
     BlockLayout layout_{config_};
 
-    BlockWriterTest() { run_.prepare(); }
+    BlockWriterTest() { run_.prepare("{}"); }
 
     /// A block whose first two weights of every group are removed.
     BlockToWrite block(std::size_t index, DType dtype) {
