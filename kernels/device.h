@@ -115,7 +115,7 @@ class Device {
     // ---- parts of a decoder block
     // ---------------------------------------------------------------------------------------
     /// y = x / rms(x) * weight by row; inverse_rms [1, rows] = 1 / sqrt(mean(x^2) + epsilon) is kept for the backward
-    /// pass.
+    /// pass. In place (y = x) is allowed.
     virtual void rms_norm(TensorView x, TensorView weight, float epsilon, TensorView y, TensorView inverse_rms) = 0;
     /// dx = gradient with respect to x, plus dx itself when `accumulate`. In place (dx = dy) is allowed.
     virtual void rms_norm_backward(TensorView x, TensorView weight, TensorView inverse_rms, TensorView dy,

@@ -261,7 +261,7 @@ Json RunLedger::finish(std::size_t peak_resident_bytes) {
     take_outer_file(true);
     manifest_.outer_files.push_back(run_.write_linked_file(manifest_.blocks_in_model, outer_names_));
     manifest_.outer_files.push_back(run_.record_of("config.json"));
-    const Json content = metrics(peak_resident_bytes);
+    Json content = metrics(peak_resident_bytes);
     write_text_atomically(run_.path() / "metrics.json", content.dump(1) + "\n");
     manifest_.complete = true;
     save();
