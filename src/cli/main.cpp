@@ -2,6 +2,7 @@
 #include "src/base/version.h"
 #include "src/cli/commands.h"
 
+#include <malloc.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -98,6 +99,8 @@ void report(int rank, int ranks, std::string sentence) {
 int main(int argc, char** argv) {
     using namespace espalier;
     limit_spinning(argv);
+    // Blocks come and go: their buffers are returned to the system at once instead of fragmenting the heap.
+    mallopt(M_MMAP_THRESHOLD, 4 << 20);
     std::optional<Session> session;
     const auto end = [&](const Error& error) -> int {
         if (session && session->size() > 1) end_all(*session, error);

@@ -61,7 +61,7 @@ void refuse_stray_words(const std::vector<std::string>& arguments, const std::ve
     for (const std::string& word : arguments) {
         const bool is_option = word.starts_with("--");
         if (!is_option && !value_expected) throw InputError("'" + word + "' is not an option (options begin with --)");
-        if (!is_option) {
+        if (!is_option || word == "--") {
             value_expected = false;
             continue;
         }

@@ -255,6 +255,10 @@ class Pipeline {
     /// The owner copies the finished block to host memory and lets the background thread write it.
     void hand_to_writer(std::size_t block, const std::vector<std::byte>& dense, PrunedBlock& result,
                         PhaseClock& clock) {
+        // The block before this one goes first: two in host memory at once would break the bound.
+        clock.mark("hand_over");
+        for (const WrittenBlock& written : writer_.take_written(true)) post(written);
+        clock.mark("write_wait");
         BlockToWrite out;
         out.block = block;
         out.storage = written_storage_;
@@ -277,8 +281,6 @@ class Pipeline {
             }
         }
         clock.mark("hand_over");
-        for (const WrittenBlock& written : writer_.take_written(true)) post(written);  // the block before this one
-        clock.mark("write_wait");
         result.report.seconds = clock.take();
         out.metrics = result.report.to_json(layout_);
         if (!result.sentences.empty()) out.metrics["sentences"] = result.sentences;
