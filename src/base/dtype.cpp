@@ -90,7 +90,7 @@ void round16(const float* source, std::size_t count, std::byte* destination) {
 void widen_to_float(DType dtype, const std::byte* source, std::size_t count, float* destination) {
     switch (dtype) {
         case DType::f32:
-            std::memcpy(destination, source, 4 * count);
+            if (count > 0) std::memcpy(destination, source, 4 * count);
             return;
         case DType::f16:
             widen16<float_from_f16>(source, count, destination);
@@ -107,7 +107,7 @@ void widen_to_float(DType dtype, const std::byte* source, std::size_t count, flo
 void round_from_float(DType dtype, const float* source, std::size_t count, std::byte* destination) {
     switch (dtype) {
         case DType::f32:
-            std::memcpy(destination, source, 4 * count);
+            if (count > 0) std::memcpy(destination, source, 4 * count);
             return;
         case DType::f16:
             round16<f16_from_float>(source, count, destination);
