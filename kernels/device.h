@@ -109,7 +109,8 @@ class Device {
     virtual void linear_input_gradient(TensorView dy, TensorView weight, bool accumulate, TensorView dx) = 0;
     /// dW [out, in] = dy^T x, handed over in row panels that fit a cache; the whole dW never exists.
     virtual void linear_weight_gradient(TensorView dy, TensorView x, const GradientPanelConsumer& consume) = 0;
-    /// gram [in, in] += x^T x (SparseGPT's Hessian without its factor).
+    /// The upper triangle of gram [in, in] += that of x^T x (SparseGPT's Hessian without its factor 2). Below it, gram is
+    /// left undefined.
     virtual void accumulate_gram(TensorView x, TensorView gram) = 0;
 
     // ---- parts of a decoder block
@@ -176,8 +177,8 @@ class Device {
     /// zero.
     virtual void rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
                               TensorView weight) = 0;
-    /// gram [n, n] <- upper Cholesky factor U of (gram + damping mean(diag) I)^-1, as SparseGPT uses it (U^T U =
-    /// inverse). Inputs never used (zero diagonal) get diagonal 1 first. Returns false when the matrix is not positive
+    /// gram [n, n], of which only the upper triangle is read, <- upper Cholesky factor U of (gram + damping mean(diag)
+    /// I)^-1, as SparseGPT uses it (U^T U = inverse), zeros below. Inputs never used (zero diagonal) get diagonal 1 first. Returns false when the matrix is not positive
     /// definite; gram is then unchanged.
     virtual bool factor_inverse_gram(float damping, TensorView gram) = 0;
     /// SparseGPT's column sweep over rows of `weight` [rows, n] with U = `factor`: removes by W^2 / U_jj^2 and spreads

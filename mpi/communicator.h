@@ -63,6 +63,27 @@ class Communicator {
         all_gather_bytes(std::as_writable_bytes(data), byte_offsets);
     }
 
+    /// all_gather that does not wait: the parts travel until the exchange is finished, and `data` is left alone so long.
+    template <typename T>
+    std::unique_ptr<Exchange> start_all_gather(std::span<T> data, std::span<const std::size_t> offsets) {
+        static_assert(std::is_trivially_copyable_v<T>);
+        const auto part = [&](int peer) {
+            const auto r = static_cast<std::size_t>(peer);
+            const std::span<T> values = data.subspan(offsets[r], offsets[r + 1] - offsets[r]);
+            return Message{peer, std::as_writable_bytes(values).data(), values.size_bytes()};
+        };
+        std::vector<Message> sends, receives;
+        for (int peer = 0; peer < size(); ++peer) {
+            if (peer == rank()) continue;
+            if (Message mine = part(rank()); mine.bytes > 0) {
+                mine.peer = peer;
+                sends.push_back(mine);
+            }
+            if (const Message theirs = part(peer); theirs.bytes > 0) receives.push_back(theirs);
+        }
+        return start_exchange(sends, receives);
+    }
+
     /// One value of each rank, in rank order.
     template <typename T>
     std::vector<T> all_gather_value(const T& value) {

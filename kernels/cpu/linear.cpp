@@ -86,13 +86,13 @@ void CpuDevice::accumulate_gram(TensorView x, TensorView gram) {
     require(gram.rows == x.columns && gram.columns == x.columns, "shapes of accumulate_gram");
     if (x.size() == 0) return;
     const std::size_t n = x.columns;
-    const double flops = product_flops(x.rows, n, n);
+    const double flops = product_flops(x.rows, n, n + 1) / 2;
     cpu::parallel_chunks(
         n, panel_width(n),
-        [&](std::size_t begin, std::size_t end) {
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(end - begin), to_blas(n), to_blas(x.rows),
-                        1.0F, x.floats() + begin, to_blas(n), x.floats(), to_blas(n), 1.0F, gram.floats() + begin * n,
-                        to_blas(n));
+        [&](std::size_t begin, std::size_t end) {  // the panel from its diagonal block on
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(end - begin), to_blas(n - begin),
+                        to_blas(x.rows), 1.0F, x.floats() + begin, to_blas(n), x.floats() + begin, to_blas(n), 1.0F,
+                        gram.floats() + begin * n + begin, to_blas(n));
         },
         flops / 2);
     flops_ += flops;

@@ -135,8 +135,10 @@ bool CpuDevice::factor_inverse_gram(float damping, TensorView gram) {
     }
     const double shift = static_cast<double>(damping) * trace / static_cast<double>(n);
     for (std::size_t j = 0; j < n; ++j) a[j * n + j] += shift;
-    for (const double value : a) {  // LAPACK does not notice NaN
-        if (!std::isfinite(value)) return false;
+    for (std::size_t i = 0; i < n; ++i) {  // LAPACK does not notice NaN
+        for (std::size_t j = i; j < n; ++j) {
+            if (!std::isfinite(a[i * n + j])) return false;
+        }
     }
     if (!invert_and_factor(a, to_blas(n))) return false;
     for (std::size_t i = 0; i < n; ++i) {

@@ -62,9 +62,7 @@ void DecoderBlock::normalise_heads(const BlockWeights& weights, BlockVector norm
                      heads.reshaped(rows, shape_.head_size), inverse_rms);
 }
 
-void DecoderBlock::attention_forward(const BlockWeights& weights, TensorView x, LinearInputObserver* observer) {
-    device_.rms_norm(x, weights.vector(BlockVector::input_norm), epsilon_, kept_.normed, kept_.inverse_rms);
-    if (observer != nullptr) observer->observe(LinearInput::attention, kept_.normed);
+void DecoderBlock::attend(const BlockWeights& weights) {
     const TensorView q = query_key_norm_ ? kept_.q_projected.view() : kept_.q.view();
     const TensorView k = query_key_norm_ ? kept_.k_projected.view() : kept_.k.view();
     project(weights, LinearLayer::q_proj, BlockVector::q_bias, kept_.normed, q);
@@ -77,26 +75,43 @@ void DecoderBlock::attention_forward(const BlockWeights& weights, TensorView x, 
     device_.apply_rope(kept_.q, shape_.head_size, cosine_, sine_, false);
     device_.apply_rope(kept_.k, shape_.head_size, cosine_, sine_, false);
     device_.attention(kept_.q, kept_.k, kept_.v, shape_, kept_.attention_out, kept_.log_sum_exp);
-    if (observer != nullptr) observer->observe(LinearInput::attention_output, kept_.attention_out);
 }
 
-void DecoderBlock::forward(const BlockWeights& weights, TensorView x, TensorView y, LinearInputObserver* observer) {
-    attention_forward(weights, x, observer);
-    device_.copy(x, kept_.hidden);
-    device_.linear(kept_.attention_out, weights.matrices.matrix(LinearLayer::o_proj), true, kept_.hidden);
-    if (!weights.vector(BlockVector::o_bias).empty())
-        device_.add_bias(weights.vector(BlockVector::o_bias), kept_.hidden);
+void DecoderBlock::add_projection(const BlockWeights& weights, LinearLayer layer, BlockVector bias, TensorView x,
+                                  TensorView residual, TensorView y) {
+    device_.copy(residual, y);
+    device_.linear(x, weights.matrices.matrix(layer), true, y);
+    if (!weights.vector(bias).empty()) device_.add_bias(weights.vector(bias), y);
+}
 
+void DecoderBlock::compute_inputs(const BlockWeights& weights, TensorView x, LinearInput last,
+                                  LinearInputObserver* observer) {
+    const auto is_last = [&](LinearInput input, TensorView value) {
+        if (observer != nullptr) observer->observe(input, value);
+        return input == last;
+    };
+    device_.rms_norm(x, weights.vector(BlockVector::input_norm), epsilon_, kept_.normed, kept_.inverse_rms);
+    if (is_last(LinearInput::attention, kept_.normed)) return;
+    attend(weights);
+    if (is_last(LinearInput::attention_output, kept_.attention_out)) return;
+    add_projection(weights, LinearLayer::o_proj, BlockVector::o_bias, kept_.attention_out, x, kept_.hidden);
     device_.rms_norm(kept_.hidden, weights.vector(BlockVector::post_attention_norm), epsilon_, kept_.normed_hidden,
                      kept_.inverse_rms_hidden);
-    if (observer != nullptr) observer->observe(LinearInput::mlp, kept_.normed_hidden);
+    if (is_last(LinearInput::mlp, kept_.normed_hidden)) return;
     project(weights, LinearLayer::gate_proj, BlockVector::gate_bias, kept_.normed_hidden, kept_.gate);
     project(weights, LinearLayer::up_proj, BlockVector::up_bias, kept_.normed_hidden, kept_.up);
     device_.silu_multiply(kept_.gate, kept_.up, kept_.activation);
     if (observer != nullptr) observer->observe(LinearInput::mlp_activation, kept_.activation);
-    device_.copy(kept_.hidden, y);
-    device_.linear(kept_.activation, weights.matrices.matrix(LinearLayer::down_proj), true, y);
-    if (!weights.vector(BlockVector::down_bias).empty()) device_.add_bias(weights.vector(BlockVector::down_bias), y);
+}
+
+void DecoderBlock::observe_inputs(const BlockWeights& weights, TensorView x, LinearInput last,
+                                  LinearInputObserver& observer) {
+    compute_inputs(weights, x, last, &observer);
+}
+
+void DecoderBlock::forward(const BlockWeights& weights, TensorView x, TensorView y, LinearInputObserver* observer) {
+    compute_inputs(weights, x, LinearInput::mlp_activation, observer);
+    add_projection(weights, LinearLayer::down_proj, BlockVector::down_bias, kept_.activation, kept_.hidden, y);
 }
 
 void DecoderBlock::emit(WeightGradientSink& sink, LinearLayer layer, TensorView dy, TensorView x) {

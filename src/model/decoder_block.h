@@ -42,6 +42,10 @@ class DecoderBlock {
     /// follows.
     void forward(const BlockWeights& weights, TensorView x, TensorView y, LinearInputObserver* observer);
 
+    /// The part of a forward pass that the inputs up to and including `last` need; hands each of them to `observer`. No
+    /// backward pass may follow.
+    void observe_inputs(const BlockWeights& weights, TensorView x, LinearInput last, LinearInputObserver& observer);
+
     /// Weight gradients of a loss with gradient dy [T, hidden], after the forward pass of the same sample with the same
     /// weights. Overwrites kept activations and dy. The gradient with respect to x is not computed: regional losses end
     /// here.
@@ -61,7 +65,11 @@ class DecoderBlock {
     void project(const BlockWeights& weights, LinearLayer layer, BlockVector bias, TensorView x, TensorView y);
     void normalise_heads(const BlockWeights& weights, BlockVector norm, TensorView projected, TensorView inverse_rms,
                          TensorView heads);
-    void attention_forward(const BlockWeights& weights, TensorView x, LinearInputObserver* observer);
+    void attend(const BlockWeights& weights);
+    /// y = residual + the projection of x.
+    void add_projection(const BlockWeights& weights, LinearLayer layer, BlockVector bias, TensorView x,
+                        TensorView residual, TensorView y);
+    void compute_inputs(const BlockWeights& weights, TensorView x, LinearInput last, LinearInputObserver* observer);
     void emit(WeightGradientSink& sink, LinearLayer layer, TensorView dy, TensorView x);
 
     Device& device_;

@@ -97,7 +97,7 @@ InputNorms RegionalOptimizer::current_norms(const std::vector<std::size_t>& samp
     for (const std::size_t sample : samples) {
         if (!context_.my_samples().contains(sample)) continue;
         norms_.begin_sample(sample);
-        problem_.decoder.forward(weights, problem_.x.sample(sample), output_, &norms_);
+        problem_.decoder.observe_inputs(weights, problem_.x.sample(sample), LinearInput::mlp_activation, norms_);
     }
     return norms_.gather(samples, options_.input_norm, problem_.block);
 }
@@ -183,26 +183,33 @@ void RegionalOptimizer::step_together(const std::vector<StepSample>& samples, co
     if (samples.empty()) {
         for (const LinearLayer layer : backward_order) sink.start_reduce(layer);
     }
-    const std::size_t me = context_.me(), first = partition.offsets()[me];
+    // The stepped rows of a matrix travel to the other ranks while the next matrix is summed and stepped.
+    std::vector<std::unique_ptr<Exchange>> gathers;
     for (const LinearLayer layer : backward_order) {
         const MatrixShape& matrix = context_.layout.matrix(layer);
-        const PartOffsets inside = partition.offsets_in(matrix);
-        const std::size_t rows = (inside[me + 1] - inside[me]) / matrix.columns,
-                          row_begin = inside[me] / matrix.columns;
-        if (rows == 0) {
-            sums[index_of(layer)].finish_reduce({gradient_.all().data, DType::f32, 1, 0});
-            continue;
-        }
-        const RowSlice slice{layer, row_begin, row_begin + rows, matrix.offset + inside[me]};
-        require(slice.offset >= first, "a slice inside this rank's part");
-        const TensorView gradient = gradient_.slice(slice, matrix.columns);
-        sums[index_of(layer)].finish_reduce(gradient.reshaped(1, gradient.size()));
-        const TensorView held =
-            options_.ro.hold_mask ? mask.matrix(layer).row_range(slice.row_begin, slice.row_end) : TensorView{};
-        device.rmsprop_step(step_, gradient, held, square_average_.slice(slice, matrix.columns),
-                            weights.matrices.matrix(layer).row_range(slice.row_begin, slice.row_end));
+        const PartOffsets parts = partition.offsets_in(matrix);
+        step_part(layer, parts, sums[index_of(layer)], weights, mask);
+        const TensorView weight = weights.matrices.matrix(layer);
+        gathers.push_back(context_.group.start_all_gather(std::span<float>(weight.floats(), weight.size()), parts));
     }
-    problem_.masker.gather_weights(weights);
+    for (const auto& gather : gathers) gather->finish();
+}
+
+void RegionalOptimizer::step_part(LinearLayer layer, const PartOffsets& parts, OrderedSum& sum, BlockWeights& weights,
+                                  const BlockTensor& mask) {
+    const MatrixShape& matrix = context_.layout.matrix(layer);
+    const std::size_t begin = parts[context_.me()], end = parts[context_.me() + 1];
+    const RowSlice slice{layer, begin / matrix.columns, end / matrix.columns, matrix.offset + begin};
+    if (begin == end) {
+        sum.finish_reduce({gradient_.all().data, DType::f32, 1, 0});
+        return;
+    }
+    const TensorView gradient = gradient_.slice(slice, matrix.columns);
+    sum.finish_reduce(gradient.reshaped(1, gradient.size()));
+    const TensorView held =
+        options_.ro.hold_mask ? mask.matrix(layer).row_range(slice.row_begin, slice.row_end) : TensorView{};
+    context_.device.rmsprop_step(step_, gradient, held, square_average_.slice(slice, matrix.columns),
+                                 weights.matrices.matrix(layer).row_range(slice.row_begin, slice.row_end));
 }
 
 }  // namespace espalier

@@ -49,6 +49,9 @@ class RegionalOptimizer {
     void step_alone(const std::vector<StepSample>& samples, BlockWeights& weights, const BlockTensor& mask);
     void step_together(const std::vector<StepSample>& samples, const std::vector<std::size_t>& offsets,
                        BlockWeights& weights, const BlockTensor& mask);
+    /// Finishes a matrix's gradient sum and steps this rank's rows [parts[me], parts[me + 1]) of it.
+    void step_part(LinearLayer layer, const PartOffsets& parts, OrderedSum& sum, BlockWeights& weights,
+                   const BlockTensor& mask);
     void output_gradient(const StepSample& sample, const BlockWeights& weights);
 
     GroupContext context_;

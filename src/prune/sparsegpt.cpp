@@ -22,7 +22,7 @@ constexpr std::array<Stage, linear_inputs> stages = {
      {LinearInput::mlp, LinearLayer::gate_proj, LinearLayer::up_proj},
      {LinearInput::mlp_activation, LinearLayer::down_proj, LinearLayer::down_proj}}};
 
-/// Adds x^T x of one of the four inputs into a shard's Gram matrix.
+/// Adds x^T x of one of the four inputs into a shard's Gram matrix (upper triangle).
 class GramObserver final : public LinearInputObserver {
   public:
     GramObserver(Device& device, LinearInput wanted) : device_(device), wanted_(wanted) {}
@@ -37,7 +37,8 @@ class GramObserver final : public LinearInputObserver {
     TensorView gram_;
 };
 
-/// Sum over all samples of the Gram matrix of one input, on every rank.
+/// Sum over all samples of the Gram matrix of one input (upper triangle), on every rank. The block is computed only as
+/// far as that input.
 Tensor gather_gram(const GroupContext& context, const Stage& stage, DecoderBlock& decoder, const HiddenStates& x,
                    const BlockWeights& weights) {
     const std::size_t width = context.layout.input_width(stage.input);
@@ -52,13 +53,12 @@ Tensor gather_gram(const GroupContext& context, const Stage& stage, DecoderBlock
 
     OrderedSum sum(context.device, context.group, width * width, shard_offsets);
     GramObserver observer(context.device, stage.input);
-    const Tensor output = context.device.make_tensor(DType::f32, context.tokens, context.config.hidden_size);
     const IndexRange shards = context.topology.shards_of(context.block_group, context.me());
     for (std::size_t shard = shards.begin; shard < shards.end; ++shard) {
         observer.begin_shard(sum.begin_leaf().reshaped(width, width));
         const IndexRange samples = context.topology.samples_of_shard(shard);
         for (std::size_t n = samples.begin; n < samples.end; ++n)
-            decoder.forward(weights, x.sample(n), output, &observer);
+            decoder.observe_inputs(weights, x.sample(n), stage.input, observer);
         sum.end_leaf();
     }
     sum.start_reduce(rows);

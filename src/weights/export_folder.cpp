@@ -138,6 +138,25 @@ class Exporter {
     std::uint64_t total_bytes_ = 0;
 };
 
+/// The Hugging Face folder that a run descends from: its own model, or, when it was pruned from another run, that run's.
+CheckpointSource open_dense(const std::filesystem::path& run_path, const Manifest& manifest,
+                            const std::optional<std::filesystem::path>& named) {
+    const std::filesystem::path path = named.value_or(manifest.model_path);
+    const auto refuse_another = [&](const std::string& identity) {
+        if (identity == manifest.model_identity) return;
+        throw InputError(path.string() + " is not the model that " + run_path.string() +
+                         " was pruned from (weights or config.json differ); name it with --model");
+    };
+    if (!RunFolder(path).has_manifest()) {
+        CheckpointSource dense(path);
+        refuse_another(dense.identity());
+        return dense;
+    }
+    const RunSource earlier(path);
+    refuse_another(earlier.identity());
+    return open_dense(path, earlier.manifest(), {});
+}
+
 void write_folder(const RunSource& run, const CheckpointSource& dense, const std::filesystem::path& partial,
                   const std::function<void(const std::string&)>& progress) {
     for (std::size_t block = 0; block < run.config().blocks; ++block) run.verify_block(block);
@@ -159,11 +178,7 @@ void export_run(const std::filesystem::path& run_path, const std::filesystem::pa
                 const std::optional<std::filesystem::path>& dense_path,
                 const std::function<void(const std::string&)>& progress) {
     const RunSource run(run_path);
-    const CheckpointSource dense(dense_path.value_or(run.manifest().model_path));
-    if (dense.identity() != run.manifest().model_identity) {
-        throw InputError(dense.folder().folder().string() + " is not the model that " + run_path.string() +
-                         " was pruned from (config.json or tensor headers differ); name it with --model");
-    }
+    const CheckpointSource dense = open_dense(run_path, run.manifest(), dense_path);
     std::error_code error;
     if (std::filesystem::exists(output, error)) throw InputError("--output " + output.string() + " exists already");
     const std::filesystem::path partial = output.string() + ".partial";

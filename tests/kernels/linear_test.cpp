@@ -106,7 +106,7 @@ TEST_P(LinearTest, WeightGradientPanelsTileTheMatrix) {
     expect_within(gradient, expected.values, expected.bounds, "dW");
 }
 
-TEST_P(LinearTest, GramAccumulates) {
+TEST_P(LinearTest, GramAccumulatesInTheUpperTriangle) {
     const auto [tokens, in, out] = GetParam();
     if (in > 512) return;  // the reference would take most of the test's time
     static_cast<void>(out);
@@ -116,7 +116,11 @@ TEST_P(LinearTest, GramAccumulates) {
     device_->accumulate_gram(x_device, gram);
     const Bounded expected = product(
         in, in, tokens, [&](std::size_t i, std::size_t t) { return x(t, i); }, x, &start.values);
-    expect_within(download(*device_, gram), expected.values, expected.bounds, "gram");
+    std::vector<float> found = download(*device_, gram);
+    for (std::size_t i = 0; i < in; ++i) {  // below the diagonal anything may stand
+        for (std::size_t j = 0; j < i; ++j) found[i * in + j] = static_cast<float>(expected.values[i * in + j]);
+    }
+    expect_within(found, expected.values, expected.bounds, "gram");
 }
 
 TEST(Linear, ExactForSmallIntegers) {

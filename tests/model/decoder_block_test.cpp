@@ -197,6 +197,18 @@ TEST_P(DecoderBlockTest, ObserverSeesEachOfTheFourInputsOnce) {
     for (std::size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], expected[i], 30 * unit_roundoff * 5);
 }
 
+TEST_P(DecoderBlockTest, ObservingInputsStopsAtTheLastOneAskedFor) {
+    DecoderBlock decoder(*device_, problem_.config, tokens, Passes::forward_only);
+    RecordingObserver all(*device_);
+    decoder.forward(weights_, x_, make_poisoned(*device_, tokens, problem_.config.hidden_size), &all);
+    for (std::size_t i = 0; i < linear_inputs; ++i) {
+        RecordingObserver some(*device_);
+        decoder.observe_inputs(weights_, x_, static_cast<LinearInput>(i), some);
+        const auto end = all.seen.begin() + static_cast<std::ptrdiff_t>(i + 1);
+        EXPECT_TRUE(some.seen == decltype(some.seen)(all.seen.begin(), end)) << "input " << i;
+    }
+}
+
 TEST(DecoderBlock, BackwardNeedsItsActivations) {
     const auto device = make_test_device();
     const Problem problem("llama");

@@ -65,6 +65,30 @@ TEST(Communicator, LargeAllGatherWithEmptyParts) {
     expect_all_gather(world(), 500000);  // 4 MB a rank: beyond every eager limit
 }
 
+TEST(Communicator, SeveralAllGathersUnderWay) {
+    constexpr std::size_t gathers = 4;
+    const auto me = static_cast<std::size_t>(world().rank());
+    std::vector<std::vector<std::int64_t>> data;
+    std::vector<std::unique_ptr<Exchange>> under_way;
+    data.reserve(gathers);
+    for (std::size_t g = 0; g < gathers; ++g) {
+        const auto offsets = uneven_offsets(1 + 30000 * g);
+        auto& values = data.emplace_back(offsets.back(), -1);
+        for (std::size_t i = offsets[me]; i < offsets[me + 1]; ++i) values[i] = value_of(world().rank(), i + g);
+        under_way.push_back(world().start_all_gather(std::span<std::int64_t>(values), offsets));
+    }
+    for (const auto& gather : under_way) gather->finish();
+    for (std::size_t g = 0; g < gathers; ++g) {
+        const auto offsets = uneven_offsets(1 + 30000 * g);
+        std::size_t wrong = 0;
+        for (int r = 0; r < world().size(); ++r) {
+            const auto rank = static_cast<std::size_t>(r);
+            for (std::size_t i = offsets[rank]; i < offsets[rank + 1]; ++i) wrong += data[g][i] != value_of(r, i + g);
+        }
+        EXPECT_EQ(wrong, 0U) << "gather " << g;
+    }
+}
+
 TEST(Communicator, AllGatherIsExactlySummable) {
     const auto values = world().all_gather_value(std::int64_t{1} << world().rank());
     EXPECT_EQ(std::accumulate(values.begin(), values.end(), std::int64_t{0}), (std::int64_t{1} << world().size()) - 1);

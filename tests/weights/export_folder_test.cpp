@@ -159,6 +159,29 @@ TEST_F(ExportTest, RefusesAnotherModelAndFindsAMovedOne) {
     EXPECT_TRUE(std::filesystem::exists(output_ / "model.safetensors"));
 }
 
+TEST_F(ExportTest, ARunPrunedFromARunTakesTheRestFromTheFirstModel) {
+    make_tiny_model("llama", DType::bf16).write(model_, 3);
+    prune_to_folder(session_, options(Method::magnitude));
+    const auto second_run = folder_.path() / "second";
+    PruneOptions second = options(Method::wanda);
+    second.model = run_;
+    second.output = second_run;
+    prune_to_folder(session_, second);
+    export_run(second_run, output_, {}, [](const std::string&) {});
+    const CheckpointSource exported(output_), dense(model_);
+    EXPECT_EQ(exported.folder().shard_names(), dense.folder().shard_names());
+    expect_same_outer(exported, dense);
+    const RunSource run(second_run);
+    for (std::size_t block = 0; block < run.config().blocks; ++block) {
+        EXPECT_TRUE(block_of(exported, block) == block_of(run, block)) << block;
+    }
+    std::filesystem::remove_all(output_);
+    // The run between the two, changed, is no longer the model that the second was pruned from.
+    std::filesystem::remove_all(run_);
+    prune_to_folder(session_, options(Method::wanda));
+    expect_input_error({"run", "not the model"}, [&] { export_run(second_run, output_, {}, [](const std::string&) {}); });
+}
+
 TEST_F(ExportTest, UnfinishedRunsAreRefused) {
     make_tiny_model("llama").write(model_);
     prune_to_folder(session_, options(Method::wanda));
