@@ -97,7 +97,6 @@ class Device {
     virtual void copy_to_host(TensorView source, void* host) = 0;
     virtual void copy(TensorView source, TensorView destination) = 0;
     virtual void fill_zero(TensorView tensor) = 0;
-    virtual void synchronize() = 0;
     /// Multiplications and additions of all matrix products so far (2 m n k each).
     virtual double flops() const = 0;
 
@@ -109,8 +108,8 @@ class Device {
     virtual void linear_input_gradient(TensorView dy, TensorView weight, bool accumulate, TensorView dx) = 0;
     /// dW [out, in] = dy^T x, handed over in row panels that fit a cache; the whole dW never exists.
     virtual void linear_weight_gradient(TensorView dy, TensorView x, const GradientPanelConsumer& consume) = 0;
-    /// The upper triangle of gram [in, in] += that of x^T x (SparseGPT's Hessian without its factor 2). Below it, gram is
-    /// left undefined.
+    /// The upper triangle of gram [in, in] += that of x^T x (SparseGPT's Hessian without its factor 2). Below it, gram
+    /// is left undefined.
     virtual void accumulate_gram(TensorView x, TensorView gram) = 0;
 
     // ---- parts of a decoder block
@@ -171,15 +170,13 @@ class Device {
     /// finite; when it is not zero, weights and mask are untouched in the rows concerned and must not be used.
     virtual std::size_t score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight,
                                        TensorView mask) = 0;
-    /// weight = mask ? weight : +0.0.
-    virtual void apply_mask(TensorView mask, TensorView weight) = 0;
     /// One step on `weight` with state `square_average` (v). With a mask, gradient and weight of removed weights are
     /// zero.
     virtual void rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
                               TensorView weight) = 0;
     /// gram [n, n], of which only the upper triangle is read, <- upper Cholesky factor U of (gram + damping mean(diag)
-    /// I)^-1, as SparseGPT uses it (U^T U = inverse), zeros below. Inputs never used (zero diagonal) get diagonal 1 first. Returns false when the matrix is not positive
-    /// definite; gram is then unchanged.
+    /// I)^-1, as SparseGPT uses it (U^T U = inverse), zeros below. Inputs never used (zero diagonal) get diagonal 1
+    /// first. Returns false when the matrix is not positive definite; gram is then unchanged.
     virtual bool factor_inverse_gram(float damping, TensorView gram) = 0;
     /// SparseGPT's column sweep over rows of `weight` [rows, n] with U = `factor`: removes by W^2 / U_jj^2 and spreads
     /// each error over the columns to the right. Column blocks of 128 (the largest multiple of M below for N:M).

@@ -50,8 +50,13 @@ void OrderedSum::recycle(Tensor buffer) {
 }
 
 TensorView OrderedSum::begin_leaf() {
+    const TensorView leaf = begin_undefined_leaf();
+    device_.fill_zero(leaf);
+    return leaf;
+}
+
+TensorView OrderedSum::begin_undefined_leaf() {
     leaf_ = take_buffer();
-    device_.fill_zero(leaf_);
     return leaf_;
 }
 

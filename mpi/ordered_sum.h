@@ -42,6 +42,8 @@ class OrderedSum {
 
     /// The accumulator of the next leaf of this rank, zeroed, [1, length]. Valid until end_leaf.
     TensorView begin_leaf();
+    /// The same for a caller that writes every element: not zeroed.
+    TensorView begin_undefined_leaf();
     void end_leaf();
 
     /// Starts sending other ranks their parts, once all leaves of this rank are ended. Collective, does not wait.

@@ -4,12 +4,10 @@
 ///
 /// - The decoder blocks are cut into G contiguous block groups; the result of a run depends on G.
 /// - The N calibration samples are cut into S contiguous shards; the result depends on S (order of sums).
-/// - Ranks are spread over the groups; nothing depends on how many there are. With fewer ranks than groups a rank works
-/// on
-///   several groups one after the other.
-/// - Inside a group, data rank d holds a contiguous run of shards and block l is owned (read, audited, written) by data
-/// rank
-///   l mod D.
+/// - Ranks are spread over the groups; nothing depends on how many there are. With fewer ranks than groups a rank
+///   works on several groups one after the other.
+/// - Inside a group, data rank d holds a contiguous run of shards, and block l is owned (read, audited, written) by
+///   data rank l mod D.
 
 #include <cstddef>
 #include <vector>

@@ -1,11 +1,10 @@
 // Causal attention with grouped queries, tile by tile: for a tile of 64 query rows only the keys up to its last row are
 // touched, so half of the T x T work is skipped and only 64 x T scores exist per thread. The backward pass rebuilds the
 // probabilities of a tile from the kept log-sum-exp.
+#include "kernels/cpu/blas.h"
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/exponential.h"
 #include "kernels/cpu/parallel.h"
-
-#include <cblas.h>
 
 #include <cmath>
 #include <limits>
@@ -13,13 +12,11 @@
 
 namespace espalier {
 
+using cpu::to_blas;
+
 namespace {
 
 constexpr std::size_t tile_rows = 64;
-
-blasint to_blas(std::size_t value) {
-    return static_cast<blasint>(value);
-}
 
 struct ScoreScratch {};
 struct ScoreGradientScratch {};

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <string_view>
 
 namespace espalier {
 
@@ -16,10 +17,12 @@ namespace {
 
 constexpr std::size_t alignment = 64;
 
+/// This file is compiled for every processor, the other kernels for ESPALIER_CPU_ARCHITECTURE.
 void check_processor() {
-#if defined(__x86_64__) && defined(__AVX2__)
+#if defined(__x86_64__) && defined(ESPALIER_CPU_ARCHITECTURE)
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") == 0 || __builtin_cpu_supports("fma") == 0) {
+    const bool needs_avx2 = std::string_view(ESPALIER_CPU_ARCHITECTURE) == "x86-64-v3";
+    if (needs_avx2 && (__builtin_cpu_supports("avx2") == 0 || __builtin_cpu_supports("fma") == 0)) {
         throw InputError(
             "this build uses AVX2 and FMA instructions, which this processor lacks; configure with "
             "-DESPALIER_CPU_ARCHITECTURE=x86-64");

@@ -28,7 +28,6 @@ class CpuDevice final : public Device {
     void copy_to_host(TensorView source, void* host) override;
     void copy(TensorView source, TensorView destination) override;
     void fill_zero(TensorView tensor) override;
-    void synchronize() override {}
     double flops() const override { return flops_; }
 
     void linear(TensorView x, TensorView weight, bool accumulate, TensorView y) override;
@@ -64,7 +63,6 @@ class CpuDevice final : public Device {
 
     std::size_t score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight,
                                TensorView mask) override;
-    void apply_mask(TensorView mask, TensorView weight) override;
     void rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
                       TensorView weight) override;
     bool factor_inverse_gram(float damping, TensorView gram) override;

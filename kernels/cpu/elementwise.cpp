@@ -82,13 +82,6 @@ void CpuDevice::frobenius_direction(TensorView y, TensorView direction) {
     for_each_element(y.size(), [=](std::size_t i) { out[i] = in[i] * scale; });
 }
 
-void CpuDevice::apply_mask(TensorView mask, TensorView weight) {
-    require(mask.size() == weight.size(), "shapes of apply_mask");
-    const std::uint8_t* const keep = mask.mask_bytes();
-    float* const w = weight.floats();
-    for_each_element(weight.size(), [=](std::size_t i) { w[i] = keep[i] != 0 ? w[i] : 0.0F; });
-}
-
 void CpuDevice::convert(TensorView source, TensorView destination) {
     require(source.size() == destination.size(), "shapes of convert");
     if (source.dtype == destination.dtype) {

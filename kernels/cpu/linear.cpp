@@ -1,12 +1,13 @@
 // Matrix products of linear layers. Each is cut into column or row panels by shape alone and each panel is one
 // single-threaded sgemm: measured within 5 % of OpenBLAS's own threading, and the bits do not depend on the thread
 // count.
+#include "kernels/cpu/blas.h"
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/parallel.h"
 
-#include <cblas.h>
-
 namespace espalier {
+
+using cpu::to_blas;
 
 namespace {
 
@@ -19,10 +20,6 @@ std::size_t panel_width(std::size_t width) {
 /// Rows of a weight-gradient panel: about 256 KiB, so that it is still in the L2 cache when its consumer reads it.
 std::size_t gradient_panel_rows(std::size_t columns) {
     return std::clamp<std::size_t>(std::size_t{65536} / columns / 8 * 8, 16, 128);
-}
-
-blasint to_blas(std::size_t value) {
-    return static_cast<blasint>(value);
 }
 
 double product_flops(std::size_t m, std::size_t n, std::size_t k) {

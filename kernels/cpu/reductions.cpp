@@ -73,6 +73,7 @@ std::size_t CpuDevice::count_nonfinite(TensorView x) {
     const float* const in = x.floats();
     return cpu::parallel_sum<std::size_t>(x.size(), cpu::elements_per_chunk, [=](std::size_t begin, std::size_t end) {
         std::size_t count = 0;
+#pragma omp simd reduction(+ : count)
         for (std::size_t i = begin; i < end; ++i) count += std::isfinite(in[i]) ? 0U : 1U;
         return count;
     });

@@ -3,9 +3,21 @@
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/parallel.h"
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 
 namespace espalier {
+
+namespace {
+
+/// keep ? value : +0.0, without a branch.
+float select(std::uint8_t keep, float value) {
+    const std::uint32_t bits = keep != 0 ? ~std::uint32_t{0} : 0;
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) & bits);
+}
+
+}  // namespace
 
 void CpuDevice::rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
                              TensorView weight) {
@@ -27,10 +39,9 @@ void CpuDevice::rmsprop_step(const RmspropStep& step, TensorView gradient, Tenso
         } else {
 #pragma omp simd
             for (std::size_t i = begin; i < end; ++i) {
-                const float held = keep[i] != 0 ? g[i] : 0.0F;
+                const float held = select(keep[i], g[i]);
                 v[i] = s.decay * v[i] + gain * held * held;
-                const float moved = w[i] - s.learning_rate * held / (std::sqrt(v[i]) + s.epsilon);
-                w[i] = keep[i] != 0 ? moved : 0.0F;
+                w[i] = select(keep[i], w[i] - s.learning_rate * held / (std::sqrt(v[i]) + s.epsilon));
             }
         }
     });

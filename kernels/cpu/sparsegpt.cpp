@@ -1,9 +1,8 @@
 // SparseGPT (Frantar & Alistarh 2023): the inverse Gram factor and the column sweep with error feedback.
+#include "kernels/cpu/blas.h"
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/selection.h"
-
-#include <cblas.h>
 
 #include <cmath>
 #include <vector>
@@ -16,11 +15,9 @@ void dpotri_(const char* triangle, const blasint* n, double* a, const blasint* s
 
 namespace espalier {
 
-namespace {
+using cpu::to_blas;
 
-blasint to_blas(std::size_t value) {
-    return static_cast<blasint>(value);
-}
+namespace {
 
 /// Columns that are swept before the error reaches the rest: 128, or the largest multiple of M not above it.
 std::size_t sweep_block(const PruningPattern& pattern) {

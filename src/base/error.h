@@ -9,10 +9,9 @@ namespace espalier {
 
 enum class ExitStatus : int {
     success = 0,
-    bug = 1,           ///< an assumption inside the program did not hold
-    input = 2,         ///< wrong usage, or a file that cannot be used
-    resources = 3,     ///< memory or disk ran out
-    interrupted = 75,  ///< stopped by a signal; everything finished so far is saved
+    bug = 1,        ///< an assumption inside the program did not hold
+    input = 2,      ///< wrong usage, or a file that cannot be used
+    resources = 3,  ///< memory or disk ran out
 };
 
 class Error : public std::runtime_error {
@@ -37,11 +36,6 @@ struct ResourceError : Error {
 /// Weights, activations or scores became infinite or not a number. Always thrown by all ranks of a group together.
 struct NonFiniteError : InputError {
     explicit NonFiniteError(const std::string& sentence) : InputError(sentence) {}
-};
-
-/// A signal asked the program to stop and all finished work is saved.
-struct InterruptedError : Error {
-    explicit InterruptedError(const std::string& sentence) : Error(ExitStatus::interrupted, sentence) {}
 };
 
 /// An internal contract was broken; the sentence goes into a bug report.

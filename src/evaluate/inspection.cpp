@@ -137,8 +137,7 @@ class Inspector {
 
     void compare_rows(OuterTensor tensor) {
         const std::size_t rows = source_.outer_rows(tensor);
-        const std::size_t row_bytes = source_.outer_columns(tensor) * bytes_of(source_.outer_dtype(tensor));
-        const std::size_t panel = std::max<std::size_t>(1, (std::size_t{4} << 20) / row_bytes);
+        const std::size_t row_bytes = source_.outer_row_bytes(tensor), panel = source_.outer_panel_rows(tensor);
         for (std::size_t first = 0; first < rows; first += panel) {
             const std::size_t count = std::min(panel, rows - first);
             std::vector<std::byte> now(count * row_bytes), before(now.size());

@@ -24,10 +24,4 @@ Json BlockReport::to_json(const BlockLayout& layout) const {
     return json;
 }
 
-double BlockReport::total_seconds() const {
-    double total = 0;
-    for (const auto& phase : seconds) total += phase.second;
-    return total;
-}
-
 }  // namespace espalier

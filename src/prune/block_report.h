@@ -27,7 +27,6 @@ struct BlockReport {
     std::vector<std::vector<std::size_t>> draws;  ///< samples of each round, in drawing order
 
     Json to_json(const BlockLayout& layout) const;
-    double total_seconds() const;
 };
 
 }  // namespace espalier

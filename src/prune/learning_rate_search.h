@@ -20,7 +20,7 @@ struct LearningRateCandidate {
 
 struct LearningRateChoice {
     double learning_rate = 0;
-    std::vector<LearningRateCandidate> candidates;  ///< empty when the rate was given
+    std::vector<LearningRateCandidate> candidates;  ///< the whole grid, ascending
 
     Json to_json() const;
     static LearningRateChoice from_json(const Json& json);

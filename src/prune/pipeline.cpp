@@ -65,9 +65,11 @@ class Pipeline {
         for (const std::size_t g : my_groups_) {
             HiddenStates x = first_hidden_states(g, std::move(handed_on));
             if (work_after(g)) handed_on = hand_on(g, x);
-            receive_learning_rate();
+            // Groups before the searching one prune nothing; to wait there would keep it from its hidden states.
+            if (topology_.groups()[g].blocks.begin > first_pruned_block()) receive_learning_rate();
             if (has_work(g)) prune_group(g, x);
         }
+        receive_learning_rate();
         finish();
     }
 
@@ -97,7 +99,6 @@ class Pipeline {
     }
 
     // ---- reading
-    // --------------------------------------------------------------------------------------------------------
     enum class Version { dense, as_written };
 
     const BlockStorage& storage_of(Version version) const {
@@ -133,7 +134,6 @@ class Pipeline {
     }
 
     // ---- dense hidden states at the start of a group
-    // ----------------------------------------------------------------------
     HiddenStates make_hidden_states(std::size_t g) const {
         return {c_.device, group_context(g).my_samples(), c_.options.sequence_length, config_.hidden_size};
     }
@@ -176,7 +176,6 @@ class Pipeline {
     }
 
     // ---- pruning
-    // ----------------------------------------------------------------------------------------------------------
     std::size_t first_pruned_block() const { return c_.options.only_blocks ? c_.options.only_blocks->begin : 0; }
 
     /// The group that searches the learning rate: that of the first pruned block.
@@ -186,20 +185,26 @@ class Pipeline {
         }
         throw BugError("internal error: no group holds the first pruned block");
     }
-    /// Ranks outside of the searching group wait for its result before their first block; those inside send it, in
-    /// share_learning_rate, right after the search. Together one collective broadcast over the world.
+    /// The rank that searches and tells the others: the owner of the block, so that its message about the rate reaches
+    /// the ledger before the one about the block.
+    int searching_rank() const {
+        const BlockGroup& group = searching_group();
+        return group.ranks[static_cast<std::size_t>(group.owner_of(first_pruned_block()))];
+    }
+    /// Ranks outside of the searching group wait for its result before their first pruned block; those inside send it,
+    /// in share_learning_rate, right after the search. Together one collective broadcast over the world.
     void receive_learning_rate() {
         if (!uses_regional_optimization(c_.options.method) || learning_rate_) return;
         const std::vector<int>& ranks = searching_group().ranks;
         if (std::find(ranks.begin(), ranks.end(), c_.session.rank()) != ranks.end()) return;
         c_.progress.live("waiting for the learning rate");
         std::array<double, 1> rate{};
-        c_.session.world().broadcast(std::span<double>(rate), ranks.front());
+        c_.session.world().broadcast(std::span<double>(rate), searching_rank());
         learning_rate_ = rate[0];
     }
     void share_learning_rate(const LearningRateChoice& choice) {
         learning_rate_ = choice.learning_rate;
-        const int sender = searching_group().ranks.front();
+        const int sender = searching_rank();
         std::array<double, 1> rate = {choice.learning_rate};
         c_.session.world().broadcast(std::span<double>(rate), sender);
         if (c_.session.rank() == sender) c_.session.post_to_root(Json({{"learning_rate", choice.to_json()}}).dump());
@@ -288,7 +293,6 @@ class Pipeline {
     }
 
     // ---- bookkeeping
-    // ------------------------------------------------------------------------------------------------------
     void post(const WrittenBlock& written) {
         const FileRecord& file = written.record.file;
         c_.session.post_to_root(Json({{"block", written.block},

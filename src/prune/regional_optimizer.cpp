@@ -56,11 +56,12 @@ class MiniBatchGradient final : public WeightGradientSink {
         last_ = last;
         for (const LinearLayer layer : all_linear_layers) {
             const MatrixShape& matrix = layout_.matrix(layer);
-            leaf_[index_of(layer)] = sums_[index_of(layer)].begin_leaf().reshaped(matrix.rows, matrix.columns);
+            leaf_[index_of(layer)] =
+                sums_[index_of(layer)].begin_undefined_leaf().reshaped(matrix.rows, matrix.columns);
         }
     }
     void consume(LinearLayer layer, std::size_t row_begin, TensorView panel) override {
-        device_.add(panel, leaf_[index_of(layer)].row_range(row_begin, row_begin + panel.rows));
+        device_.copy(panel, leaf_[index_of(layer)].row_range(row_begin, row_begin + panel.rows));
     }
     void finished(LinearLayer layer) override {
         sums_[index_of(layer)].end_leaf();

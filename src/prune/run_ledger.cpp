@@ -49,8 +49,7 @@ FileRecord write_outer_file(const RunFolder& run, const ModelSource& source) {
         const std::size_t rows = source.outer_rows(tensor), columns = source.outer_columns(tensor);
         const bool vector = tensor == OuterTensor::final_norm;
         file.create(path, dtype, vector ? std::vector<std::uint64_t>{rows} : std::vector<std::uint64_t>{rows, columns});
-        const std::size_t row_bytes = columns * bytes_of(dtype);
-        const std::size_t panel = std::max<std::size_t>(1, (std::size_t{4} << 20) / row_bytes);
+        const std::size_t row_bytes = source.outer_row_bytes(tensor), panel = source.outer_panel_rows(tensor);
         std::vector<std::byte> data;
         for (std::size_t first = 0; first < rows; first += panel) {
             const std::size_t count = std::min(panel, rows - first);

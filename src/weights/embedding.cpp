@@ -11,8 +11,8 @@ void embed_tokens(Device& device, const ModelSource& source, std::span<const std
     require(hidden_states.rows == tokens.size(), "a row for every token");
     const std::size_t hidden = source.config().hidden_size;
     const DType dtype = source.outer_dtype(OuterTensor::embedding);
-    const std::size_t row_bytes = hidden * bytes_of(dtype);
-    const std::size_t panel_rows = std::max<std::size_t>(1, (std::size_t{4} << 20) / row_bytes);
+    const std::size_t row_bytes = source.outer_row_bytes(OuterTensor::embedding);
+    const std::size_t panel_rows = source.outer_panel_rows(OuterTensor::embedding);
     // Positions by token id, so that each panel of the table serves a run of them.
     std::vector<std::size_t> order(tokens.size());
     std::iota(order.begin(), order.end(), std::size_t{0});

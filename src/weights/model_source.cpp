@@ -2,6 +2,8 @@
 
 #include "src/base/error.h"
 
+#include <algorithm>
+
 namespace espalier {
 
 std::size_t BlockStorage::total_bytes(const BlockLayout& layout) const {
@@ -16,6 +18,11 @@ ModelSource::ModelSource(std::string config_text, const std::string& config_sour
     : config_text_(std::move(config_text)),
       config_(ModelConfig::parse(config_text_, config_source)),
       layout_(config_) {}
+
+std::size_t ModelSource::outer_panel_rows(OuterTensor tensor) const {
+    constexpr std::size_t panel_bytes = std::size_t{4} << 20;
+    return std::max<std::size_t>(1, panel_bytes / outer_row_bytes(tensor));
+}
 
 std::string outer_name(OuterTensor tensor) {
     switch (tensor) {

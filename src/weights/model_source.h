@@ -53,6 +53,11 @@ class ModelSource {
     /// Changes when a weight could have changed; names the model in manifests.
     virtual std::string identity() const = 0;
 
+    /// Rows that make about 4 MiB: the unit in which an outer tensor is read.
+    std::size_t outer_panel_rows(OuterTensor tensor) const;
+    std::size_t outer_row_bytes(OuterTensor tensor) const {
+        return outer_columns(tensor) * bytes_of(outer_dtype(tensor));
+    }
     std::size_t outer_columns(OuterTensor tensor) const {
         return tensor == OuterTensor::final_norm ? 1 : config_.hidden_size;
     }

@@ -117,21 +117,6 @@ TEST_P(ElementwiseTest, FrobeniusDirectionOfZeroIsZero) {
     EXPECT_EQ(download(*device_, direction), std::vector<float>(size_, 0.0F));
 }
 
-TEST_P(ElementwiseTest, ApplyMaskWritesPositiveZeros) {
-    std::vector<float> w = random_.normals(size_);
-    std::vector<std::uint8_t> mask(size_);
-    for (std::size_t i = 0; i < size_; ++i) {
-        mask[i] = static_cast<std::uint8_t>(random_.below(2));
-        if (i % 3 == 0) w[i] = -0.0F;
-        if (i % 7 == 0) w[i] = std::numeric_limits<float>::quiet_NaN();
-    }
-    const Tensor weight = on_device(w);
-    device_->apply_mask(upload_bytes(*device_, 1, size_, mask), weight);
-    std::vector<float> expected = w;
-    for (std::size_t i = 0; i < size_; ++i) expected[i] = mask[i] != 0 ? w[i] : 0.0F;
-    EXPECT_EQ(bits_of(download(*device_, weight)), bits_of(expected));
-}
-
 TEST_P(ElementwiseTest, ConvertAndRoundAreNearestEven) {
     const std::vector<float> x = random_.normals(size_, 1000);
     for (const DType dtype : {DType::f16, DType::bf16}) {
@@ -185,14 +170,12 @@ TEST(AddBias, EveryRow) {
 TEST(Elementwise, ShapeErrorsAreBugs) {
     const auto device = make_test_device();
     const Tensor a = make_poisoned(*device, 1, 3), b = make_poisoned(*device, 1, 4);
-    const Tensor mask = device->make_tensor(DType::u8, 1, 4);
     expect_error(ExitStatus::bug, {"silu_multiply"}, [&] { device->silu_multiply(a, b, a); });
     expect_error(ExitStatus::bug, {"silu_multiply_backward"}, [&] { device->silu_multiply_backward(a, b, b); });
     expect_error(ExitStatus::bug, {"add"}, [&] { device->add(a, b); });
     expect_error(ExitStatus::bug, {"add_bias"}, [&] { device->add_bias(a, b); });
     expect_error(ExitStatus::bug, {"square_accumulate"}, [&] { device->square_accumulate(a, b); });
     expect_error(ExitStatus::bug, {"frobenius_direction"}, [&] { device->frobenius_direction(a, b); });
-    expect_error(ExitStatus::bug, {"apply_mask"}, [&] { device->apply_mask(mask, a); });
     expect_error(ExitStatus::bug, {"convert"}, [&] { device->convert(a, b); });
     expect_error(ExitStatus::bug, {"copy"}, [&] { device->copy(a, b); });
 }

@@ -30,6 +30,10 @@ CASES = {
     "wanda++ in two groups and batches": ["--method", "wanda++", "--block-groups", "2", "--ro-batch", "4", *COMMON],
     "searched learning rate": ["--method", "wanda++", "--block-groups", "2", "--ro-rounds", "1", "--ro-samples", "4",
                                "--ro-learning-rate", "auto", "--only-blocks", "2-3"],
+    # On two and three ranks, ranks with groups before the searching one must not wait for its result.
+    "learning rate searched in the third of four groups": [
+        "--method", "ro", "--block-groups", "4", "--ro-rounds", "1", "--ro-samples", "4", "--ro-learning-rate", "auto",
+        "--only-blocks", "2-3"],
 }
 
 
