@@ -3,7 +3,7 @@
 /// hdf5.h.
 ///
 /// Rules learnt from HDF5 1.10.8: after a failed write a later flush or close may report success, so any failed call
-/// poisons the file; closing a poisoned file can crash the process at exit, so Hdf5File leaks it on purpose.
+/// poisons the file; closing a poisoned file can crash the process at exit, so Hdf5Writer leaks it on purpose.
 
 #include "src/base/dtype.h"
 
@@ -56,7 +56,8 @@ class Hdf5Writer {
     Hdf5Writer& operator=(const Hdf5Writer&) = delete;
     ~Hdf5Writer();
 
-    /// Creates the dataset with its missing parent groups, whole-row chunks of 1-8 MiB and fletcher32, and writes it.
+    /// Creates the dataset with its missing parent groups, whole-row chunks of about 4 MiB and fletcher32, and writes
+    /// it.
     void write(const std::string& name, DType dtype, const std::vector<std::uint64_t>& shape,
                std::span<const std::byte> data);
     /// The same, filled in pieces of whole rows by write_rows.

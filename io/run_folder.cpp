@@ -70,11 +70,16 @@ Json Manifest::to_json() const {
             {"model", {{"path", model_path}, {"identity", model_identity}, {"blocks", blocks_in_model}}},
             {"calibration", {{"path", calibration_path}, {"sha256", calibration_sha256}}},
             {"options", options},
+            {"configuration_sha256", configuration_sha256()},
             {"provenance", provenance},
             {"learning_rate", learning_rate},
             {"blocks", block_list},
             {"outer_files", outer},
             {"complete", complete}};
+}
+
+std::string Manifest::configuration_sha256() const {
+    return sha256(Json::array({program_version, model_identity, calibration_sha256, options}).dump());
 }
 
 void Manifest::check(std::size_t listed_blocks, const std::string& source) const {
@@ -135,6 +140,9 @@ Manifest Manifest::from_json(const Json& json, const std::string& source) {
             manifest.outer_files.push_back(file_record_from(entry, source));
         manifest.complete = json.at("complete").get<bool>();
         manifest.check(json.at("blocks").size(), source);
+        if (json.at("configuration_sha256").get<std::string>() != manifest.configuration_sha256()) {
+            throw InputError(source + " is damaged (configuration_sha256 is not that of its options and model)");
+        }
     } catch (const Json::exception& error) {
         throw InputError(source + " is damaged (" + error.what() + ")");
     }
@@ -154,7 +162,10 @@ Manifest RunFolder::read_manifest() const {
 }
 
 void RunFolder::write_manifest(const Manifest& manifest) const {
-    write_text_atomically(path_ / "manifest.json", manifest.to_json().dump(1) + "\n");
+    const std::filesystem::path path = path_ / "manifest.json";
+    Json json = manifest.to_json();
+    json["previous_manifest_sha256"] = has_manifest() ? Json(sha256(read_text(path, manifest_limit))) : Json();
+    write_text_atomically(path, json.dump(1) + "\n");
 }
 
 bool RunFolder::has_manifest() const {

@@ -67,6 +67,8 @@ struct Manifest {
     Json to_json() const;
     /// Throws InputError naming `source`.
     static Manifest from_json(const Json& json, const std::string& source);
+    /// SHA-256 over everything that decides the result: program version, model, calibration tokens, options.
+    std::string configuration_sha256() const;
 
   private:
     void check(std::size_t listed_blocks, const std::string& source) const;
@@ -85,6 +87,7 @@ class RunFolder {
     bool has_manifest() const;
     /// Throws InputError when there is none or it cannot be used.
     Manifest read_manifest() const;
+    /// Replaces manifest.json atomically; the new one holds the hash of the one before.
     void write_manifest(const Manifest& manifest) const;
 
     /// Creates the folder, or checks that it is empty, holds a run, or what a run of the model with this config.json

@@ -175,9 +175,10 @@ class Device {
     virtual void rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
                               TensorView weight) = 0;
     /// gram [n, n], of which only the upper triangle is read, <- upper Cholesky factor U of (gram + damping mean(diag)
-    /// I)^-1, as SparseGPT uses it (U^T U = inverse), zeros below. Inputs never used (zero diagonal) get diagonal 1
-    /// first. Returns false when the matrix is not positive definite; gram is then unchanged.
-    virtual bool factor_inverse_gram(float damping, TensorView gram) = 0;
+    /// I)^-1, as SparseGPT uses it (U^T U = inverse), zeros below. Inputs never used (zero diagonal) are marked 1 in
+    /// `dead_inputs` [1, n] uint8 and get diagonal 1 first. Returns false when the matrix is not positive definite;
+    /// gram is then unchanged.
+    virtual bool factor_inverse_gram(float damping, TensorView gram, TensorView dead_inputs) = 0;
     /// SparseGPT's column sweep over rows of `weight` [rows, n] with U = `factor`: removes by W^2 / U_jj^2 and spreads
     /// each error over the columns to the right. Column blocks of 128 (the largest multiple of M below for N:M).
     /// `dead_inputs` [1, n] uint8 marks inputs whose weights are zeroed first. Returns the count of non-finite scores

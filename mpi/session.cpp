@@ -1,16 +1,16 @@
 #include "mpi/session.h"
 
 #include "mpi/mpi_communicator.h"
-#include "src/base/error.h"
 
 #include <sched.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <filesystem>
 #include <list>
-#include <new>
 
 namespace espalier {
 
@@ -82,6 +82,9 @@ Session::Session() : exceptions_at_start_(std::uncaught_exceptions()), posts_(st
     if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
         throw ResourceError("MPI could not be started (MPI_Init_thread failed)");
     }
+    if (provided < MPI_THREAD_FUNNELED) {
+        throw ResourceError("this MPI does not allow threads beside the one that communicates (MPI_THREAD_FUNNELED)");
+    }
     world_ = std::make_unique<MpiCommunicator>(MPI_COMM_WORLD, false);
     rank_ = world_->rank();
     size_ = world_->size();
@@ -119,17 +122,9 @@ void Session::agree(const std::function<void()>& step) const {
     int status = 0;
     try {
         step();
-    } catch (const Error& error) {
+    } catch (...) {
+        const Error error = as_error(std::current_exception());
         status = static_cast<int>(error.status());
-        sentence = error.what();
-    } catch (const std::filesystem::filesystem_error& error) {
-        status = static_cast<int>(ExitStatus::input);
-        sentence = error.path1().string() + ": " + error.code().message();
-    } catch (const std::bad_alloc&) {
-        status = static_cast<int>(ExitStatus::resources);
-        sentence = "out of host memory; use fewer samples, a shorter sequence, or more ranks";
-    } catch (const std::exception& error) {
-        status = static_cast<int>(ExitStatus::bug);
         sentence = error.what();
     }
     const auto all = world_->all_gather_value(StatusAndLength{status, static_cast<int>(sentence.size())});
@@ -137,7 +132,7 @@ void Session::agree(const std::function<void()>& step) const {
         if (all[r].status == 0) continue;
         sentence.resize(static_cast<std::size_t>(all[r].length));
         world_->broadcast(std::span<char>(sentence), static_cast<int>(r));
-        throw Error(static_cast<ExitStatus>(all[r].status), sentence);
+        throw Error(static_cast<ExitStatus>(all[r].status), sentence, static_cast<int>(r));
     }
 }
 
@@ -185,7 +180,15 @@ std::vector<std::string> Session::collect_posts() {
     return texts;
 }
 
-void Session::abort(int status) const {
+void Session::fail(const Error& error) const {
+    constexpr unsigned step = 300'000, longest = 3'000'000;  // microseconds
+    const int speaker = error.rank().value_or(rank_);
+    const unsigned turn =
+        error.rank() ? (speaker == rank_ ? 0U : 1U + static_cast<unsigned>(rank_)) : static_cast<unsigned>(rank_);
+    usleep(std::min(longest, step * turn));
+    std::fputs(error_line(error, size_ > 1 ? std::optional<int>(speaker) : std::nullopt).c_str(), stderr);
+    std::fflush(stderr);
+    const int status = static_cast<int>(error.status());
     if (launched_) MPI_Abort(MPI_COMM_WORLD, status);
     std::_Exit(status);
 }

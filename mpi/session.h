@@ -3,6 +3,7 @@
 /// Always over MPI on the host, whatever the data plane uses.
 
 #include "mpi/communicator.h"
+#include "src/base/error.h"
 
 #include <functional>
 #include <memory>
@@ -37,7 +38,8 @@ class Session {
     std::unique_ptr<Communicator> make_group(std::span<const int> world_ranks) const;
 
     /// Runs `step` on every rank and returns when all have succeeded. When it throws on any, every rank throws an Error
-    /// with the sentence and status of the lowest failing rank. Collective. For steps without communication inside.
+    /// with the sentence, status and number of the lowest failing rank. Collective. For steps without communication
+    /// inside.
     void agree(const std::function<void()>& step) const;
 
     /// rank 0's text on every rank. Collective.
@@ -48,8 +50,9 @@ class Session {
     /// On rank 0: texts that have arrived since the last call, in order of arrival. Local, never waits.
     std::vector<std::string> collect_posts();
 
-    /// Ends all ranks now with this status. Does not return.
-    [[noreturn]] void abort(int status) const;
+    /// Says the error on stderr and ends all ranks with its status. Of several ranks that fail for one reason at one
+    /// time only one speaks: the one that the error names, else the lowest; its abort ends the others while they wait.
+    [[noreturn]] void fail(const Error& error) const;
 
   private:
     struct Posts;

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Runs every test: builds, then unit tests, tests under mpirun, the float64 oracle, the binary against bad input, resumption,
-# memory, layering, and the Python jobs.
+# memory, layering, exports in transformers, and the Python jobs.
 #   tests/run.sh              everything
 #   tests/run.sh unit oracle  only these parts
-# Parts: install build unit mpi layering oracle binary jobs
+# Parts: install build unit mpi layering oracle binary export jobs
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 parts=("$@")
-((${#parts[@]})) || parts=(install build unit mpi layering oracle binary jobs)
+((${#parts[@]})) || parts=(install build unit mpi layering oracle binary export jobs)
 wants() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -32,22 +32,33 @@ build() {
 cmake_options=()
 [[ -z ${ESPALIER_WERROR:-} ]] || cmake_options+=(-DESPALIER_WERROR="$ESPALIER_WERROR")
 
+# Makes build/NAME once, and again when the requirements change: virtual_environment NAME REQUIREMENTS [venv's options].
+virtual_environment() {
+    local venv=$root/build/$1 requirements=$2
+    shift 2
+    cmp -s "$requirements" "$venv/requirements.installed" && return
+    /usr/bin/python3 -m venv --clear "$@" "$venv" &&
+        "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" &&
+        cp "$requirements" "$venv/requirements.installed"
+}
+
 jobs_python() {
-    local venv=$root/build/venv
-    if ! cmp -s jobs/requirements.txt "$venv/requirements.installed"; then
-        python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --disable-pip-version-check -r jobs/requirements.txt &&
-            cp jobs/requirements.txt "$venv/requirements.installed"
-    fi
-    "$venv/bin/python" -m pytest -q -p no:cacheprovider tests/jobs
+    virtual_environment venv jobs/requirements.txt && build/venv/bin/python -m pytest -q -p no:cacheprovider tests/jobs
+}
+
+export_python() {
+    virtual_environment venv-transformers tests/export/requirements.txt --system-site-packages &&
+        build/venv-transformers/bin/python -m pytest -q -p no:cacheprovider tests/export
 }
 
 if wants install; then part "packages" jobs/install_dependencies.sh --tests; fi
 if wants build; then part "build" build; fi
-if wants unit; then part "unit tests" ctest --test-dir build/release --output-on-failure -R unit_tests; fi
-if wants mpi; then part "unit tests under mpirun" ctest --test-dir build/release --output-on-failure -R mpi_tests; fi
+if wants unit; then part "unit tests" ctest --test-dir build/release --no-tests=error --output-on-failure -R unit_tests; fi
+if wants mpi; then part "unit tests under mpirun" ctest --test-dir build/release --no-tests=error --output-on-failure -R mpi_tests; fi
 if wants layering; then part "layering" "${pytest[@]}" tests/layering; fi
 if wants oracle; then part "float64 oracle" "${pytest[@]}" tests/oracle; fi
 if wants binary; then part "the binary" "${pytest[@]}" tests/cli tests/prune tests/evaluate; fi
+if wants export; then part "exports in transformers" export_python; fi
 if wants jobs; then part "jobs" jobs_python; fi
 
 printf '\n%d passed, %d failed\n' "$passed" "$failed"

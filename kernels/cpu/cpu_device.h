@@ -65,7 +65,7 @@ class CpuDevice final : public Device {
                                TensorView mask) override;
     void rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
                       TensorView weight) override;
-    bool factor_inverse_gram(float damping, TensorView gram) override;
+    bool factor_inverse_gram(float damping, TensorView gram, TensorView dead_inputs) override;
     std::size_t sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern,
                                 TensorView weight, TensorView mask) override;
 

@@ -120,14 +120,16 @@ bool invert_and_factor(std::vector<double>& a, blasint n) {
 
 }  // namespace
 
-bool CpuDevice::factor_inverse_gram(float damping, TensorView gram) {
-    require(gram.rows == gram.columns, "a square Gram matrix");
+bool CpuDevice::factor_inverse_gram(float damping, TensorView gram, TensorView dead_inputs) {
+    require(gram.rows == gram.columns && dead_inputs.size() == gram.rows, "shapes of factor_inverse_gram");
     const std::size_t n = gram.rows;
     // float64: with 1 % damping the matrix's condition costs float32 about half of its digits.
     std::vector<double> a(gram.floats(), gram.floats() + n * n);
     double trace = 0;
     for (std::size_t j = 0; j < n; ++j) {
-        if (a[j * n + j] == 0) a[j * n + j] = 1;
+        const bool dead = a[j * n + j] == 0;
+        dead_inputs.mask_bytes()[j] = dead ? 1 : 0;
+        if (dead) a[j * n + j] = 1;
         trace += a[j * n + j];
     }
     const double shift = static_cast<double>(damping) * trace / static_cast<double>(n);

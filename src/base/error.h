@@ -2,6 +2,8 @@
 /// Exceptions that carry the exit status of the program. Their text is the one sentence that the user reads: it names
 /// the file, field or tensor, what was found and what was expected.
 
+#include <exception>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -16,11 +18,15 @@ enum class ExitStatus : int {
 
 class Error : public std::runtime_error {
   public:
-    Error(ExitStatus status, const std::string& sentence) : std::runtime_error(sentence), status_(status) {}
+    Error(ExitStatus status, const std::string& sentence, std::optional<int> rank = {})
+        : std::runtime_error(sentence), status_(status), rank_(rank) {}
     ExitStatus status() const { return status_; }
+    /// The rank that failed, when another one throws in its name.
+    std::optional<int> rank() const { return rank_; }
 
   private:
     ExitStatus status_;
+    std::optional<int> rank_;
 };
 
 /// The command line, the environment or an input file is wrong.
@@ -42,6 +48,14 @@ struct NonFiniteError : InputError {
 struct BugError : Error {
     explicit BugError(const std::string& sentence) : Error(ExitStatus::bug, sentence) {}
 };
+
+/// Any exception as the Error that the user is told: files that cannot be reached are wrong input, memory is a
+/// resource, everything else is a bug.
+Error as_error(const std::exception_ptr& failure);
+
+/// "espalier: rank 3: SENTENCE" (`rank` empty: without the rank) as one line of bounded length: names out of files may
+/// hold anything.
+std::string error_line(const Error& error, std::optional<int> rank);
 
 /// Throws BugError unless `condition` holds. For contracts between our own functions, never for user input.
 inline void require(bool condition, const char* contract) {

@@ -5,7 +5,7 @@
 
 namespace espalier {
 
-/// Of the program and its files. docs/formats.md says what a change of each part means.
+/// Part of the identity of a run: another version does not resume it.
 inline constexpr std::string_view program_version = "0.1.0";
 
 }  // namespace espalier

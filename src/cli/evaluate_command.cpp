@@ -53,6 +53,7 @@ int evaluate_command(Session& session, const CommandLine& line) {
         source = open_model(set->text("model"));
         tokens = read_token_file(set->text("tokens"), source->config().vocabulary);
         sequence_length = set->whole("sequence-length", 2);
+        if (session.rank() == 0) source->verify_outer();
         if (set->has("json") && session.rank() == 0) check_writable(set->text("json"));
         device = make_device(session, *set);
         for (const std::string& warning : source->warnings()) progress.line("warning: " + warning);

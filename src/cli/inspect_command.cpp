@@ -23,11 +23,11 @@ void print_table(const Inspection& inspection) {
         const std::string name(matrix.name.substr(matrix.name.find('.') + 1));
         std::printf(" %10s", name.c_str());
     }
-    std::printf("   share of zeros\n");
+    std::printf("\n");
     for (const BlockInspection& block : inspection.blocks) {
         std::printf("%-6zu", block.block);
         for (const double share : block.zero_share) std::printf(" %9.4f%%", 100 * share);
-        std::printf("   %s\n", block.pruned ? "masks" : "no masks");
+        std::printf("   %s\n", block.pruned ? "pruned" : "not pruned");
     }
 }
 

@@ -5,13 +5,10 @@
 #include <malloc.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <filesystem>
-#include <new>
 #include <optional>
 #include <string>
 #include <vector>
@@ -69,30 +66,6 @@ void limit_spinning(char** argv) {
     execv("/proc/self/exe", argv);  // returns only when it fails; then all works, only less considerately
 }
 
-/// The sentence of a failure, with the rank when there are several.
-void report(int rank, int ranks, std::string sentence) {
-    // Names out of files may hold anything: one line, of bounded length.
-    constexpr std::size_t head = 600, tail = 250;
-    if (sentence.size() > head + tail)
-        sentence = sentence.substr(0, head) + " ... " + sentence.substr(sentence.size() - tail);
-    const auto is_control = [](char c) { return static_cast<unsigned char>(c) < 32 || c == 127; };
-    std::replace_if(sentence.begin(), sentence.end(), is_control, '?');
-    if (ranks > 1)
-        std::fprintf(stderr, "espalier: rank %d: %s\n", rank, sentence.c_str());
-    else
-        std::fprintf(stderr, "espalier: %s\n", sentence.c_str());
-    std::fflush(stderr);
-}
-
-/// Ends all ranks. When several fail for the same reason at the same time the lowest speaks for all: it aborts the
-/// others while they wait here.
-[[noreturn]] void end_all(const Session& session, const Error& error) {
-    constexpr unsigned step = 100'000, longest = 2'000'000;
-    if (session.rank() > 0) usleep(std::min(longest, step * static_cast<unsigned>(session.rank())));
-    report(session.rank(), session.size(), error.what());
-    session.abort(static_cast<int>(error.status()));
-}
-
 }  // namespace
 }  // namespace espalier
 
@@ -102,24 +75,16 @@ int main(int argc, char** argv) {
     // Blocks come and go: their buffers are returned to the system at once instead of fragmenting the heap.
     mallopt(M_MMAP_THRESHOLD, 4 << 20);
     std::optional<Session> session;
-    const auto end = [&](const Error& error) -> int {
-        if (session && session->size() > 1) end_all(*session, error);
-        report(0, 1, error.what());
+    try {
+        session.emplace();
+        return run(*session, {argv + 1, argv + argc});
+    } catch (...) {
+        const Error error = as_error(std::current_exception());
+        if (session && session->size() > 1) session->fail(error);
+        std::fputs(error_line(error, {}).c_str(), stderr);
         session.reset();
         std::fflush(nullptr);
         // Not through exit(): HDF5 1.10 crashes in its exit handler when a file could not be closed on a full disk.
         std::_Exit(static_cast<int>(error.status()));
-    };
-    try {
-        session.emplace();
-        return run(*session, {argv + 1, argv + argc});
-    } catch (const Error& error) {
-        return end(error);
-    } catch (const std::filesystem::filesystem_error& error) {
-        return end(InputError(error.path1().string() + ": " + error.code().message()));
-    } catch (const std::bad_alloc&) {
-        return end(ResourceError("out of host memory; use fewer samples, a shorter sequence, or more ranks"));
-    } catch (const std::exception& error) {
-        return end(BugError(std::string("internal error: ") + error.what()));
     }
 }

@@ -9,6 +9,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <map>
 
 namespace espalier {
 
@@ -59,6 +61,11 @@ IndexRange parse_blocks(const std::string& text, std::size_t blocks) {
     return {first, last + 1};
 }
 
+/// The kernels compute with it in float32.
+bool is_usable_float(double value) {
+    return value >= std::numeric_limits<float>::min() && value <= std::numeric_limits<float>::max();
+}
+
 RegionalOptimizationOptions parse_regional_optimization(OptionSet& options, Method method, std::size_t samples) {
     RegionalOptimizationOptions ro;
     const bool optimises = uses_regional_optimization(method);
@@ -74,10 +81,6 @@ RegionalOptimizationOptions parse_regional_optimization(OptionSet& options, Meth
     if (ro.batch > ro.samples && optimises) {
         throw InputError(fmt::format("--ro-batch {} exceeds the {} samples of a round", ro.batch, ro.samples));
     }
-    if (options.text("ro-learning-rate") == "auto")
-        ro.learning_rate.reset();
-    else
-        ro.learning_rate = options.positive("ro-learning-rate");
     const std::string scaling = options.text("ro-lr-scaling");
     if (scaling == "none")
         ro.scaling = LearningRateScaling::none;
@@ -87,6 +90,17 @@ RegionalOptimizationOptions parse_regional_optimization(OptionSet& options, Meth
         ro.scaling = LearningRateScaling::linear;
     else
         throw InputError("--ro-lr-scaling '" + scaling + "' is not one of none, sqrt, linear");
+    if (options.text("ro-learning-rate") == "auto") {
+        ro.learning_rate.reset();
+        if (samples < 2 && optimises) {
+            throw InputError("--ro-learning-rate auto holds out samples and needs at least 2, not 1; give a number");
+        }
+    } else {
+        ro.learning_rate = options.positive("ro-learning-rate");
+        if (!is_usable_float(ro.scaled_rate(*ro.learning_rate))) {
+            throw InputError("--ro-learning-rate " + options.text("ro-learning-rate") + " is outside of float32");
+        }
+    }
     ro.hold_mask = options.flag("hold-mask");
     return ro;
 }
@@ -145,6 +159,9 @@ PruneOptions parse_options(OptionSet& options, const ModelSource& source, const 
     source.config().check_sequence_length(parsed.sequence_length);
     parsed.seed = options.whole("seed", 0);
     parsed.alpha = options.positive("alpha", true);
+    if (parsed.alpha != 0 && !is_usable_float(parsed.alpha)) {
+        throw InputError("--alpha " + options.text("alpha") + " is outside of float32");
+    }
     if (options.text("input-norm") == "mean")
         parsed.input_norm = InputNorm::mean;
     else if (options.text("input-norm") != "sum") {
@@ -184,6 +201,16 @@ std::string options_without_effect(const OptionSet& options, Method method) {
     return names;
 }
 
+/// One line for each place that values came from: "default: alpha 100, block-groups 1 ...".
+void announce_options(Progress& progress, const Json& options_with_origins) {
+    std::map<std::string, std::string> by_origin;
+    for (const auto& item : options_with_origins.items()) {
+        std::string& line = by_origin[item.value()["origin"].get<std::string>()];
+        line += fmt::format("{}{} {}", line.empty() ? "" : ", ", item.key(), item.value()["value"].get<std::string>());
+    }
+    for (const auto& [origin, line] : by_origin) progress.line(fmt::format("options ({}): {}", origin, line));
+}
+
 void announce(Progress& progress, const PruneOptions& options, const ModelSource& source, const RunFacts& facts,
               const Topology& topology) {
     const ModelConfig& config = source.config();
@@ -196,12 +223,7 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
     progress.line(fmt::format("calibration: {} samples of {} tokens from {}", options.samples, options.sequence_length,
                               options.calibration.string()));
     progress.line(fmt::format("{} rank(s) in {} block group(s); {}", facts.ranks, options.block_groups, facts.device));
-    for (const auto& item : facts.options_with_origins.items()) {
-        if (item.value()["origin"] == "environment" || item.value()["origin"] == "config file") {
-            progress.line(fmt::format("option {} = {} ({})", item.key(), item.value()["value"].get<std::string>(),
-                                      item.value()["origin"].get<std::string>()));
-        }
-    }
+    announce_options(progress, facts.options_with_origins);
     for (const std::string& warning : source.warnings()) progress.line("warning: " + warning);
     const std::size_t data_ranks = topology.groups().front().ranks.size();
     if (data_ranks > options.shards) {
@@ -251,6 +273,7 @@ int prune_command(Session& session, const CommandLine& line) {
     std::unique_ptr<RunLedger> ledger;
     session.agree([&] {
         if (session.rank() != 0) return;
+        source->verify_outer();
         announce(progress, options, *source, facts, *topology);
         const std::string unused = options_without_effect(*set, options.method);
         if (!unused.empty()) {

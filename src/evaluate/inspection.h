@@ -17,7 +17,7 @@ namespace espalier {
 struct BlockInspection {
     std::size_t block = 0;
     std::array<double, linear_layers> zero_share{};  ///< of stored weights
-    bool pruned = false;                             ///< has masks (run folders)
+    bool pruned = false;  ///< masks (run folders) or zeros (exports) of the pattern are expected, and were checked
 };
 
 struct Inspection {

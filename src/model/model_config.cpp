@@ -127,9 +127,6 @@ void parse_heads(ModelConfig& config, const Fields& fields) {
     if (config.model_type == "mistral" && !fields.has("num_key_value_heads")) {
         fields.fail("num_key_value_heads", "Mistral models must state it");
     }
-    if (config.model_type == "qwen3" && !fields.has("head_dim")) {
-        fields.fail("head_dim", "Qwen3 models must state it");
-    }
     config.key_value_heads = fields.size("num_key_value_heads", config.query_heads);
     if (config.query_heads % config.key_value_heads != 0) {
         fields.fail("num_key_value_heads",

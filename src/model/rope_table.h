@@ -8,7 +8,7 @@
 
 namespace espalier {
 
-/// Inverse frequencies [head_size / 2], scaled as `rope` says. Computed in float32 steps where transformers does.
+/// Inverse frequencies [head_size / 2], scaled as `rope` says. Computed in float64 and rounded once.
 std::vector<float> rope_inverse_frequencies(const RopeConfig& rope, std::size_t head_size);
 
 /// Row-major [tokens, head_size / 2] tables; yarn's attention factor is multiplied in.

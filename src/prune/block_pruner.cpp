@@ -72,7 +72,7 @@ PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenS
         result.report.error_after_first_mask = result.report.error_final;
     } else if (result.report.error_final > result.report.error_after_first_mask) {
         result.sentences.push_back(
-            "block " + std::to_string(block) +
+            "warning: block " + std::to_string(block) +
             ": regional optimisation left a larger output error than the first mask; the learning rate "
             "may be too large (--ro-learning-rate auto searches it)");
     }
@@ -131,7 +131,7 @@ void BlockPruner::optimise_regionally(const DensePass& dense, const HiddenStates
                                       PrunedBlock& result) {
     const std::size_t block = result.report.block;
     const BlockMasker masker(context_, options_, dense.partition, dense.gradient);
-    const RegionalProblem problem{block, decoder_, x, dense.outputs, dense.norms, masker};
+    const RegionalProblem problem{block, decoder_, x, dense.outputs, dense.norms, masker, on_idle_};
     if (!learning_rate_) {
         const LearningRateChoice choice =
             search_learning_rate(context_, options_, problem, weights, result.mask, clock_);

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cstring>
 #include <optional>
 #include <thread>
 
@@ -20,18 +21,24 @@ namespace espalier {
 
 namespace {
 
-/// Share of the surviving weights whose stored bits are those of the dense model.
-double unchanged_share(std::span<const std::byte> dense, std::span<const std::byte> written,
-                       std::span<const std::uint8_t> mask, std::size_t element) {
+/// Share of the surviving weights that are written as what the dense ones would be written as: what regional
+/// optimisation did to them was rounded away.
+double unchanged_share(DType dense_dtype, std::span<const std::byte> dense, DType written_dtype,
+                       std::span<const std::byte> written, std::span<const std::uint8_t> mask) {
+    constexpr std::size_t piece = 65536;
+    const std::size_t from = bytes_of(dense_dtype), to = bytes_of(written_dtype);
+    std::vector<float> values(piece);
+    std::vector<std::byte> rounded(piece * to);
     std::size_t kept = 0, same = 0;
-    for (std::size_t i = 0; i < mask.size(); ++i) {
-        if (mask[i] == 0) continue;
-        ++kept;
-        same += std::equal(dense.begin() + static_cast<std::ptrdiff_t>(i * element),
-                           dense.begin() + static_cast<std::ptrdiff_t>((i + 1) * element),
-                           written.begin() + static_cast<std::ptrdiff_t>(i * element))
-                    ? 1U
-                    : 0U;
+    for (std::size_t begin = 0; begin < mask.size(); begin += piece) {
+        const std::size_t count = std::min(piece, mask.size() - begin);
+        widen_to_float(dense_dtype, dense.data() + begin * from, count, values.data());
+        round_from_float(written_dtype, values.data(), count, rounded.data());
+        for (std::size_t i = 0; i < count; ++i) {
+            if (mask[begin + i] == 0) continue;
+            ++kept;
+            same += std::memcmp(rounded.data() + i * to, written.data() + (begin + i) * to, to) == 0 ? 1U : 0U;
+        }
     }
     return kept == 0 ? 0.0 : static_cast<double>(same) / static_cast<double>(kept);
 }
@@ -185,12 +192,6 @@ class Pipeline {
         }
         throw BugError("internal error: no group holds the first pruned block");
     }
-    /// The rank that searches and tells the others: the owner of the block, so that its message about the rate reaches
-    /// the ledger before the one about the block.
-    int searching_rank() const {
-        const BlockGroup& group = searching_group();
-        return group.ranks[static_cast<std::size_t>(group.owner_of(first_pruned_block()))];
-    }
     /// Ranks outside of the searching group wait for its result before their first pruned block; those inside send it,
     /// in share_learning_rate, right after the search. Together one collective broadcast over the world.
     void receive_learning_rate() {
@@ -199,12 +200,12 @@ class Pipeline {
         if (std::find(ranks.begin(), ranks.end(), c_.session.rank()) != ranks.end()) return;
         c_.progress.live("waiting for the learning rate");
         std::array<double, 1> rate{};
-        c_.session.world().broadcast(std::span<double>(rate), searching_rank());
+        c_.session.world().broadcast(std::span<double>(rate), ranks.front());
         learning_rate_ = rate[0];
     }
     void share_learning_rate(const LearningRateChoice& choice) {
         learning_rate_ = choice.learning_rate;
-        const int sender = searching_rank();
+        const int sender = searching_group().ranks.front();
         std::array<double, 1> rate = {choice.learning_rate};
         c_.session.world().broadcast(std::span<double>(rate), sender);
         if (c_.session.rank() == sender) c_.session.post_to_root(Json({{"learning_rate", choice.to_json()}}).dump());
@@ -279,17 +280,24 @@ class Pipeline {
         if (result.report.pruned) {
             out.mask.resize(layout_.weights());
             c_.device.copy_to_host(result.mask.all(), out.mask.data());
-            if (written_storage_.matrix_dtype == c_.source.storage().matrix_dtype) {
-                result.report.unchanged_weight_share =
-                    unchanged_share(std::span(dense).first(matrix_bytes), out.tensors, out.mask,
-                                    bytes_of(written_storage_.matrix_dtype));
-            }
+            if (uses_regional_optimization(c_.options.method)) measure_rounding(dense, out, result);
         }
         clock.mark("hand_over");
         result.report.seconds = clock.take();
         out.metrics = result.report.to_json(layout_);
         if (!result.sentences.empty()) out.metrics["sentences"] = result.sentences;
         writer_.start(std::move(out));
+    }
+
+    void measure_rounding(std::span<const std::byte> dense, const BlockToWrite& out, PrunedBlock& result) const {
+        const double share = unchanged_share(c_.source.storage().matrix_dtype, dense, written_storage_.matrix_dtype,
+                                             out.tensors, out.mask);
+        result.report.unchanged_weight_share = share;
+        if (out.block != first_pruned_block() || share < 0.1) return;
+        result.sentences.push_back(
+            fmt::format("warning: {} rounds {:.0f} % of the surviving weights of block {} back to their dense values: "
+                        "so much of regional optimisation is lost (--output-dtype float32 keeps it)",
+                        name_of(written_storage_.matrix_dtype), 100 * share, out.block));
     }
 
     // ---- bookkeeping
@@ -316,8 +324,7 @@ class Pipeline {
                                   message["xxh3_128"].get<std::string>()};
             const Json& metrics = message["metrics"];
             if (metrics.contains("sentences")) {
-                for (const Json& sentence : metrics["sentences"])
-                    c_.progress.line("note: " + sentence.get<std::string>());
+                for (const Json& sentence : metrics["sentences"]) c_.progress.line(sentence.get<std::string>());
             }
             c_.ledger->record_block(message["block"].get<std::size_t>(), {file, metrics});
         }
@@ -351,7 +358,14 @@ class Pipeline {
 }  // namespace
 
 void prune_model(const PipelineContext& context) {
-    Pipeline(context).run();
+    Pipeline pipeline(context);
+    try {
+        pipeline.run();
+    } catch (...) {
+        // While the pipeline still stands: its end waits for files under way, and the other ranks would wait with it.
+        if (context.session.size() > 1) context.session.fail(as_error(std::current_exception()));
+        throw;
+    }
 }
 
 }  // namespace espalier

@@ -128,6 +128,7 @@ std::vector<std::vector<std::size_t>> RegionalOptimizer::run(const std::vector<s
         if (round == 0 && after_first_mask) after_first_mask();
         optimise(draws, weights, mask);
         clock_.mark("optimise");
+        problem_.on_idle();
         all_draws.push_back(std::move(draws));
     }
     return all_draws;

@@ -27,6 +27,7 @@ struct RegionalProblem {
     const HiddenStates& dense_outputs;
     const InputNormCollector& dense_norms;  ///< every sample observed with the dense weights
     const BlockMasker& masker;
+    const std::function<void()>& on_idle;  ///< called after every round, for bookkeeping that should not wait longer
 };
 
 class RegionalOptimizer {

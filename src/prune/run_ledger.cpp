@@ -101,6 +101,7 @@ RunLedger::RunLedger(const PruneOptions& options, const ModelSource& source, con
     events_ = std::make_unique<EventLog>(run_.path() / "events.jsonl");
     events_->write("start", {{"run_id", manifest_.run_id},
                              {"command_line", facts_.command_line},
+                             {"options", facts_.options_with_origins},
                              {"ranks", facts_.ranks},
                              {"process", ::getpid()},
                              {"blocks_done", manifest_.blocks.size()}});
@@ -189,9 +190,9 @@ void RunLedger::take_outer_file(bool wait) {
 }
 
 void RunLedger::record_learning_rate(const LearningRateChoice& choice) {
+    events_->write("learning_rate", choice.to_json());
     manifest_.learning_rate = choice.to_json();
     save();
-    events_->write("learning_rate", choice.to_json());
     progress_.line(
         fmt::format("learning rate {:g} chosen on held-out samples of the first block:", choice.learning_rate));
     for (const LearningRateCandidate& candidate : choice.candidates) {
@@ -208,15 +209,16 @@ void RunLedger::record_block(std::size_t block, const BlockRecord& record) {
         early_blocks_.emplace_back(block, record);
         return;
     }
-    manifest_.blocks[block] = record;
-    save();
-    take_outer_file(false);
+    // Events first: a kill between the two repeats them, the other way round it would lose them.
     if (record.metrics.contains("draws")) {
         for (std::size_t round = 0; round < record.metrics["draws"].size(); ++round) {
             events_->write("draw", {{"block", block}, {"round", round}, {"samples", record.metrics["draws"][round]}});
         }
     }
     events_->write("block", record.metrics);
+    manifest_.blocks[block] = record;
+    save();
+    take_outer_file(false);
     progress_.block(record.metrics, manifest_.blocks.size(), manifest_.blocks_in_model, done_before_);
 }
 

@@ -69,27 +69,17 @@ Tensor gather_gram(const GroupContext& context, const Stage& stage, DecoderBlock
     return gram;
 }
 
-/// 1 for inputs that no calibration token ever used.
-Tensor find_dead_inputs(const GroupContext& context, TensorView gram) {
-    std::vector<float> host(gram.size());
-    context.device.copy_to_host(gram, host.data());
-    std::vector<std::uint8_t> dead(gram.rows);
-    for (std::size_t j = 0; j < dead.size(); ++j) dead[j] = host[j * gram.columns + j] == 0.0F ? 1 : 0;
-    Tensor result = context.device.make_tensor(DType::u8, 1, dead.size());
-    context.device.copy_from_host(dead.data(), result);
-    return result;
-}
-
-/// The factor is computed by the block's owner and broadcast, so that all rows see the same bits.
+/// The factor and the inputs that no calibration token ever used. Computed by the block's owner and broadcast, so that
+/// all rows see the same bits.
 void factor_gram(const GroupContext& context, std::size_t block, const Stage& stage, TensorView gram,
-                 std::vector<std::string>& sentences) {
+                 TensorView dead_inputs, std::vector<std::string>& sentences) {
     constexpr std::array<float, 4> dampings = {0.01F, 0.1F, 1.0F, 10.0F};
     const std::string name = checkpoint_name(block, context.layout.matrix(stage.first).name) + ".weight";
     const int owner = context.block_group.owner_of(block);
     std::array<int, 1> attempts = {-1};
     if (context.group.rank() == owner) {
         for (std::size_t i = 0; i < dampings.size() && attempts[0] < 0; ++i) {
-            if (context.device.factor_inverse_gram(dampings[i], gram)) attempts[0] = static_cast<int>(i);
+            if (context.device.factor_inverse_gram(dampings[i], gram, dead_inputs)) attempts[0] = static_cast<int>(i);
         }
     }
     context.group.broadcast(std::span<int>(attempts), owner);
@@ -100,11 +90,12 @@ void factor_gram(const GroupContext& context, std::size_t block, const Stage& st
             "diagonal; use more calibration samples");
     }
     if (attempts[0] > 0) {
-        sentences.push_back("tensor '" + name + "': damping raised to " +
+        sentences.push_back("note: tensor '" + name + "': damping raised to " +
                             std::to_string(static_cast<int>(100 * dampings[static_cast<std::size_t>(attempts[0])])) +
                             " % of the mean diagonal, since its Gram matrix is not positive definite with less");
     }
     context.group.broadcast(std::span<float>(gram.floats(), gram.size()), owner);
+    context.group.broadcast(std::span<std::uint8_t>(dead_inputs.mask_bytes(), dead_inputs.size()), owner);
 }
 
 }  // namespace
@@ -116,9 +107,9 @@ std::vector<std::string> prune_with_sparsegpt(const GroupContext& context, const
     const PartTensor no_gradient;
     for (const Stage& stage : stages) {
         const Tensor gram = gather_gram(context, stage, decoder, x, weights);
-        const Tensor dead = find_dead_inputs(context, gram);
         clock.mark("statistics");
-        factor_gram(context, block, stage, gram, sentences);
+        const Tensor dead = context.device.make_tensor(DType::u8, 1, context.layout.input_width(stage.input));
+        factor_gram(context, block, stage, gram, dead, sentences);
         const WeightPartition partition =
             WeightPartition::balanced(context.layout, context.ranks(), stage.first, stage.last);
         std::array<std::size_t, linear_layers> unusable{};

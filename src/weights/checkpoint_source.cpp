@@ -14,12 +14,11 @@ std::string shape_text(const std::vector<std::uint64_t>& shape) {
     return text + "]";
 }
 
-/// Buffers that old checkpoints stored and that carry nothing.
-bool is_dropped(const std::string& name) {
-    return name.ends_with(".rotary_emb.inv_freq");
-}
-
 }  // namespace
+
+bool is_unused_buffer(const std::string& tensor) {
+    return tensor.ends_with(".rotary_emb.inv_freq");
+}
 
 CheckpointSource::CheckpointSource(const std::filesystem::path& folder) : CheckpointSource(CheckpointFolder(folder)) {}
 
@@ -97,7 +96,7 @@ void CheckpointSource::refuse_unexpected() const {
         for (const VectorShape& vector : layout().vectors()) expected.insert(checkpoint_name(block, vector.name));
     }
     for (const auto& [name, stored] : folder_.tensors()) {
-        if (!expected.contains(name) && !is_dropped(name)) {
+        if (!expected.contains(name) && !is_unused_buffer(name)) {
             throw InputError("tensor '" + name + "' in " + folder_.file_of(stored).string() +
                              " does not belong to a model of type " + config().model_type + " with " +
                              std::to_string(config().blocks) + " blocks as config.json describes it");

@@ -6,6 +6,9 @@
 
 namespace espalier {
 
+/// Buffers that old checkpoints stored and that carry nothing: not read, not exported.
+bool is_unused_buffer(const std::string& tensor);
+
 class CheckpointSource final : public ModelSource {
   public:
     /// Checks that the folder holds exactly the tensors that its config.json implies, with the right shapes and with

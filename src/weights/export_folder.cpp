@@ -46,14 +46,19 @@ class Exporter {
         const CheckpointFolder& source = dense_.folder();
         std::vector<std::pair<std::string, SafetensorsEntry>> tensors;
         for (const auto& [name, stored] : source.tensors()) {
-            if (stored.file == shard) tensors.emplace_back(name, stored.entry);
+            if (stored.file == shard && !is_unused_buffer(name)) tensors.emplace_back(name, stored.entry);
         }
-        std::sort(tensors.begin(), tensors.end(),
-                  [](const auto& a, const auto& b) { return a.second.begin < b.second.begin; });
         for (auto& [name, entry] : tensors) {
             if (pruned_.contains(name)) set_output_type(entry);
             total_bytes_ += entry.bytes;
         }
+        // As in the source, but wide types first, so that every tensor lies at a multiple of its element's size.
+        std::sort(tensors.begin(), tensors.end(), [](const auto& a, const auto& b) {
+            const auto order = [](const SafetensorsEntry& entry) {
+                return std::pair(entry.dtype == "F32" ? 0 : 1, entry.begin);
+            };
+            return order(a.second) < order(b.second);
+        });
         std::map<std::string, std::string> metadata = source.metadata_of_shard(shard);
         metadata["format"] = "pt";  // older transformers refuse a file without it
         AtomicFile file(folder_ / source.shard_names()[shard]);
@@ -65,7 +70,9 @@ class Exporter {
     void write_index() const {
         Json index = {{"metadata", {{"total_size", total_bytes_}}}, {"weight_map", Json::object()}};
         const std::vector<std::string> names = dense_.folder().shard_names();
-        for (const auto& [name, stored] : dense_.folder().tensors()) index["weight_map"][name] = names[stored.file];
+        for (const auto& [name, stored] : dense_.folder().tensors()) {
+            if (!is_unused_buffer(name)) index["weight_map"][name] = names[stored.file];
+        }
         write_text_atomically(folder_ / "model.safetensors.index.json", index.dump(2) + "\n");
     }
 
@@ -103,7 +110,9 @@ class Exporter {
     void copy_other_files() const {
         for (const auto& item : std::filesystem::directory_iterator(dense_.folder().folder())) {
             if (!std::filesystem::is_regular_file(item.path()) || holds_weights(item.path())) continue;
-            std::filesystem::copy_file(item.path(), folder_ / item.path().filename());
+            const std::filesystem::path copy = folder_ / item.path().filename();
+            std::filesystem::copy_file(item.path(), copy);
+            sync_path(copy);
         }
     }
 
@@ -138,7 +147,8 @@ class Exporter {
     std::uint64_t total_bytes_ = 0;
 };
 
-/// The Hugging Face folder that a run descends from: its own model, or, when it was pruned from another run, that run's.
+/// The Hugging Face folder that a run descends from: its own model, or, when it was pruned from another run, that
+/// run's.
 CheckpointSource open_dense(const std::filesystem::path& run_path, const Manifest& manifest,
                             const std::optional<std::filesystem::path>& named) {
     const std::filesystem::path path = named.value_or(manifest.model_path);

@@ -48,9 +48,13 @@ class ModelSource {
     /// Rows [first, first + rows) in the stored type.
     virtual void read_outer_rows(OuterTensor tensor, std::size_t first, std::size_t rows,
                                  std::span<std::byte> destination) const = 0;
+    /// Throws InputError when the file of the outer tensors is not the one that the run's manifest names. Reads all of
+    /// it: for one rank to call, once.
+    virtual void verify_outer() const {}
     /// False when the head is the embedding.
     virtual bool has_own_head() const = 0;
-    /// Changes when a weight could have changed; names the model in manifests.
+    /// Names the model in manifests. For a Hugging Face folder it changes with config.json and with the tensors' names,
+    /// types, shapes and places, not with their values; for a run also with the values.
     virtual std::string identity() const = 0;
 
     /// Rows that make about 4 MiB: the unit in which an outer tensor is read.

@@ -27,14 +27,10 @@ BlockStorage storage_of_block_file(const RunFolder& run, const BlockLayout& layo
     return storage;
 }
 
-}  // namespace
-
-namespace {
-
-void verify_committed_block(const RunFolder& run, std::size_t block, const FileRecord& record) {
-    const std::string path = run.block_path(block).string();
+void verify_file(const RunFolder& run, const FileRecord& record) {
+    const std::string path = (run.path() / record.file).string();
     if (!std::filesystem::exists(path)) throw InputError(path + " is missing, though the manifest names it");
-    const FileRecord found = run.record_of(RunFolder::block_file(block));
+    const FileRecord found = run.record_of(record.file);
     if (found.bytes != record.bytes || found.xxh3 != record.xxh3) {
         throw InputError(path +
                          " is not the file that the manifest names (size or checksum differs); restore it, or start "
@@ -46,7 +42,7 @@ void verify_committed_block(const RunFolder& run, std::size_t block, const FileR
 
 void read_committed_block(const RunFolder& run, std::size_t block, const FileRecord& record, const BlockLayout& layout,
                           const BlockStorage& storage, std::span<std::byte> destination) {
-    verify_committed_block(run, block, record);
+    verify_file(run, record);
     const Hdf5Reader file(run.block_path(block));
     std::size_t offset = 0;
     const auto read = [&](const std::string& name, DType dtype, std::size_t count) {
@@ -71,13 +67,29 @@ RunSource::RunSource(const std::filesystem::path& path)
         throw InputError(path.string() + " holds an unfinished run (" + std::to_string(manifest_.blocks.size()) +
                          " of " + std::to_string(config().blocks) + " blocks); repeat its prune command to finish it");
     }
+    verify_file(run_, outer_record("config.json"));
+    if (config().blocks != manifest_.blocks_in_model) {
+        throw InputError(path.string() + ": config.json has " + std::to_string(config().blocks) +
+                         " decoder blocks, the manifest " + std::to_string(manifest_.blocks_in_model));
+    }
     storage_ = storage_of_block_file(run_, layout());
     const Hdf5Reader outer(run_.path() / RunFolder::outer_file);
     own_head_ = outer.contains(hdf5_path(outer_name(OuterTensor::head)));
 }
 
+const FileRecord& RunSource::outer_record(const std::string& file) const {
+    for (const FileRecord& record : manifest_.outer_files) {
+        if (record.file == file) return record;
+    }
+    throw InputError(run_.path().string() + ": the manifest does not name " + file);
+}
+
 void RunSource::verify_block(std::size_t block) const {
-    verify_committed_block(run_, block, manifest_.blocks.at(block).file);
+    verify_file(run_, manifest_.blocks.at(block).file);
+}
+
+void RunSource::verify_outer() const {
+    verify_file(run_, outer_record(RunFolder::outer_file));
 }
 
 void RunSource::read_block(std::size_t block, std::span<std::byte> destination) const {
@@ -105,6 +117,7 @@ void RunSource::read_outer_rows(OuterTensor tensor, std::size_t first, std::size
 std::string RunSource::identity() const {
     std::string text = manifest_.model_identity + manifest_.options.dump();
     for (const auto& [index, record] : manifest_.blocks) text += record.file.xxh3;
+    for (const char* const file : {"config.json", RunFolder::outer_file}) text += outer_record(file).xxh3;
     return sha256(text);
 }
 

@@ -4,8 +4,6 @@
 #include "io/run_folder.h"
 #include "src/weights/model_source.h"
 
-#include <optional>
-
 namespace espalier {
 
 /// Reads one committed block file into `storage` form. Throws InputError naming file and dataset, also when the file is
@@ -15,7 +13,7 @@ void read_committed_block(const RunFolder& run, std::size_t block, const FileRec
 
 class RunSource final : public ModelSource {
   public:
-    /// Throws InputError when the run is not complete.
+    /// Throws InputError when the run is not complete or its config.json is not the one that the manifest names.
     explicit RunSource(const std::filesystem::path& path);
 
     const Manifest& manifest() const { return manifest_; }
@@ -23,6 +21,7 @@ class RunSource final : public ModelSource {
 
     /// Throws InputError when a block file is not the one that the manifest names.
     void verify_block(std::size_t block) const;
+    void verify_outer() const override;
     void read_block(std::size_t block, std::span<std::byte> destination) const override;
     DType outer_dtype(OuterTensor tensor) const override;
     std::size_t outer_rows(OuterTensor tensor) const override;
@@ -33,6 +32,7 @@ class RunSource final : public ModelSource {
 
   private:
     std::string stored_path(OuterTensor tensor) const;
+    const FileRecord& outer_record(const std::string& file) const;
     RunFolder run_;
     Manifest manifest_;
     bool own_head_ = false;

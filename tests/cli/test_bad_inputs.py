@@ -40,7 +40,7 @@ def find_program() -> Path:
 
 
 PROGRAM = find_program()
-pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason=f"{PROGRAM} is not built")
+assert PROGRAM.exists(), f"{PROGRAM} is not built"
 
 
 def limit_memory() -> None:
@@ -185,6 +185,11 @@ COMMAND_LINES: Dict[str, tuple] = {
     "sparsity against N:M": (["--sparsity=0.7"], ["--sparsity 0.7", "contradicts", "2:4"]),
     "alpha inf": (["--alpha=inf"], ["--alpha", "'inf'"]),
     "alpha 1e999": (["--alpha=1e999"], ["--alpha", "'1e999'"]),
+    "alpha 1e300": (["--alpha=1e300"], ["--alpha", "1e300", "float32"]),
+    "learning rate 1e300": (["--ro-learning-rate=1e300"], ["--ro-learning-rate", "1e300", "float32"]),
+    "learning rate 1e-300": (["--ro-learning-rate=1e-300"], ["--ro-learning-rate", "1e-300", "float32"]),
+    "one sample and a searched rate": (["--samples=1", "--ro-samples=1", "--ro-learning-rate=auto"],
+                                       ["--ro-learning-rate", "at least 2"]),
     "alpha -1": (["--alpha=-1"], ["--alpha", "'-1'", "at least zero"]),
     "ro-rounds 0": (["--ro-rounds=0"], ["--ro-rounds", "at least 1"]),
     "ro-samples > samples": (["--samples=4", "--ro-samples=5"], ["--ro-samples 5", "4"]),
@@ -283,7 +288,7 @@ EDITS: Dict[str, Edit] = {
     "model_type absent": Edit({"model_type": ABSENT}, ["model_type", "missing"]),
     "model_type number": Edit({"model_type": 3}, ["model_type", "string"]),
     "model_type qwen2 of a llama": Edit({"model_type": "qwen2"}, ["q_proj.bias", "missing", "config.json"]),
-    "model_type qwen3 without head_dim": Edit({"model_type": "qwen3"}, ["head_dim", "Qwen3"]),
+    "model_type qwen3 without head_dim": Edit({"model_type": "qwen3"}, ["q_norm", "missing"]),
     "model_type qwen3 of a llama": Edit({"model_type": "qwen3", "head_dim": 16}, ["q_norm", "missing"]),
     "model_type llama of a qwen3": Edit({"model_type": "llama"}, ["k_norm"], "qwen3"),
     "model_type llama of a qwen2": Edit({"model_type": "llama"}, ["k_proj.bias"], "qwen2"),
@@ -1028,7 +1033,11 @@ RUNS: Dict[str, tuple] = {
     "weights damaged": (lambda run: flip(run / "blocks/00001.h5", place_of(run / "blocks/00001.h5", UP_PROJ)),
                         ["00001.h5", "manifest"]),
     "outer file missing": (lambda run: (run / "non_block.h5").unlink(), ["non_block.h5"]),
+    "outer file damaged": (lambda run: flip(run / "non_block.h5", (run / "non_block.h5").stat().st_size // 2),
+                           ["non_block.h5"]),
     "config.json missing": (lambda run: (run / "config.json").unlink(), ["config.json"]),
+    "config.json edited": (lambda run: write_config(run, {"rms_norm_eps": 1e-3}), ["config.json", "manifest"]),
+    "config.json of a deeper model": (lambda run: write_config(run, {"num_hidden_layers": 3}), ["config.json"]),
 }  # fmt: skip
 
 
@@ -1043,7 +1052,7 @@ def test_damaged_run(world: World, name: str, command: str) -> None:
         "export": ["export", "--run=out", "--output=exported"],
         "prune": world.prune(model=world.output, output=world.folder / "second"),
     }
-    if command == "export" and name == "outer file missing":
+    if command == "export" and name == "outer file damaged":
         return  # export takes the outer tensors from the dense model
     before = content_of(world.output)
     done = start(arguments[command], world.folder)
@@ -1099,7 +1108,7 @@ def test_export_into_an_existing_folder(world: World) -> None:
 def test_export_keeps_a_foreign_partial_folder(world: World) -> None:
     (world.folder / "exported.partial").mkdir()
     (world.folder / "exported.partial" / "notes.txt").write_text("mine\n")
-    start(["export", f"--run={world.run}", "--output=exported", "--model=model"], world.folder)
+    world.refused(["export", f"--run={world.run}", "--output=exported", "--model=model"], "exported.partial", "move it")
     assert (world.folder / "exported.partial" / "notes.txt").exists(), "export removed a file that it did not write"
 
 
@@ -1171,6 +1180,29 @@ MPI_CASES: Dict[str, tuple] = {
 }
 
 
+def start_ranks(world: World, *arguments_of_rank: Sequence[object]) -> subprocess.CompletedProcess[str]:
+    """One rank for each command line."""
+    command = [str(MPIRUN), "--oversubscribe"]
+    for arguments in arguments_of_rank:
+        command += [":"] if len(command) > 2 else []
+        command += ["-n", "1", str(PROGRAM), *map(str, arguments)]
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return subprocess.run(
+        command, cwd=world.folder, env=environment(**allowed), capture_output=True, text=True, timeout=SECONDS
+    )
+
+
+@pytest.mark.skipif(MPIRUN is None, reason="mpirun is not installed")
+def test_the_failing_rank_is_named(world: World) -> None:
+    """All ranks end for rank 2's wrong option, and that rank says so, once."""
+    good, bad = world.prune("--threads=1"), world.prune("--threads=1", "--samples=99")
+    done = start_ranks(world, good, good, bad, good)
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("espalier: ")]
+    assert done.returncode == 2, done.stderr
+    assert len(sentences) == 1 and sentences[0].startswith("espalier: rank 2: ") and "--samples 99" in sentences[0], done.stderr
+    assert not world.output.exists()
+
+
 @pytest.mark.skipif(MPIRUN is None, reason="mpirun is not installed")
 @pytest.mark.parametrize("name", MPI_CASES)
 def test_two_ranks(world: World, name: str) -> None:
@@ -1178,11 +1210,8 @@ def test_two_ranks(world: World, name: str) -> None:
     spoil, more, words, rank = MPI_CASES[name]
     if spoil is not None:
         spoil(world)
-    command = [str(MPIRUN), "--oversubscribe", "-n", "2", str(PROGRAM), *map(str, world.prune("--threads=1", *more))]
-    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    done = subprocess.run(
-        command, cwd=world.folder, env=environment(**allowed), capture_output=True, text=True, timeout=SECONDS
-    )
+    arguments = world.prune("--threads=1", *more)
+    done = start_ranks(world, arguments, arguments)
     sentences = [line for line in done.stderr.splitlines() if line.startswith("espalier: ")]
     assert done.returncode == 2, done.stderr
     assert len(sentences) == 1, done.stderr

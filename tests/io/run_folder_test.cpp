@@ -118,6 +118,24 @@ TEST_F(RunFolderTest, ClearLeavesAFolderWithoutAManifestAlone) {
     EXPECT_EQ(names_in(path_), std::vector<std::string>{"config.json"});
 }
 
+TEST_F(RunFolderTest, ManifestsFormAChain) {
+    run_.prepare("{}");
+    run_.write_manifest(example_manifest());
+    const std::string first = read_file(path_ / "manifest.json");
+    EXPECT_TRUE(Json::parse(first)["previous_manifest_sha256"].is_null());
+    run_.write_manifest(example_manifest());
+    EXPECT_EQ(Json::parse(read_file(path_ / "manifest.json"))["previous_manifest_sha256"], sha256(first));
+}
+
+TEST_F(RunFolderTest, AManifestWithOtherOptionsThanItsHashIsDamaged) {
+    run_.prepare("{}");
+    run_.write_manifest(example_manifest());
+    Json json = Json::parse(read_file(path_ / "manifest.json"));
+    json["options"]["seed"] = 7;
+    write_file(path_ / "manifest.json", json.dump());
+    expect_input_error({"manifest.json", "configuration_sha256"}, [&] { static_cast<void>(run_.read_manifest()); });
+}
+
 TEST_F(RunFolderTest, Names) {
     EXPECT_EQ(RunFolder::block_file(42), "blocks/00042.h5");
     EXPECT_EQ(RunFolder::block_file(123456), "blocks/123456.h5");

@@ -181,7 +181,8 @@ std::map<std::string, std::vector<std::uint32_t>> run_everything(int threads) {
         const Tensor definite = make_poisoned(*device, in, in);
         device->fill_zero(definite);
         device->accumulate_gram(x, definite);
-        keep_number("factor_inverse_gram", device->factor_inverse_gram(0.01F, definite) ? 1 : 0);
+        keep_number("factor_inverse_gram",
+                    device->factor_inverse_gram(0.01F, definite, device->make_tensor(DType::u8, 1, in)) ? 1 : 0);
         keep("factor_inverse_gram", definite);
         const Tensor dead = upload_bytes(*device, 1, in, std::vector<std::uint8_t>(in, 0));
         device->sparsegpt_sweep(definite, dead, pattern, scores_of, mask);

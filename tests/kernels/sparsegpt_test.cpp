@@ -46,6 +46,11 @@ std::vector<double> damped(const Matrix& gram, double damping) {
     return a;
 }
 
+/// With a place for the dead inputs that the test does not look at.
+bool factor_in_place(Device& device, float damping, TensorView gram) {
+    return device.factor_inverse_gram(damping, gram, device.make_tensor(DType::u8, 1, gram.rows));
+}
+
 TEST(FactorInverseGram, TransposedTimesItselfIsTheInverse) {
     const auto device = make_test_device();
     for (const std::size_t n : {1U, 2U, 7U, 64U, 65U, 130U}) {
@@ -53,7 +58,11 @@ TEST(FactorInverseGram, TransposedTimesItselfIsTheInverse) {
         const std::vector<std::size_t> dead = n > 5 ? std::vector<std::size_t>{1, 5} : std::vector<std::size_t>{};
         const Matrix gram = random_gram(random, n, n / 2 + 1, dead);  // singular without damping
         const Tensor factor = upload(*device, n, n, gram.values);
-        ASSERT_TRUE(device->factor_inverse_gram(0.01F, factor));
+        const Tensor marked = upload_bytes(*device, 1, n, std::vector<std::uint8_t>(n, 77));
+        ASSERT_TRUE(device->factor_inverse_gram(0.01F, factor, marked));
+        std::vector<std::uint8_t> expected_marks(n, 0);
+        for (const std::size_t j : dead) expected_marks[j] = 1;
+        EXPECT_EQ(download_bytes(*device, marked), expected_marks);
         const Matrix u{n, n, download(*device, factor)};
         const std::vector<double> a = damped(gram, static_cast<double>(0.01F));
         // U is rounded to float32: each product U^T U errs by 2 u |U|^T |U|, and A times that by 2 u |A| |U|^T |U|.
@@ -89,17 +98,17 @@ TEST(FactorInverseGram, IndefiniteIsRefusedAndUnchanged) {
     const std::vector<std::vector<float>> indefinite = {{1, 2, 2, 1}, {-1, 0, 0, 1}, {1, 1, 1, 1}};
     for (const std::vector<float>& values : indefinite) {
         const Tensor gram = upload(*device, 2, 2, values);
-        EXPECT_FALSE(device->factor_inverse_gram(0, gram));
+        EXPECT_FALSE(factor_in_place(*device, 0, gram));
         EXPECT_EQ(download(*device, gram), values);
     }
     const Tensor damped_gram = upload(*device, 2, 2, indefinite[0]);
-    EXPECT_TRUE(device->factor_inverse_gram(10, damped_gram)) << "enough damping makes it definite";
+    EXPECT_TRUE(factor_in_place(*device, 10, damped_gram)) << "enough damping makes it definite";
 }
 
 TEST(FactorInverseGram, NanIsRefused) {
     const auto device = make_test_device();
     const float nan = std::numeric_limits<float>::quiet_NaN();
-    EXPECT_FALSE(device->factor_inverse_gram(0.01F, upload(*device, 2, 2, std::vector<float>{1, nan, nan, 1})));
+    EXPECT_FALSE(factor_in_place(*device, 0.01F, upload(*device, 2, 2, std::vector<float>{1, nan, nan, 1})));
 }
 
 struct SweepResult {
@@ -159,7 +168,7 @@ TEST(SparseGptSweep, EqualsTheDirectSweep) {
             columns > 8 ? std::vector<std::size_t>{2, 7} : std::vector<std::size_t>{};
         const Tensor factor =
             upload(*device, columns, columns, random_gram(random, columns, 2 * columns, dead_columns).values);
-        ASSERT_TRUE(device->factor_inverse_gram(0.01F, factor));
+        ASSERT_TRUE(factor_in_place(*device, 0.01F, factor));
         const Matrix u{columns, columns, download(*device, factor)};
         std::vector<std::uint8_t> dead(columns, 0);
         for (const std::size_t j : dead_columns) dead[j] = 1;
@@ -192,7 +201,7 @@ TEST(SparseGptSweep, EveryRowIsExact) {
     Random random(9);
     const std::size_t rows = 66, columns = 300;
     const Tensor factor = upload(*device, columns, columns, random_gram(random, columns, 400).values);
-    ASSERT_TRUE(device->factor_inverse_gram(0.01F, factor));
+    ASSERT_TRUE(factor_in_place(*device, 0.01F, factor));
     for (const double sparsity : {0.1, 0.333, 0.5, 0.77}) {
         const PruningPattern pattern{0, 0, sparsity};
         const Tensor weight = upload(*device, rows, columns, random.normals(rows * columns));
@@ -215,7 +224,7 @@ TEST(SparseGptSweep, ReducesTheOutputErrorBelowMaskingAlone) {
     const std::size_t rows = 16, n = 64;
     const Matrix gram = random_gram(random, n, 256), start = Matrix::random(random, rows, n);
     const Tensor factor = upload(*device, n, n, gram.values), weight = upload(*device, rows, n, start.values);
-    ASSERT_TRUE(device->factor_inverse_gram(0.01F, factor));
+    ASSERT_TRUE(factor_in_place(*device, 0.01F, factor));
     const Tensor mask = device->make_tensor(DType::u8, rows, n);
     device->sparsegpt_sweep(factor, upload_bytes(*device, 1, n, std::vector<std::uint8_t>(n, 0)), {2, 4, 0.5}, weight,
                             mask);

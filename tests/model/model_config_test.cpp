@@ -200,7 +200,6 @@ TEST(ModelConfig, RefusesHeadsThatDoNotFit) {
                    {"num_attention_heads", "divide"});
     expect_refused("llama", {{"head_dim", 5}}, {"head_dim", "even"});
     expect_refused("mistral", {{"num_key_value_heads", nullptr}}, {"num_key_value_heads", "state it"});
-    expect_refused("qwen3", {{"head_dim", nullptr}}, {"head_dim", "state it"});
 }
 
 TEST(ModelConfig, RefusesUnknownRopes) {

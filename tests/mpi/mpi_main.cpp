@@ -26,7 +26,7 @@ class RankPrinter : public testing::EmptyTestEventListener {
         if (result.fatally_failed() && session_.size() > 1) {
             std::fprintf(stderr, "[rank %d of %d] the other ranks may be waiting: the job is ended\n", session_.rank(),
                          session_.size());
-            session_.abort(1);
+            session_.fail(BugError("a test failed on this rank"));
         }
     }
     void OnTestEnd(const testing::TestInfo& test) override {

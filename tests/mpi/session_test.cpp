@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 
 namespace espalier {
 namespace {
@@ -16,11 +17,12 @@ namespace {
 using support::session;
 using support::world;
 
-/// What agree throws on this rank: status and sentence, or nothing.
-std::pair<int, std::string> outcome(const std::function<void()>& step) {
+/// What agree throws on this rank: status and sentence, or nothing. `failing` gets the rank that it names.
+std::pair<int, std::string> outcome(const std::function<void()>& step, std::optional<int>* failing = nullptr) {
     try {
         session().agree(step);
     } catch (const Error& error) {
+        if (failing != nullptr) *failing = error.rank();
         return {static_cast<int>(error.status()), error.what()};
     }
     return {0, ""};
@@ -49,9 +51,13 @@ TEST(SessionAgree, SucceedsWhenAllDo) {
 TEST(SessionAgree, OneFailingRankFailsAllWithItsSentence) {
     for (int failing = 0; failing < session().size(); ++failing) {
         const std::string sentence = "rank " + std::to_string(failing) + " cannot " + std::string(5000, 'x');
-        const auto found = outcome([&] {
-            if (session().rank() == failing) throw InputError(sentence);
-        });
+        std::optional<int> named;
+        const auto found = outcome(
+            [&] {
+                if (session().rank() == failing) throw InputError(sentence);
+            },
+            &named);
+        EXPECT_EQ(named, failing);
         EXPECT_EQ(found.first, static_cast<int>(ExitStatus::input));
         EXPECT_EQ(found.second, sentence);
     }
@@ -70,10 +76,10 @@ TEST(SessionAgree, TheLowestFailingRankSpeaks) {
 
 TEST(SessionAgree, OtherExceptionsAreBugs) {
     const auto found = outcome([&] {
-        if (session().rank() == session().size() - 1) throw std::out_of_range("index 9");
+        if (session().rank() == session().size() - 1) throw std::out_of_range("internal error: index 9");
     });
     EXPECT_EQ(found.first, static_cast<int>(ExitStatus::bug));
-    EXPECT_EQ(found.second, "index 9");
+    EXPECT_EQ(found.second, "internal error: index 9");
 }
 
 TEST(Session, BroadcastsATextOfAnyLength) {

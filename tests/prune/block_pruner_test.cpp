@@ -9,6 +9,8 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+
 #include <algorithm>
 
 namespace espalier {
@@ -252,7 +254,8 @@ class RegionalOptimizerTest : public testing::Test {
         const PartTensor no_gradient;
         const BlockMasker masker(context, options, partition, no_gradient);
         PhaseClock clock;
-        const RegionalProblem regional{1, decoder, x, outputs, norms, masker};
+        const std::function<void()> on_idle = [] {};
+        const RegionalProblem regional{1, decoder, x, outputs, norms, masker, on_idle};
         RegionalOptimizer optimizer(context, options, regional, clock);
         BlockTensor mask(*device, problem_.layout, DType::u8);
         std::vector<std::size_t> population(problem_.samples);

@@ -25,7 +25,7 @@ from random_model import ModelRequest, block_values, make_config, random_tokens,
 from safetensors_file import StoredTensor, write_safetensors  # noqa: E402
 
 PROGRAM = Path(os.environ.get("ESPALIER", REPOSITORY / "build" / "release" / "espalier")).resolve()
-pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason=f"{PROGRAM} is not built")
+assert PROGRAM.exists(), f"{PROGRAM} is not built"
 
 WIDE = replace(random_model.FAMILIES["llama1"], hidden=512, intermediate=1792, heads=8, kv_heads=8, head_dim=64)
 BLOCK_WEIGHTS = 4 * WIDE.hidden**2 + 3 * WIDE.hidden * WIDE.intermediate
@@ -105,8 +105,8 @@ def test_memory_does_not_grow_with_the_number_of_blocks(models: Dict[int, Path],
     told = f"{method}: peak with {FEW} blocks {in_blocks(few.counted)}, with {MANY} {in_blocks(many.counted)}"
     print(told)
     assert few.counted > 2 * BLOCK_BYTES, f"blocks too small to be seen; {told}"
-    assert many.counted - few.counted < 2 * BLOCK_BYTES, told
-    assert many.reported - few.reported < 2 * BLOCK_BYTES, told
+    assert many.counted - few.counted < BLOCK_BYTES // 2, told
+    assert many.reported - few.reported < BLOCK_BYTES // 2, told
     # The program's own number is the kernel's, but for what is freed after the report.
     for peak in (few, many):
         assert abs(peak.reported - peak.counted) < BLOCK_BYTES // 2, f"{peak}; {told}"

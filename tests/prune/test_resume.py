@@ -25,7 +25,7 @@ from random_model import ModelRequest, make_model, random_tokens, write_tokens  
 
 PROGRAM = Path(os.environ.get("ESPALIER", REPOSITORY / "build" / "release" / "espalier")).resolve()
 MPIRUN = shutil.which("mpirun")
-pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason=f"{PROGRAM} is not built")
+assert PROGRAM.exists(), f"{PROGRAM} is not built"
 needs_mpirun = pytest.mark.skipif(MPIRUN is None, reason="mpirun is not installed")
 
 BLOCKS, SECONDS = 5, 60

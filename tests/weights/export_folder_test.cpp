@@ -83,6 +83,21 @@ TEST_F(ExportTest, AnotherOutputTypeGoesIntoTheConfig) {
     EXPECT_EQ(exported.outer_dtype(OuterTensor::embedding), DType::bf16);
     EXPECT_EQ(Json::parse(exported.config_text())["torch_dtype"], "float32");
     EXPECT_TRUE(block_of(exported, 1) == block_of(RunSource(run_), 1));
+    for (const auto& [name, stored] : exported.folder().tensors()) {
+        EXPECT_EQ(stored.entry.begin % (stored.entry.dtype == "F32" ? 4 : 2), 0U) << name << " is not aligned";
+    }
+}
+
+TEST_F(ExportTest, LeavesUnusedBuffersOut) {
+    const std::string buffer = "model.layers.0.self_attn.rotary_emb.inv_freq";
+    TinyModel model = make_tiny_model("llama");
+    model.tensors.push_back({buffer, DType::f32, {2}, {1, 2}});
+    model.write(model_, 2);
+    prune_to_folder(session_, options(Method::magnitude));
+    export_it();
+    EXPECT_TRUE(CheckpointSource(model_).folder().tensors().contains(buffer));
+    EXPECT_FALSE(CheckpointSource(output_).folder().tensors().contains(buffer));
+    EXPECT_EQ(read_file(output_ / "model.safetensors.index.json").find(buffer), std::string::npos);
 }
 
 TEST_F(ExportTest, SaysWhereItComesFrom) {
@@ -179,7 +194,8 @@ TEST_F(ExportTest, ARunPrunedFromARunTakesTheRestFromTheFirstModel) {
     // The run between the two, changed, is no longer the model that the second was pruned from.
     std::filesystem::remove_all(run_);
     prune_to_folder(session_, options(Method::wanda));
-    expect_input_error({"run", "not the model"}, [&] { export_run(second_run, output_, {}, [](const std::string&) {}); });
+    expect_input_error({"run", "not the model"},
+                       [&] { export_run(second_run, output_, {}, [](const std::string&) {}); });
 }
 
 TEST_F(ExportTest, UnfinishedRunsAreRefused) {
