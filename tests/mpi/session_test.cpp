@@ -76,7 +76,7 @@ TEST(SessionAgree, TheLowestFailingRankSpeaks) {
 
 TEST(SessionAgree, OtherExceptionsAreBugs) {
     const auto found = outcome([&] {
-        if (session().rank() == session().size() - 1) throw std::out_of_range("internal error: index 9");
+        if (session().rank() == session().size() - 1) throw std::out_of_range("index 9");
     });
     EXPECT_EQ(found.first, static_cast<int>(ExitStatus::bug));
     EXPECT_EQ(found.second, "internal error: index 9");
