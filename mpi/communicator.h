@@ -63,7 +63,8 @@ class Communicator {
         all_gather_bytes(std::as_writable_bytes(data), byte_offsets);
     }
 
-    /// all_gather that does not wait: the parts travel until the exchange is finished, and `data` is left alone so long.
+    /// all_gather that does not wait: the parts travel until the exchange is finished, and `data` is left alone so
+    /// long.
     template <typename T>
     std::unique_ptr<Exchange> start_all_gather(std::span<T> data, std::span<const std::size_t> offsets) {
         static_assert(std::is_trivially_copyable_v<T>);

@@ -75,7 +75,8 @@ MpiCommunicator::MpiCommunicator(MPI_Comm communicator, bool owned) : communicat
 }
 
 MpiCommunicator::~MpiCommunicator() {
-    if (owned_) MPI_Comm_free(&communicator_);
+    // Collective: not while this rank fails, when the others are elsewhere.
+    if (owned_ && std::uncaught_exceptions() == 0) MPI_Comm_free(&communicator_);
 }
 
 std::unique_ptr<Exchange> MpiCommunicator::start_exchange(std::span<const Message> sends,

@@ -43,7 +43,6 @@ class RunLedger {
     /// differences).
     RunLedger(const PruneOptions& options, const ModelSource& source, const RunFacts& facts, Progress& progress);
 
-    const RunFolder& run() const { return run_; }
     RunState state() const;
     std::size_t blocks_done() const { return manifest_.blocks.size(); }
     bool complete() const { return manifest_.complete; }
@@ -57,10 +56,10 @@ class RunLedger {
     void record_block(std::size_t block, const BlockRecord& record);
     /// Writes what is left, marks the run complete and returns metrics.json's content.
     Json finish(std::size_t peak_resident_bytes);
-    /// metrics.json's content as it stands.
-    Json metrics(std::size_t peak_resident_bytes) const;
 
   private:
+    /// metrics.json's content as it stands.
+    Json metrics(std::size_t peak_resident_bytes) const;
     void start_or_resume(const ModelSource& source);
     void save();
     /// Enters non_block.h5 once it is written, so that a failure to write it does not wait for the end.
