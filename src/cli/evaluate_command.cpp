@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 namespace espalier {
@@ -20,7 +21,7 @@ std::vector<OptionSpec> evaluate_options() {
         {"model", "Hugging Face folder, or a completed run folder", {}, false, true},
         {"tokens", "HDF5 with /input_ids, or .npy; read as one long text", {}, false, true},
         {"sequence-length", "tokens of a window", "2048"},
-        {"json", "file to write the result to", {}},
+        {"json", "file to write the result to; without a name, or '-', one line on stdout", {}},
         {"config", "file of 'name = value' lines", {}}};
     for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
     return specs;
@@ -37,6 +38,15 @@ void check_writable(const std::filesystem::path& file) {
     }
 }
 
+/// "--json" without a name becomes "--json -".
+std::vector<std::string> complete_json_option(std::vector<std::string> arguments) {
+    const auto json = std::find(arguments.begin(), arguments.end(), "--json");
+    if (json != arguments.end() && (json + 1 == arguments.end() || (json + 1)->starts_with("--"))) {
+        arguments.insert(json + 1, "-");
+    }
+    return arguments;
+}
+
 }  // namespace
 
 int evaluate_command(Session& session, const CommandLine& line) {
@@ -49,12 +59,13 @@ int evaluate_command(Session& session, const CommandLine& line) {
     std::size_t sequence_length = 0;
     Progress progress(session.rank() == 0);
     session.agree([&] {
-        set.emplace("evaluate", evaluate_options(), line.arguments);
+        set.emplace("evaluate", evaluate_options(), complete_json_option(line.arguments));
         source = open_model(set->text("model"));
         tokens = read_token_file(set->text("tokens"), source->config().vocabulary);
         sequence_length = set->whole("sequence-length", 2);
         if (session.rank() == 0) source->verify_outer();
-        if (set->has("json") && session.rank() == 0) check_writable(set->text("json"));
+        const bool to_file = set->has("json") && set->text("json") != "-";
+        if (to_file && session.rank() == 0) check_writable(set->text("json"));
         device = make_device(session, *set);
         for (const std::string& warning : source->warnings()) progress.line("warning: " + warning);
     });
@@ -70,7 +81,10 @@ int evaluate_command(Session& session, const CommandLine& line) {
                            {"sequence_length", sequence_length}, {"windows", result.windows},
                            {"tokens", set->text("tokens")},      {"tokens_sha256", tokens.sha256},
                            {"model", set->text("model")},        {"seconds", stopwatch.seconds()}};
-        write_text_atomically(set->text("json"), json.dump(1) + "\n");
+        if (set->text("json") == "-")
+            std::printf("%s\n", json.dump().c_str());
+        else
+            write_text_atomically(set->text("json"), json.dump(1) + "\n");
     });
     return 0;
 }
