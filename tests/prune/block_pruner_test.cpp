@@ -9,9 +9,8 @@
 
 #include <gtest/gtest.h>
 
-#include <functional>
-
 #include <algorithm>
+#include <functional>
 
 namespace espalier {
 namespace {
