@@ -141,7 +141,7 @@ export_winner
 cat <<END
 
 Look at   $output/comparison/report.html
-Model     $exported (loads in transformers and vLLM as it is)
+Model     $exported (transformers load it as it is)
 Next      build/release/espalier prune --help
           jobs/demo.sh --pattern 4:8 --output build/demo-4-8
           jobs/demo.sh --model YOUR_MODEL --calibration-text A.txt --evaluation-text B.txt
