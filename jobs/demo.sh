@@ -50,10 +50,15 @@ done
 [[ -z $calibration_text || -n $evaluation_text ]] || refuse "--calibration-text goes with --evaluation-text"
 [[ $samples$sequence_length$evaluation_tokens =~ ^[0-9]+$ ]] || refuse "numbers of samples and tokens are whole numbers"
 
-step() { printf '\n\033[1m[%d min %02d s] %s\033[0m\n' $((SECONDS / 60)) $((SECONDS % 60)) "$1"; }
+step() {
+    local bold='' plain=''
+    [[ ! -t 1 ]] || bold=$'\033[1m' plain=$'\033[0m'
+    printf '\n%s[%d min %02d s] %s%s\n' "$bold" $((SECONDS / 60)) $((SECONDS % 60)) "$1" "$plain"
+}
 
 build_program() {
-    cmake -S "$root" -B "$root/build/release" -G Ninja -DCMAKE_BUILD_TYPE=Release -DESPALIER_TESTS=OFF >"$output/build.log"
+    cmake -S "$root" -B "$root/build/release" -G Ninja -DCMAKE_BUILD_TYPE=Release -DESPALIER_TESTS=OFF >"$output/build.log" 2>&1 ||
+        refuse "CMake could not configure the build; $output/build.log says why"
     NINJA_STATUS='building %f/%t ' cmake --build "$root/build/release" --target espalier |
         tee -a "$output/build.log" | sed -u 's/ Building.*//; s/ Linking.*//' | show_progress ||
         refuse "the build failed; $output/build.log says why"
@@ -63,7 +68,7 @@ build_program() {
 show_progress() {
     local line=''
     while IFS= read -r line; do [[ ! -t 1 ]] || printf '\r\033[K%s' "$line"; done
-    printf '%s%s\n' "$([[ ! -t 1 ]] || printf '\r\033[K')" "${line:-up to date}"
+    printf '%s%s\n' "$([[ ! -t 1 ]] || printf '\r\033[K')" "${line:-built}"
 }
 
 make_virtual_environment() {
@@ -145,5 +150,6 @@ Model     $exported (transformers load it as it is)
 Next      build/release/espalier prune --help
           jobs/demo.sh --pattern 4:8 --output build/demo-4-8
           jobs/demo.sh --model YOUR_MODEL --calibration-text A.txt --evaluation-text B.txt
-          mpirun -n 2 build/release/espalier prune --method wanda++ --ro-batch 4 ...
+          mpirun -n 2 build/release/espalier prune --model $model --calibration $calibration \\
+              --ro-learning-rate auto --ro-batch 4 --output build/demo/two-ranks
 END

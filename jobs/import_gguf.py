@@ -26,11 +26,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from gguf import GGUFReader, GGUFValueType, ReaderTensor
-from gguf.quants import dequantize
-from safetensors import SafetensorError, safe_open
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+try:
+    import numpy as np
+    from gguf import GGUFReader, GGUFValueType, ReaderTensor
+    from gguf.quants import dequantize
+    from safetensors import SafetensorError, safe_open
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+except ModuleNotFoundError as missing:
+    sys.exit(f"import_gguf.py: the Python package {missing.name} is missing; make build/venv as jobs/requirements.txt says "
+             "(jobs/demo.sh does) and run this with build/venv/bin/python")
 
 CONTROL_TOKEN, USER_DEFINED_TOKEN = 3, 4  # tokenizer.ggml.token_type
 REQUIRED = object()

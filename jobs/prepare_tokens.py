@@ -34,9 +34,13 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import h5py
-import numpy as np
-from tokenizers import Tokenizer
+try:
+    import h5py
+    import numpy as np
+    from tokenizers import Tokenizer
+except ModuleNotFoundError as missing:
+    sys.exit(f"prepare_tokens.py: the Python package {missing.name} is missing; make build/venv as jobs/requirements.txt says "
+             "(jobs/demo.sh does) and run this with build/venv/bin/python")
 
 SAMPLING_RULES = {
     "calibration": "Wanda: draw documents until one has more than T tokens, then T tokens at a random offset",

@@ -10,6 +10,12 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 parts=("$@")
 ((${#parts[@]})) || parts=(install build unit mpi layering oracle binary export jobs)
+for name in "${parts[@]}"; do
+    [[ " install build unit mpi layering oracle binary export jobs " == *" $name "* ]] || {
+        printf 'run.sh: %s is not a part; parts: install build unit mpi layering oracle binary export jobs\n' "$name" >&2
+        exit 2
+    }
+done
 wants() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1

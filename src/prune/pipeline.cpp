@@ -294,10 +294,11 @@ class Pipeline {
                                              out.tensors, out.mask);
         result.report.unchanged_weight_share = share;
         if (out.block != first_pruned_block() || share < 0.1) return;
-        result.sentences.push_back(
-            fmt::format("warning: {} rounds {:.0f} % of the surviving weights of block {} back to their dense values: "
-                        "so much of regional optimisation is lost (--output-dtype float32 keeps it)",
-                        name_of(written_storage_.matrix_dtype), 100 * share, out.block));
+        result.sentences.push_back(fmt::format(
+            "warning: {} rounds {:.0f} % of the surviving weights of block {} back to their dense values: "
+            "so much of regional optimisation is lost (--ro-learning-rate auto finds a rate that moves them, "
+            "--output-dtype float32 keeps it)",
+            name_of(written_storage_.matrix_dtype), 100 * share, out.block));
     }
 
     // ---- bookkeeping

@@ -105,8 +105,8 @@ void Progress::summary(const Json& metrics) {
     if (pruned > 0 && unchanged / static_cast<double>(pruned) > 0.1) {
         line(
             fmt::format("  rounding       {:.0f} % of the optimised weights were rounded back to where they were "
-                        "(--output-dtype float32 "
-                        "or a larger --ro-learning-rate keeps more)",
+                        "(--ro-learning-rate auto or "
+                        "--output-dtype float32 keeps more)",
                         100 * unchanged / static_cast<double>(pruned)));
     }
     line(fmt::format("  arithmetic     {:.2f} TFLOP, {:.1f} GFLOP/s", flops / 1e12,
