@@ -161,6 +161,17 @@ CASES = [
     Case(ModelRequest("llama-yarn"), "wanda++", "1:4", changes=(("ro_batch", 4), ("ro_lr_scaling", "none"))),
 ]
 
+# Beside the chosen cases every method and pattern on every family, in float32.
+FAMILIES = ("llama1", "llama2", "llama3", "llama-bias", "mistral", "qwen2", "qwen3")
+METHODS = ("magnitude", "wanda", "sparsegpt", "rgs", "ro", "wanda++")
+PATTERNS = (("2:4", "0.5"), ("4:8", "0.5"), ("unstructured", "0.6"))
+PRODUCT = [
+    Case(ModelRequest(family), method, pattern, sparsity)
+    for family in FAMILIES
+    for method in METHODS
+    for pattern, sparsity in PATTERNS
+]
+
 
 def run_case(espalier: Path, folder: Path, case: Case, *extra: object) -> Tuple[Path, Path, Path]:
     """Makes model and tokens and prunes; returns model folder, run folder and token file."""
@@ -179,7 +190,7 @@ def demand_agreement(comparison: Comparison) -> None:
     assert not comparison.problems, "\n".join([*comparison.problems, comparison.summary()])
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*CASES, *(case for case in PRODUCT if case not in CASES)], ids=lambda case: case.name)
 def test_prune(espalier: Path, tmp_path: Path, case: Case) -> None:
     model, run, tokens = run_case(espalier, tmp_path, case)
     demand_agreement(compare_run(model, run, tokens, case.options))

@@ -1,0 +1,77 @@
+"""Bad input under mpirun: all ranks end, one speaks."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Dict, Sequence
+
+import numpy
+import pytest
+
+from world import MPIRUN, PROGRAM, SECONDS, World, environment, save_npy, with_id
+from safetensors_file import StoredTensor, read_safetensors, write_safetensors
+
+
+def spoil_tokens(world: World) -> None:
+    save_npy(with_id(256))(world.tokens)
+
+
+def spoil_weights(world: World) -> None:
+    tensors = read_safetensors(world.model / "model.safetensors")
+    values = tensors["model.layers.1.mlp.up_proj.weight"].decode()
+    values[3, 4] = numpy.nan
+    tensors["model.layers.1.mlp.up_proj.weight"] = StoredTensor.encode(values, "F32")
+    write_safetensors(world.model / "model.safetensors", tensors)
+
+
+def spoil_output(world: World) -> None:
+    world.own_run()
+
+
+MPI_CASES: Dict[str, tuple] = {
+    "unknown option": (None, ["--sampels=4"], ["--sampels"], 0),
+    "tokens out of range": (spoil_tokens, [], ["tokens.npy", "256", "[2, 5]"], 0),
+    "output with other options": (spoil_output, [], ["the run has", "method"], 0),
+    "weights not finite": (spoil_weights, ["--method=wanda"], ["up_proj", "not a number"], None),
+}
+
+
+def start_ranks(world: World, *arguments_of_rank: Sequence[object]) -> subprocess.CompletedProcess[str]:
+    """One rank for each command line."""
+    command = [str(MPIRUN), "--oversubscribe"]
+    for arguments in arguments_of_rank:
+        command += [":"] if len(command) > 2 else []
+        command += ["-n", "1", str(PROGRAM), *map(str, arguments)]
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return subprocess.run(
+        command, cwd=world.folder, env=environment(**allowed), capture_output=True, text=True, timeout=SECONDS
+    )
+
+
+@pytest.mark.skipif(MPIRUN is None, reason="mpirun is not installed")
+def test_the_failing_rank_is_named(world: World) -> None:
+    """All ranks end for rank 2's wrong option, and that rank says so, once."""
+    good, bad = world.prune("--threads=1"), world.prune("--threads=1", "--samples=99")
+    done = start_ranks(world, good, good, bad, good)
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("espalier: ")]
+    assert done.returncode == 2, done.stderr
+    assert len(sentences) == 1 and sentences[0].startswith("espalier: rank 2: ") and "--samples 99" in sentences[0], done.stderr
+    assert not world.output.exists()
+
+
+@pytest.mark.skipif(MPIRUN is None, reason="mpirun is not installed")
+@pytest.mark.parametrize("name", MPI_CASES)
+def test_two_ranks(world: World, name: str) -> None:
+    """Both ranks end soon, the status is 2, and one rank says the sentence for both."""
+    spoil, more, words, rank = MPI_CASES[name]
+    if spoil is not None:
+        spoil(world)
+    arguments = world.prune("--threads=1", *more)
+    done = start_ranks(world, arguments, arguments)
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("espalier: ")]
+    assert done.returncode == 2, done.stderr
+    assert len(sentences) == 1, done.stderr
+    assert sentences[0].startswith("espalier: rank " if rank is None else f"espalier: rank {rank}: "), sentences[0]
+    for word in words:
+        assert word in sentences[0]
+    assert rank is None or spoil is spoil_output or not world.output.exists()
