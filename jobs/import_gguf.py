@@ -33,8 +33,8 @@ try:
     from safetensors import SafetensorError, safe_open
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 except ModuleNotFoundError as missing:
-    sys.exit(f"import_gguf.py: the Python package {missing.name} is missing; make build/venv as jobs/requirements.txt says "
-             "(jobs/demo.sh does) and run this with build/venv/bin/python")
+    sys.exit(f"import_gguf.py: the Python package {missing.name} is missing; run "
+             "jobs/virtual_environment.sh build/venv jobs/requirements.txt and then this with build/venv/bin/python")
 
 CONTROL_TOKEN, USER_DEFINED_TOKEN = 3, 4  # tokenizer.ggml.token_type
 REQUIRED = object()

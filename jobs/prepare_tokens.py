@@ -39,8 +39,8 @@ try:
     import numpy as np
     from tokenizers import Tokenizer
 except ModuleNotFoundError as missing:
-    sys.exit(f"prepare_tokens.py: the Python package {missing.name} is missing; make build/venv as jobs/requirements.txt says "
-             "(jobs/demo.sh does) and run this with build/venv/bin/python")
+    sys.exit(f"prepare_tokens.py: the Python package {missing.name} is missing; run "
+             "jobs/virtual_environment.sh build/venv jobs/requirements.txt and then this with build/venv/bin/python")
 
 SAMPLING_RULES = {
     "calibration": "Wanda: draw documents until one has more than T tokens, then T tokens at a random offset",

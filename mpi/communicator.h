@@ -68,19 +68,16 @@ class Communicator {
     template <typename T>
     std::unique_ptr<Exchange> start_all_gather(std::span<T> data, std::span<const std::size_t> offsets) {
         static_assert(std::is_trivially_copyable_v<T>);
-        const auto part = [&](int peer) {
-            const auto r = static_cast<std::size_t>(peer);
-            const std::span<T> values = data.subspan(offsets[r], offsets[r + 1] - offsets[r]);
-            return Message{peer, std::as_writable_bytes(values).data(), values.size_bytes()};
-        };
         std::vector<Message> sends, receives;
+        const auto add_part = [&](std::vector<Message>& messages, int owner, int peer) {
+            const auto r = static_cast<std::size_t>(owner);
+            const auto part = std::as_writable_bytes(data.subspan(offsets[r], offsets[r + 1] - offsets[r]));
+            messages.push_back({peer, part.data(), part.size()});
+        };
         for (int peer = 0; peer < size(); ++peer) {
             if (peer == rank()) continue;
-            if (Message mine = part(rank()); mine.bytes > 0) {
-                mine.peer = peer;
-                sends.push_back(mine);
-            }
-            if (const Message theirs = part(peer); theirs.bytes > 0) receives.push_back(theirs);
+            add_part(sends, rank(), peer);
+            add_part(receives, peer, peer);
         }
         return start_exchange(sends, receives);
     }

@@ -8,13 +8,13 @@ set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
+all_parts=(install build unit mpi layering oracle binary export jobs)
 parts=("$@")
-((${#parts[@]})) || parts=(install build unit mpi layering oracle binary export jobs)
+((${#parts[@]})) || parts=("${all_parts[@]}")
 for name in "${parts[@]}"; do
-    [[ " install build unit mpi layering oracle binary export jobs " == *" $name "* ]] || {
-        printf 'run.sh: %s is not a part; parts: install build unit mpi layering oracle binary export jobs\n' "$name" >&2
-        exit 2
-    }
+    [[ " ${all_parts[*]} " == *" $name "* ]] && continue
+    printf 'run.sh: %s is not a part; parts: %s\n' "$name" "${all_parts[*]}" >&2
+    exit 2
 done
 wants() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 
@@ -38,22 +38,13 @@ build() {
 cmake_options=()
 [[ -z ${ESPALIER_WERROR:-} ]] || cmake_options+=(-DESPALIER_WERROR="$ESPALIER_WERROR")
 
-# Makes build/NAME once, and again when the requirements change: virtual_environment NAME REQUIREMENTS [venv's options].
-virtual_environment() {
-    local venv=$root/build/$1 requirements=$2
-    shift 2
-    cmp -s "$requirements" "$venv/requirements.installed" && return
-    /usr/bin/python3 -m venv --clear "$@" "$venv" &&
-        "$venv/bin/pip" install --quiet --disable-pip-version-check -r "$requirements" &&
-        cp "$requirements" "$venv/requirements.installed"
-}
-
 jobs_python() {
-    virtual_environment venv jobs/requirements.txt && build/venv/bin/python -m pytest -q -p no:cacheprovider tests/jobs
+    jobs/virtual_environment.sh build/venv jobs/requirements.txt &&
+        build/venv/bin/python -m pytest -q -p no:cacheprovider tests/jobs
 }
 
 export_python() {
-    virtual_environment venv-transformers tests/export/requirements.txt --system-site-packages &&
+    jobs/virtual_environment.sh build/venv-transformers tests/export/requirements.txt --system-site-packages &&
         build/venv-transformers/bin/python -m pytest -q -p no:cacheprovider tests/export
 }
 

@@ -19,4 +19,16 @@ class Stopwatch {
     std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+/// Seconds of one repetition of `work`, repeated for at least `at_least` seconds.
+template <typename Work>
+double seconds_of(const Work& work, double at_least) {
+    const Stopwatch stopwatch;
+    int repetitions = 0;
+    do {
+        work();
+        ++repetitions;
+    } while (stopwatch.seconds() < at_least);
+    return stopwatch.seconds() / repetitions;
+}
+
 }  // namespace espalier

@@ -23,17 +23,11 @@ void row(const std::string& what, const std::string& found) {
     std::printf("%-22s %s\n", what.c_str(), found.c_str());
 }
 
-/// Repeats `work` for about half a second; seconds of one repetition.
+/// Once to warm up, then for about half a second.
 template <typename Work>
 double time_of(const Work& work) {
     work();
-    const Stopwatch stopwatch;
-    int repetitions = 0;
-    do {
-        work();
-        ++repetitions;
-    } while (stopwatch.seconds() < 0.5);
-    return stopwatch.seconds() / repetitions;
+    return seconds_of(work, 0.5);
 }
 
 void measure(Device& device) {

@@ -4,6 +4,7 @@
 #include "src/prune/block_pruner.h"
 #include "src/prune/block_writer.h"
 #include "src/prune/dense_handoff.h"
+#include "src/prune/rounding_loss.h"
 #include "src/weights/block_reader.h"
 #include "src/weights/embedding.h"
 #include "src/weights/run_source.h"
@@ -13,35 +14,12 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <cstring>
 #include <optional>
 #include <thread>
 
 namespace espalier {
 
 namespace {
-
-/// Share of the surviving weights that are written as what the dense ones would be written as: what regional
-/// optimisation did to them was rounded away.
-double unchanged_share(DType dense_dtype, std::span<const std::byte> dense, DType written_dtype,
-                       std::span<const std::byte> written, std::span<const std::uint8_t> mask) {
-    constexpr std::size_t piece = 65536;
-    const std::size_t from = bytes_of(dense_dtype), to = bytes_of(written_dtype);
-    std::vector<float> values(piece);
-    std::vector<std::byte> rounded(piece * to);
-    std::size_t kept = 0, same = 0;
-    for (std::size_t begin = 0; begin < mask.size(); begin += piece) {
-        const std::size_t count = std::min(piece, mask.size() - begin);
-        widen_to_float(dense_dtype, dense.data() + begin * from, count, values.data());
-        round_from_float(written_dtype, values.data(), count, rounded.data());
-        for (std::size_t i = 0; i < count; ++i) {
-            if (mask[begin + i] == 0) continue;
-            ++kept;
-            same += std::memcmp(rounded.data() + i * to, written.data() + (begin + i) * to, to) == 0 ? 1U : 0U;
-        }
-    }
-    return kept == 0 ? 0.0 : static_cast<double>(same) / static_cast<double>(kept);
-}
 
 /// One rank's work on the whole run: its block groups one after the other.
 class Pipeline {
@@ -290,8 +268,8 @@ class Pipeline {
     }
 
     void measure_rounding(std::span<const std::byte> dense, const BlockToWrite& out, PrunedBlock& result) const {
-        const double share = unchanged_share(c_.source.storage().matrix_dtype, dense, written_storage_.matrix_dtype,
-                                             out.tensors, out.mask);
+        const double share = unchanged_weight_share(c_.source.storage().matrix_dtype, dense,
+                                                    written_storage_.matrix_dtype, out.tensors, out.mask);
         result.report.unchanged_weight_share = share;
         if (out.block != first_pruned_block() || share < 0.1) return;
         result.sentences.push_back(fmt::format(

@@ -37,10 +37,24 @@ class GramObserver final : public LinearInputObserver {
     TensorView gram_;
 };
 
-/// Sum over all samples of the Gram matrix of one input (upper triangle), on every rank. The block is computed only as
-/// far as that input.
-Tensor gather_gram(const GroupContext& context, const Stage& stage, DecoderBlock& decoder, const HiddenStates& x,
-                   const BlockWeights& weights) {
+/// Completes a matrix on `owner`, of which every rank holds the part [offsets[rank], offsets[rank + 1]).
+void gather_to(Communicator& group, int owner, TensorView matrix, const PartOffsets& offsets) {
+    const auto part_of_rank = [&](int rank, int peer) {
+        const auto r = static_cast<std::size_t>(rank);
+        return Message{peer, matrix.data + offsets[r] * sizeof(float), (offsets[r + 1] - offsets[r]) * sizeof(float)};
+    };
+    std::vector<Message> sends, receives;
+    if (group.rank() != owner) sends.push_back(part_of_rank(group.rank(), owner));
+    for (int r = 0; r < group.size() && group.rank() == owner; ++r) {
+        if (r != owner) receives.push_back(part_of_rank(r, r));
+    }
+    group.start_exchange(sends, receives)->finish();
+}
+
+/// Sum over all samples of the Gram matrix of one input (upper triangle); complete on the block's owner, which factors
+/// it. The block is computed only as far as that input.
+Tensor sum_gram(const GroupContext& context, std::size_t block, const Stage& stage, DecoderBlock& decoder,
+                const HiddenStates& x, const BlockWeights& weights) {
     const std::size_t width = context.layout.input_width(stage.input);
     std::vector<std::size_t> shard_offsets;
     PartOffsets rows;
@@ -65,7 +79,7 @@ Tensor gather_gram(const GroupContext& context, const Stage& stage, DecoderBlock
     Tensor gram = context.device.make_tensor(DType::f32, width, width);
     const std::size_t begin = rows[context.me()], end = rows[context.me() + 1];
     sum.finish_reduce({gram.view().data + begin * sizeof(float), DType::f32, 1, end - begin});
-    context.group.all_gather(std::span<float>(gram.view().floats(), gram.view().size()), rows);
+    gather_to(context.group, context.block_group.owner_of(block), gram, rows);
     return gram;
 }
 
@@ -106,7 +120,7 @@ std::vector<std::string> prune_with_sparsegpt(const GroupContext& context, const
     std::vector<std::string> sentences;
     const PartTensor no_gradient;
     for (const Stage& stage : stages) {
-        const Tensor gram = gather_gram(context, stage, decoder, x, weights);
+        const Tensor gram = sum_gram(context, block, stage, decoder, x, weights);
         clock.mark("statistics");
         const Tensor dead = context.device.make_tensor(DType::u8, 1, context.layout.input_width(stage.input));
         factor_gram(context, block, stage, gram, dead, sentences);

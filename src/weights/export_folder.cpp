@@ -154,8 +154,9 @@ CheckpointSource open_dense(const std::filesystem::path& run_path, const Manifes
     const std::filesystem::path path = named.value_or(manifest.model_path);
     const auto refuse_another = [&](const std::string& identity) {
         if (identity == manifest.model_identity) return;
-        throw InputError(path.string() + " is not the model that " + run_path.string() +
-                         " was pruned from (weights or config.json differ); name it with --model");
+        throw InputError(
+            path.string() + " is not the model that " + run_path.string() +
+            " was pruned from (config.json, tensor headers or a run's files differ); name it with --model");
     };
     if (!RunFolder(path).has_manifest()) {
         CheckpointSource dense(path);

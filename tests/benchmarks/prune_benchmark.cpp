@@ -3,13 +3,13 @@
 //   prune_benchmark prune options …
 #include "io/file.h"
 #include "io/token_file.h"
+#include "kernels/cpu/blas.h"
 #include "src/base/clock.h"
 #include "src/base/error.h"
 #include "src/base/strict_json.h"
 #include "src/cli/commands.h"
 #include "src/weights/model_source.h"
 
-#include <cblas.h>
 #include <omp.h>
 
 #include <algorithm>
@@ -20,13 +20,15 @@
 #include <vector>
 
 namespace espalier {
+
+using cpu::to_blas;
+
 namespace {
 
 /// Rate of one product shape in FLOP/s: the median of five windows of 60 ms.
 double sgemm_rate(CBLAS_TRANSPOSE a_form, CBLAS_TRANSPOSE b_form, std::size_t m, std::size_t n, std::size_t k) {
     const std::vector<float> a(m * k, 0.5F), b(k * n, 0.5F);
     std::vector<float> c(m * n);
-    const auto to_blas = [](std::size_t value) { return static_cast<blasint>(value); };
     const auto once = [&] {
         cblas_sgemm(CblasRowMajor, a_form, b_form, to_blas(m), to_blas(n), to_blas(k), 1.0F, a.data(),
                     to_blas(a_form == CblasNoTrans ? k : m), b.data(), to_blas(b_form == CblasNoTrans ? n : k), 0.0F,
@@ -34,15 +36,7 @@ double sgemm_rate(CBLAS_TRANSPOSE a_form, CBLAS_TRANSPOSE b_form, std::size_t m,
     };
     once();
     std::array<double, 5> rates{};
-    for (double& rate : rates) {
-        const Stopwatch stopwatch;
-        double repetitions = 0;
-        do {
-            once();
-            ++repetitions;
-        } while (stopwatch.seconds() < 0.06);
-        rate = repetitions / stopwatch.seconds();
-    }
+    for (double& rate : rates) rate = 1 / seconds_of(once, 0.06);
     std::sort(rates.begin(), rates.end());
     return 2.0 * static_cast<double>(m * n * k) * rates[rates.size() / 2];
 }
