@@ -3,8 +3,17 @@
 
 namespace espalier {
 
+namespace {
+constexpr const char* explanation =
+    "built without CUDA; configure with -DESPALIER_CUDA=ON on a machine with the CUDA Toolkit";
+}
+
 CudaAvailability cuda_availability() {
-    return {false, 0, "built without CUDA; configure with -DESPALIER_CUDA=ON on a machine with the CUDA Toolkit"};
+    return {false, 0, explanation, {}};
+}
+
+std::unique_ptr<Device> make_cuda_device(const CudaOptions& /*options*/) {
+    throw InputError(std::string("--device cuda: this program was ") + explanation + "; or use --device cpu");
 }
 
 }  // namespace espalier

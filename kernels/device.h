@@ -1,12 +1,15 @@
 #pragma once
 /// What a compute device can do, in the field's words. `DecoderBlock`, the methods and perplexity are written once over
-/// this interface; `kernels/cpu` implements it with OpenBLAS and OpenMP.
+/// this interface; `kernels/cpu` implements it with OpenBLAS and OpenMP, `kernels/cuda` with cuBLASLt and kernels of
+/// its own.
 ///
 /// Common contract. Matrices are contiguous and row-major; T tokens are rows. Tensors are float32 unless a line says
-/// otherwise. Operations are asynchronous in principle (a device may have a stream) and ordered among themselves; those
-/// that return a number wait for it. Outputs must not alias inputs unless "in place" is said. Results depend on shapes
-/// and values only, never on the number of threads: every sum has an order fixed by the shape. Shape errors are bugs
-/// (BugError).
+/// otherwise; "compute type" is the type of the weights of a pass and of the activations between its matrix products:
+/// float32 on the CPU, float32, float16 or bfloat16 on a GPU. Whatever the types, sums are float32 or wider. Operations
+/// are asynchronous (a device may have a stream) and ordered among themselves; only those that return a value or copy
+/// to host memory wait. Numbers for the host go into a float64 or uint64 element of device memory (DeviceNumbers) and
+/// are read together. Outputs must not alias inputs unless "in place" is said. Results depend on shapes and values
+/// only, never on the number of threads: every sum has an order fixed by the shape. Shape errors are bugs (BugError).
 
 #include "src/base/pruning_pattern.h"
 #include "src/base/tensor.h"
@@ -17,6 +20,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace espalier {
 
@@ -69,6 +73,32 @@ struct AttentionShape {
 /// only. A device may call it concurrently for different panels; operations of the same device may be used inside.
 using GradientPanelConsumer = std::function<void(std::size_t row_begin, TensorView panel)>;
 
+/// How products of float32 matrices are computed: exactly rounded inputs, or inputs rounded to TensorFloat-32 (10
+/// mantissa bits), which GPUs multiply about eight times faster. Sums are float32 in both.
+enum class Float32Products { exact, tf32 };
+
+/// Page-locked host memory, from and to which `copy` and `convert` go while the host goes on.
+class HostBuffer {
+  public:
+    HostBuffer() = default;
+    HostBuffer(Device& device, std::size_t bytes);
+    HostBuffer(HostBuffer&& other) noexcept;
+    HostBuffer& operator=(HostBuffer&& other) noexcept;
+    HostBuffer(const HostBuffer&) = delete;
+    HostBuffer& operator=(const HostBuffer&) = delete;
+    ~HostBuffer();
+
+    std::span<std::byte> bytes() const { return {data_, size_}; }
+    /// [rows, columns] of `dtype` at byte `offset`, for Device::copy and Device::convert.
+    TensorView view(DType dtype, std::size_t offset, std::size_t rows, std::size_t columns) const;
+    bool empty() const { return data_ == nullptr; }
+
+  private:
+    Device* device_ = nullptr;
+    std::byte* data_ = nullptr;
+    std::size_t size_ = 0;
+};
+
 class Device {
   public:
     Device() = default;
@@ -78,8 +108,19 @@ class Device {
 
     /// "CPU, 2 threads, OpenBLAS 0.3.21 (Zen)".
     virtual std::string description() const = 0;
-    /// Type in which this device wants the weights of the dense passes, for a checkpoint of type `checkpoint`.
-    virtual DType compute_dtype(DType checkpoint) const = 0;
+    /// Compute type of passes with weights of type `weights`.
+    virtual DType compute_dtype(DType weights) const = 0;
+    /// Applies to the products that follow. The CPU always multiplies exactly.
+    virtual void set_float32_products(Float32Products products) = 0;
+    /// The stream that operations are ordered in, for a communicator of the same device: a cudaStream_t, or null on the
+    /// CPU.
+    virtual void* stream() const = 0;
+    /// Waits for all operations so far.
+    virtual void synchronize() = 0;
+    /// `poll` runs again and again while an operation waits, until it is removed; it may throw. A communicator watches
+    /// its peers with it. Returns what removes it.
+    virtual int add_wait_poll(std::function<void()> poll) = 0;
+    virtual void remove_wait_poll(int id) noexcept = 0;
 
     // ---- memory
     // ---------------------------------------------------------------------------------------------------------
@@ -92,9 +133,14 @@ class Device {
     virtual std::size_t allocated_bytes() const = 0;
     virtual std::size_t peak_bytes() const = 0;
     virtual void reset_peak() = 0;
+    /// Page-locked memory for HostBuffer. Throws ResourceError. The only operations that any thread may call.
+    virtual std::byte* allocate_host(std::size_t bytes) = 0;
+    virtual void release_host(std::byte* memory) noexcept = 0;
     /// Copies between host memory and a tensor of the same number of bytes, and waits for it.
     virtual void copy_from_host(const void* host, TensorView destination) = 0;
     virtual void copy_to_host(TensorView source, void* host) = 0;
+    /// destination = source, of one size. One of the two may lie in a HostBuffer, which must then stay as it is until
+    /// `synchronize`.
     virtual void copy(TensorView source, TensorView destination) = 0;
     virtual void fill_zero(TensorView tensor) = 0;
     /// Multiplications and additions of all matrix products so far (2 m n k each).
@@ -102,22 +148,25 @@ class Device {
 
     // ---- matrix products
     // ------------------------------------------------------------------------------------------------
+    // x, dy and W have the compute type; y and dx have it too, or are float32.
     /// y [T, out] = x [T, in] W^T, plus y itself when `accumulate`. W is [out, in] as checkpoints store it.
     virtual void linear(TensorView x, TensorView weight, bool accumulate, TensorView y) = 0;
     /// dx [T, in] = dy [T, out] W, plus dx itself when `accumulate`.
     virtual void linear_input_gradient(TensorView dy, TensorView weight, bool accumulate, TensorView dx) = 0;
-    /// dW [out, in] = dy^T x, handed over in row panels that fit a cache; the whole dW never exists.
+    /// float32 dW [out, in] = dy^T x, handed over in row panels that fit a cache; the whole dW never exists.
     virtual void linear_weight_gradient(TensorView dy, TensorView x, const GradientPanelConsumer& consume) = 0;
-    /// The upper triangle of gram [in, in] += that of x^T x (SparseGPT's Hessian without its factor 2). Below it, gram
-    /// is left undefined.
+    /// The upper triangle of float32 gram [in, in] += that of x^T x (SparseGPT's Hessian without its factor 2). Below
+    /// it, gram is left undefined.
     virtual void accumulate_gram(TensorView x, TensorView gram) = 0;
 
     // ---- parts of a decoder block
     // ---------------------------------------------------------------------------------------
+    // q, k, v, gate, up, activations and their gradients have the compute type; the residual stream is float32.
     /// y = x / rms(x) * weight by row; inverse_rms [1, rows] = 1 / sqrt(mean(x^2) + epsilon) is kept for the backward
-    /// pass. In place (y = x) is allowed.
+    /// pass. x and y are float32 or of the compute type. In place (y = x) is allowed.
     virtual void rms_norm(TensorView x, TensorView weight, float epsilon, TensorView y, TensorView inverse_rms) = 0;
-    /// dx = gradient with respect to x, plus dx itself when `accumulate`. In place (dx = dy) is allowed.
+    /// dx = gradient with respect to x, plus dx itself when `accumulate`. x, dy and dx have one type, float32 or the
+    /// compute type. In place (dx = dy) is allowed.
     virtual void rms_norm_backward(TensorView x, TensorView weight, TensorView inverse_rms, TensorView dy,
                                    bool accumulate, TensorView dx) = 0;
     /// Rotates x [T, heads * head_size] in place, dimension i with i + head_size / 2; cosine and sine are [T',
@@ -134,29 +183,37 @@ class Device {
     virtual void silu_multiply(TensorView gate, TensorView up, TensorView out) = 0;
     /// Replaces gate and up by their gradients, given dout.
     virtual void silu_multiply_backward(TensorView dout, TensorView gate, TensorView up) = 0;
-    /// y += x, same shape.
+    /// y += x, same shape, both float32.
     virtual void add(TensorView x, TensorView y) = 0;
-    /// y [T, n] += bias [1, n] on every row.
+    /// y [T, n] += float32 bias [1, n] on every row.
     virtual void add_bias(TensorView bias, TensorView y) = 0;
 
     // ---- statistics and losses
     // ------------------------------------------------------------------------------------------
-    /// sums [1, n] = sum over rows of x^2, float32, rows summed in runs of 32.
+    /// sums [1, n] = sum over rows of x^2 in float32, rows summed in runs of 32 and the runs in order. x has the
+    /// compute type.
     virtual void column_square_sums(TensorView x, TensorView sums) = 0;
     /// sum += x^2, element by element.
     virtual void square_accumulate(TensorView x, TensorView sum) = 0;
     /// x = sqrt(x * scale), element by element.
     virtual void scaled_square_root(float scale, TensorView x) = 0;
-    /// direction = y / ||y||_F: the gradient of the regional loss ||y||_F with respect to y. Zero when y is zero.
-    virtual void frobenius_direction(TensorView y, TensorView direction) = 0;
-    /// Sum of squares in float64.
-    virtual double square_sum(TensorView x) = 0;
-    /// Sum of (y - target)^2 in float64.
-    virtual double squared_error(TensorView y, TensorView target) = 0;
-    /// Replaces y by 2 (y - target), the gradient of the summed squared error; returns that sum in float64.
-    virtual double squared_error_gradient(TensorView target, TensorView y) = 0;
-    /// Number of elements that are infinite or not a number.
-    virtual std::size_t count_nonfinite(TensorView x) = 0;
+    /// direction = scale y / ||y||_F, with ||y||_F^2 in the float64 element `square_sum`: `scale` times the gradient of
+    /// the regional loss ||y||_F with respect to y. Zero when y is zero.
+    virtual void frobenius_direction(TensorView y, TensorView square_sum, float scale, TensorView direction) = 0;
+    /// The float64 element `sum` = sum of squares.
+    virtual void square_sum(TensorView x, TensorView sum) = 0;
+    /// The float64 element `sum` = sum of (y - target)^2.
+    virtual void squared_error(TensorView y, TensorView target, TensorView sum) = 0;
+    /// Replaces y by 2 (y - target), the gradient of the summed squared error.
+    virtual void squared_error_gradient(TensorView target, TensorView y) = 0;
+    /// The uint64 element `count` += number of elements of x (float32 or of the compute type) that are infinite or not
+    /// a number.
+    virtual void count_nonfinite(TensorView x, TensorView count) = 0;
+    /// The uint64 elements `removed` += zeros of `mask` (uint8), `changed` += places where it differs from `before`.
+    virtual void compare_masks(TensorView mask, TensorView before, TensorView removed, TensorView changed) = 0;
+    /// destination [T, n] row rows[i] = source [m, n] row source_rows[i], widened to float32: a panel of an embedding.
+    virtual void scatter_rows(TensorView source, std::span<const std::uint32_t> source_rows,
+                              std::span<const std::uint32_t> rows, TensorView destination) = 0;
     /// One vocabulary panel of the cross-entropy: logits [T, n] of tokens first_token …; targets [T]. running_max,
     /// running_sum (of exp(logit - max)) and target_logit are [1, T], updated; set up by start_cross_entropy.
     virtual void start_cross_entropy(TensorView running_max, TensorView running_sum, TensorView target_logit) = 0;
@@ -166,14 +223,15 @@ class Device {
     // ---- pruning
     // --------------------------------------------------------------------------------------------------------
     /// Scores the rows of `weight`, removes the worst of each group or row (ties and zeros: the lower column first),
-    /// sets removed weights to +0.0 and writes mask (uint8, 1 = kept). Returns the number of scores that are not
-    /// finite; when it is not zero, weights and mask are untouched in the rows concerned and must not be used.
-    virtual std::size_t score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight,
-                                       TensorView mask) = 0;
+    /// sets removed weights to +0.0 and writes mask (uint8, 1 = kept). `weight` is float32 or of the compute type. The
+    /// uint64 element `unusable` += number of scores that are not finite; when it is not zero, weights and mask must
+    /// not be used.
+    virtual void score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight,
+                                TensorView mask, TensorView unusable) = 0;
     /// One step on `weight` with state `square_average` (v). With a mask, gradient and weight of removed weights are
-    /// zero.
+    /// zero. `rounded`, when not empty, gets the new weights in its own type.
     virtual void rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
-                              TensorView weight) = 0;
+                              TensorView weight, TensorView rounded) = 0;
     /// gram [n, n], of which only the upper triangle is read, <- upper Cholesky factor U of (gram + damping mean(diag)
     /// I)^-1, as SparseGPT uses it (U^T U = inverse), zeros below. Inputs never used (zero diagonal) are marked 1 in
     /// `dead_inputs` [1, n] uint8 and get diagonal 1 first. Returns false when the matrix is not positive definite;
@@ -181,14 +239,15 @@ class Device {
     virtual bool factor_inverse_gram(float damping, TensorView gram, TensorView dead_inputs) = 0;
     /// SparseGPT's column sweep over rows of `weight` [rows, n] with U = `factor`: removes by W^2 / U_jj^2 and spreads
     /// each error over the columns to the right. Column blocks of 128 (the largest multiple of M below for N:M).
-    /// `dead_inputs` [1, n] uint8 marks inputs whose weights are zeroed first. Returns the count of non-finite scores
-    /// as score_and_mask.
-    virtual std::size_t sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern,
-                                        TensorView weight, TensorView mask) = 0;
+    /// `dead_inputs` [1, n] uint8 marks inputs whose weights are zeroed first. Counts non-finite scores as
+    /// score_and_mask.
+    virtual void sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern,
+                                 TensorView weight, TensorView mask, TensorView unusable) = 0;
 
     // ---- dtypes
     // ---------------------------------------------------------------------------------------------------------
-    /// destination = source in destination's dtype, nearest even. f32 <-> f16, bf16. Same dtype copies.
+    /// destination = source in destination's dtype, nearest even; one of the two is float32, or both are of one type.
+    /// One of the two may lie in a HostBuffer, as for copy.
     virtual void convert(TensorView source, TensorView destination) = 0;
     /// Rounds float32 values to what `dtype` can hold, in place.
     virtual void round_to(DType dtype, TensorView values) = 0;
@@ -197,11 +256,22 @@ class Device {
 /// The CPU device. `threads` 0: what OpenMP offers. Bits do not depend on it.
 std::unique_ptr<Device> make_cpu_device(int threads);
 
-/// What is known about NVIDIA GPUs on this machine, for `doctor` and for the refusal of `--device cuda`.
+/// What a CudaDevice is made with.
+struct CudaOptions {
+    int gpu = 0;                    ///< index among the visible ones
+    std::size_t memory_budget = 0;  ///< bytes of device memory that tensors may take; 0: what is free
+};
+
+/// A GPU. Throws InputError when this build, this machine or its driver cannot serve one. From then on the calling
+/// thread uses that GPU.
+std::unique_ptr<Device> make_cuda_device(const CudaOptions& options);
+
+/// What is known about NVIDIA GPUs on this machine, for `doctor` and for the choice of a device.
 struct CudaAvailability {
     bool compiled_in = false;
     int gpus = 0;
-    std::string explanation;  ///< one line: "built without CUDA …", "no driver …", "2 GPUs: NVIDIA H100 …"
+    std::string explanation;         ///< one line: "built without CUDA …", "no driver …", "2 GPUs: NVIDIA H100 …"
+    std::vector<std::string> uuids;  ///< of the visible GPUs: two ranks must not share one unnoticed
 };
 CudaAvailability cuda_availability();
 

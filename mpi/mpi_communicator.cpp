@@ -1,5 +1,6 @@
 #include "mpi/mpi_communicator.h"
 
+#include "mpi/deadline.h"
 #include "src/base/clock.h"
 #include "src/base/error.h"
 
@@ -16,9 +17,6 @@ namespace {
 
 /// MPI 3 counts are int: larger messages go in pieces of this size.
 constexpr std::size_t piece_bytes = std::size_t{1} << 30;
-/// A peer that does not answer for this long is taken for dead. Generous: the owner of a block may be optimising it
-/// alone.
-constexpr double deadline_seconds = 6 * 3600.0;
 constexpr int exchange_tag = 1;
 
 /// Polls, so that oversubscribed ranks leave the core to those that compute.
@@ -30,7 +28,7 @@ void wait_all(std::vector<MPI_Request>& requests) {
                   "MPI_Testall");
         if (done != 0) break;
         if (polls > 64) sched_yield();
-        if (polls % 4096 == 4095 && waiting.seconds() > deadline_seconds) {
+        if (polls % 4096 == 4095 && waiting.seconds() > communication_deadline_seconds()) {
             throw ResourceError("another rank has not answered for " + std::to_string(waiting.seconds() / 3600) +
                                 " hours; the job is ended");
         }

@@ -64,6 +64,19 @@ void CpuDevice::release(std::byte* memory, std::size_t bytes) noexcept {
     allocated_ -= bytes;
 }
 
+std::byte* CpuDevice::allocate_host(std::size_t bytes) {
+    void* const memory = std::aligned_alloc(alignment, (bytes + alignment) / alignment * alignment);
+    if (memory == nullptr) {
+        throw ResourceError("out of memory: no room for " + format_bytes(static_cast<double>(bytes)) +
+                            " of host memory");
+    }
+    return static_cast<std::byte*>(memory);
+}
+
+void CpuDevice::release_host(std::byte* memory) noexcept {
+    std::free(memory);
+}
+
 void CpuDevice::copy_from_host(const void* host, TensorView destination) {
     if (destination.bytes() > 0) std::memcpy(destination.data, host, destination.bytes());
 }

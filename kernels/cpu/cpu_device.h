@@ -17,13 +17,20 @@ class CpuDevice final : public Device {
     explicit CpuDevice(int threads);
 
     std::string description() const override;
-    DType compute_dtype(DType /*checkpoint*/) const override { return DType::f32; }
+    DType compute_dtype(DType /*weights*/) const override { return DType::f32; }
+    void set_float32_products(Float32Products /*products*/) override {}
+    void* stream() const override { return nullptr; }
+    void synchronize() override {}
+    int add_wait_poll(std::function<void()> /*poll*/) override { return 0; }
+    void remove_wait_poll(int /*id*/) noexcept override {}
 
     std::byte* allocate(std::size_t bytes) override;
     void release(std::byte* memory, std::size_t bytes) noexcept override;
     std::size_t allocated_bytes() const override { return allocated_; }
     std::size_t peak_bytes() const override { return peak_; }
     void reset_peak() override { peak_ = allocated_; }
+    std::byte* allocate_host(std::size_t bytes) override;
+    void release_host(std::byte* memory) noexcept override;
     void copy_from_host(const void* host, TensorView destination) override;
     void copy_to_host(TensorView source, void* host) override;
     void copy(TensorView source, TensorView destination) override;
@@ -52,22 +59,25 @@ class CpuDevice final : public Device {
     void column_square_sums(TensorView x, TensorView sums) override;
     void square_accumulate(TensorView x, TensorView sum) override;
     void scaled_square_root(float scale, TensorView x) override;
-    void frobenius_direction(TensorView y, TensorView direction) override;
-    double square_sum(TensorView x) override;
-    double squared_error(TensorView y, TensorView target) override;
-    double squared_error_gradient(TensorView target, TensorView y) override;
-    std::size_t count_nonfinite(TensorView x) override;
+    void frobenius_direction(TensorView y, TensorView square_sum, float scale, TensorView direction) override;
+    void square_sum(TensorView x, TensorView sum) override;
+    void squared_error(TensorView y, TensorView target, TensorView sum) override;
+    void squared_error_gradient(TensorView target, TensorView y) override;
+    void count_nonfinite(TensorView x, TensorView count) override;
+    void compare_masks(TensorView mask, TensorView before, TensorView removed, TensorView changed) override;
+    void scatter_rows(TensorView source, std::span<const std::uint32_t> source_rows,
+                      std::span<const std::uint32_t> rows, TensorView destination) override;
     void start_cross_entropy(TensorView running_max, TensorView running_sum, TensorView target_logit) override;
     void cross_entropy_panel(TensorView logits, std::size_t first_token, std::span<const std::int32_t> targets,
                              TensorView running_max, TensorView running_sum, TensorView target_logit) override;
 
-    std::size_t score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight,
-                               TensorView mask) override;
+    void score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight, TensorView mask,
+                        TensorView unusable) override;
     void rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
-                      TensorView weight) override;
+                      TensorView weight, TensorView rounded) override;
     bool factor_inverse_gram(float damping, TensorView gram, TensorView dead_inputs) override;
-    std::size_t sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern,
-                                TensorView weight, TensorView mask) override;
+    void sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern, TensorView weight,
+                         TensorView mask, TensorView unusable) override;
 
     void convert(TensorView source, TensorView destination) override;
     void round_to(DType dtype, TensorView values) override;

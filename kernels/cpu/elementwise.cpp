@@ -73,13 +73,30 @@ void CpuDevice::scaled_square_root(float scale, TensorView x) {
     for_each_element(x.size(), [=](std::size_t i) { values[i] = std::sqrt(values[i] * scale); });
 }
 
-void CpuDevice::frobenius_direction(TensorView y, TensorView direction) {
+void CpuDevice::frobenius_direction(TensorView y, TensorView square_sum, float scale, TensorView direction) {
     require(y.size() == direction.size(), "shapes of frobenius_direction");
-    const double norm = std::sqrt(square_sum(y));
-    const float scale = norm > 0 ? static_cast<float>(1.0 / norm) : 0.0F;
+    const double norm = std::sqrt(*square_sum.doubles());
+    const float factor = norm > 0 ? static_cast<float>(static_cast<double>(scale) / norm) : 0.0F;
     const float* const in = y.floats();
     float* const out = direction.floats();
-    for_each_element(y.size(), [=](std::size_t i) { out[i] = in[i] * scale; });
+    for_each_element(y.size(), [=](std::size_t i) { out[i] = in[i] * factor; });
+}
+
+void CpuDevice::squared_error_gradient(TensorView target, TensorView y) {
+    require(y.size() == target.size(), "shapes of squared_error_gradient");
+    const float* const f0 = target.floats();
+    float* const values = y.floats();
+    for_each_element(y.size(), [=](std::size_t i) { values[i] = 2.0F * (values[i] - f0[i]); });
+}
+
+void CpuDevice::scatter_rows(TensorView source, std::span<const std::uint32_t> source_rows,
+                             std::span<const std::uint32_t> rows, TensorView destination) {
+    require(source.columns == destination.columns && source_rows.size() == rows.size(), "shapes of scatter_rows");
+    const std::size_t n = source.columns, row_bytes = n * bytes_of(source.dtype);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        require(source_rows[i] < source.rows && rows[i] < destination.rows, "rows of scatter_rows");
+        widen_to_float(source.dtype, source.data + source_rows[i] * row_bytes, n, destination.floats() + rows[i] * n);
+    }
 }
 
 void CpuDevice::convert(TensorView source, TensorView destination) {

@@ -28,55 +28,58 @@ void CpuDevice::column_square_sums(TensorView x, TensorView sums) {
     });
 }
 
-double CpuDevice::square_sum(TensorView x) {
+void CpuDevice::square_sum(TensorView x, TensorView sum) {
     const float* const in = x.floats();
-    return cpu::parallel_sum<double>(x.size(), cpu::elements_per_chunk, [=](std::size_t begin, std::size_t end) {
-        double sum = 0;
+    *sum.doubles() =
+        cpu::parallel_sum<double>(x.size(), cpu::elements_per_chunk, [=](std::size_t begin, std::size_t end) {
+            double sum = 0;
 #pragma omp simd reduction(+ : sum)
-        for (std::size_t i = begin; i < end; ++i) sum += static_cast<double>(in[i]) * static_cast<double>(in[i]);
-        return sum;
-    });
+            for (std::size_t i = begin; i < end; ++i) sum += static_cast<double>(in[i]) * static_cast<double>(in[i]);
+            return sum;
+        });
 }
 
-double CpuDevice::squared_error(TensorView y, TensorView target) {
+void CpuDevice::squared_error(TensorView y, TensorView target, TensorView sum) {
     require(y.size() == target.size(), "shapes of squared_error");
     const float* const a = y.floats();
     const float* const b = target.floats();
-    return cpu::parallel_sum<double>(y.size(), cpu::elements_per_chunk, [=](std::size_t begin, std::size_t end) {
-        double sum = 0;
+    *sum.doubles() =
+        cpu::parallel_sum<double>(y.size(), cpu::elements_per_chunk, [=](std::size_t begin, std::size_t end) {
+            double sum = 0;
 #pragma omp simd reduction(+ : sum)
-        for (std::size_t i = begin; i < end; ++i) {
-            const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
-            sum += difference * difference;
-        }
-        return sum;
-    });
+            for (std::size_t i = begin; i < end; ++i) {
+                const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+                sum += difference * difference;
+            }
+            return sum;
+        });
 }
 
-double CpuDevice::squared_error_gradient(TensorView target, TensorView y) {
-    require(y.size() == target.size(), "shapes of squared_error_gradient");
-    const float* const f0 = target.floats();
-    float* const values = y.floats();
-    return cpu::parallel_sum<double>(y.size(), cpu::elements_per_chunk, [=](std::size_t begin, std::size_t end) {
-        double sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (std::size_t i = begin; i < end; ++i) {
-            const float difference = values[i] - f0[i];
-            sum += static_cast<double>(difference) * static_cast<double>(difference);
-            values[i] = 2.0F * difference;
-        }
-        return sum;
-    });
-}
-
-std::size_t CpuDevice::count_nonfinite(TensorView x) {
+void CpuDevice::count_nonfinite(TensorView x, TensorView count) {
     const float* const in = x.floats();
-    return cpu::parallel_sum<std::size_t>(x.size(), cpu::elements_per_chunk, [=](std::size_t begin, std::size_t end) {
-        std::size_t count = 0;
-#pragma omp simd reduction(+ : count)
-        for (std::size_t i = begin; i < end; ++i) count += std::isfinite(in[i]) ? 0U : 1U;
-        return count;
-    });
+    *count.counts() +=
+        cpu::parallel_sum<std::size_t>(x.size(), cpu::elements_per_chunk, [=](std::size_t begin, std::size_t end) {
+            std::size_t found = 0;
+#pragma omp simd reduction(+ : found)
+            for (std::size_t i = begin; i < end; ++i) found += std::isfinite(in[i]) ? 0U : 1U;
+            return found;
+        });
+}
+
+void CpuDevice::compare_masks(TensorView mask, TensorView before, TensorView removed, TensorView changed) {
+    require(mask.size() == before.size(), "shapes of compare_masks");
+    const std::uint8_t* const now = mask.mask_bytes();
+    const std::uint8_t* const then = before.mask_bytes();
+    const auto count = [&](const auto& holds) {
+        return cpu::parallel_sum<std::size_t>(mask.size(), 4 * cpu::elements_per_chunk,
+                                              [&](std::size_t begin, std::size_t end) {
+                                                  std::size_t found = 0;
+                                                  for (std::size_t i = begin; i < end; ++i) found += holds(i) ? 1U : 0U;
+                                                  return found;
+                                              });
+    };
+    *removed.counts() += count([=](std::size_t i) { return now[i] == 0; });
+    *changed.counts() += count([=](std::size_t i) { return now[i] != then[i]; });
 }
 
 }  // namespace espalier

@@ -20,7 +20,7 @@ float select(std::uint8_t keep, float value) {
 }  // namespace
 
 void CpuDevice::rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
-                             TensorView weight) {
+                             TensorView weight, TensorView rounded) {
     require(gradient.size() == weight.size() && square_average.size() == weight.size(), "shapes of rmsprop_step");
     require(mask.empty() || mask.size() == weight.size(), "mask of rmsprop_step");
     const float* const g = gradient.floats();
@@ -45,6 +45,7 @@ void CpuDevice::rmsprop_step(const RmspropStep& step, TensorView gradient, Tenso
             }
         }
     });
+    if (!rounded.empty()) convert(weight, rounded);
 }
 
 }  // namespace espalier

@@ -53,8 +53,8 @@ std::size_t count_unusable(const std::vector<float>& scores, std::size_t columns
 
 }  // namespace
 
-std::size_t CpuDevice::score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight,
-                                      TensorView mask) {
+void CpuDevice::score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight,
+                               TensorView mask, TensorView unusable_scores) {
     require(mask.size() == weight.size(), "mask of score_and_mask");
     require(terms.gradient.empty() || terms.gradient.size() == weight.size(), "gradient of score_and_mask");
     require(terms.input_norms.empty() || terms.input_norms.size() == weight.columns, "norms of score_and_mask");
@@ -63,7 +63,7 @@ std::size_t CpuDevice::score_and_mask(const ScoreTerms& terms, const PruningPatt
     const std::size_t group = pattern.structured() ? pattern.group : columns;
     const std::size_t remove = pattern.structured() ? pattern.group - pattern.keep : pattern.removed_per_row(columns);
     constexpr std::size_t small_group = 16;
-    return cpu::parallel_sum<std::size_t>(
+    *unusable_scores.counts() += cpu::parallel_sum<std::size_t>(
         weight.rows, cpu::rows_per_chunk(columns), [&](std::size_t begin, std::size_t end) {
             RowScores scratch;
             scratch.scores.resize(columns);

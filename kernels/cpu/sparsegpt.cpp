@@ -148,24 +148,22 @@ bool CpuDevice::factor_inverse_gram(float damping, TensorView gram, TensorView d
     return true;
 }
 
-std::size_t CpuDevice::sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern,
-                                       TensorView weight, TensorView mask) {
+void CpuDevice::sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern,
+                                TensorView weight, TensorView mask, TensorView unusable) {
     const std::size_t n = weight.columns;
     require(factor.rows == n && factor.columns == n && mask.size() == weight.size() && dead_inputs.size() == n,
             "shapes of sparsegpt_sweep");
     require(!pattern.structured() || n % pattern.group == 0, "a group size that divides the width");
     const RowSweep sweep(factor, pattern, weight, mask);
-    const std::size_t unusable =
-        cpu::parallel_sum<std::size_t>(weight.rows, 64, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t row = begin; row < end; ++row) {
-                for (std::size_t j = 0; j < n; ++j) {
-                    if (dead_inputs.mask_bytes()[j] != 0) weight.floats()[row * n + j] = 0.0F;
-                }
+    *unusable.counts() += cpu::parallel_sum<std::size_t>(weight.rows, 64, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t row = begin; row < end; ++row) {
+            for (std::size_t j = 0; j < n; ++j) {
+                if (dead_inputs.mask_bytes()[j] != 0) weight.floats()[row * n + j] = 0.0F;
             }
-            return sweep.run(begin, end);
-        });
+        }
+        return sweep.run(begin, end);
+    });
     flops_ += static_cast<double>(weight.size()) * static_cast<double>(n);
-    return unusable;
 }
 
 }  // namespace espalier

@@ -17,6 +17,10 @@ std::string_view name_of(DType dtype) {
             return "bfloat16";
         case DType::u8:
             return "uint8";
+        case DType::f64:
+            return "float64";
+        case DType::u64:
+            return "uint64";
     }
     throw BugError("internal error: unknown dtype");
 }
@@ -99,6 +103,8 @@ void widen_to_float(DType dtype, const std::byte* source, std::size_t count, flo
             widen16<float_from_bf16>(source, count, destination);
             return;
         case DType::u8:
+        case DType::f64:
+        case DType::u64:
             break;
     }
     throw BugError("internal error: widen_to_float of a mask");
@@ -116,6 +122,8 @@ void round_from_float(DType dtype, const float* source, std::size_t count, std::
             round16<bf16_from_float>(source, count, destination);
             return;
         case DType::u8:
+        case DType::f64:
+        case DType::u64:
             break;
     }
     throw BugError("internal error: round_from_float to a mask");

@@ -9,13 +9,24 @@
 
 namespace espalier {
 
-enum class DType : std::uint8_t { f32, f16, bf16, u8 };
+/// Weights, activations and masks; float64 and uint64 hold sums and counts that a device hands back.
+enum class DType : std::uint8_t { f32, f16, bf16, u8, f64, u64 };
 
 constexpr std::size_t bytes_of(DType dtype) {
-    return dtype == DType::f32 ? 4 : dtype == DType::u8 ? 1 : 2;
+    switch (dtype) {
+        case DType::f64:
+        case DType::u64:
+            return 8;
+        case DType::f32:
+            return 4;
+        case DType::u8:
+            return 1;
+        default:
+            return 2;
+    }
 }
 
-/// "float32", "float16", "bfloat16", "uint8": the names that options, logs and files use.
+/// "float32", "float16", "bfloat16", "uint8", "float64", "uint64": the names that options, logs and files use.
 std::string_view name_of(DType dtype);
 
 /// Inverse of name_of for the three floating-point types; throws InputError on any other word.

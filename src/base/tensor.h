@@ -32,9 +32,28 @@ struct TensorView {
         return {data, dtype, new_rows, new_columns};
     }
 
+    /// The beginning of the same memory as a matrix of the same shape in another type that is not larger.
+    TensorView as(DType other) const {
+        require(bytes_of(other) <= bytes_of(dtype), "a type that fits the tensor's memory");
+        return {data, other, rows, columns};
+    }
+    /// One element of a row vector, as [1, 1].
+    TensorView element(std::size_t index) const {
+        require(index < size(), "an element of the tensor");
+        return {data + index * bytes_of(dtype), dtype, 1, 1};
+    }
+
     float* floats() const {
         require(dtype == DType::f32, "a float32 tensor");
         return reinterpret_cast<float*>(data);
+    }
+    double* doubles() const {
+        require(dtype == DType::f64, "a float64 tensor");
+        return reinterpret_cast<double*>(data);
+    }
+    std::uint64_t* counts() const {
+        require(dtype == DType::u64, "a uint64 tensor");
+        return reinterpret_cast<std::uint64_t*>(data);
     }
     std::uint8_t* mask_bytes() const {
         require(dtype == DType::u8, "a uint8 tensor");

@@ -1,10 +1,14 @@
 #include "src/base/units.h"
 
+#include "src/base/error.h"
+
 #include <sys/resource.h>
 
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
+#include <utility>
 
 namespace espalier {
 
@@ -23,6 +27,28 @@ std::string format_bytes(double bytes) {
     std::size_t unit = 0;
     for (bytes /= 1024; bytes >= 1024 && unit + 1 < units.size(); ++unit) bytes /= 1024;
     return print("%.1f %s", bytes, units[unit]);
+}
+
+std::size_t parse_bytes(const std::string& text, const std::string& option) {
+    constexpr std::array<std::pair<const char*, double>, 10> units = {{{"", 1},
+                                                                       {"B", 1},
+                                                                       {"KB", 1e3},
+                                                                       {"MB", 1e6},
+                                                                       {"GB", 1e9},
+                                                                       {"TB", 1e12},
+                                                                       {"KiB", 0x1p10},
+                                                                       {"MiB", 0x1p20},
+                                                                       {"GiB", 0x1p30},
+                                                                       {"TiB", 0x1p40}}};
+    char* end = nullptr;
+    const double number = std::strtod(text.c_str(), &end);
+    while (*end == ' ') ++end;
+    for (const auto& [name, factor] : units) {
+        if (end == text.c_str() || std::string(end) != name) continue;
+        const double bytes = number * factor;
+        if (bytes >= 1 && bytes < 0x1p60) return static_cast<std::size_t>(bytes);
+    }
+    throw InputError("--" + option + " '" + text + "' is not an amount of memory such as 16GiB");
 }
 
 std::string format_seconds(double seconds) {

@@ -27,10 +27,22 @@ int doctor_command(Session& session, const CommandLine& line);
 bool print_help(Session& session, const CommandLine& line, const std::string& command, const std::string& summary,
                 const std::vector<OptionSpec>& specs);
 
-/// --device and --threads.
+/// --device, --gpu-memory and --threads.
 std::vector<OptionSpec> device_options();
-/// Makes the device that the options ask for. Throws InputError for `cuda` where there is none.
-std::unique_ptr<Device> make_device(const Session& session, const OptionSet& options);
+/// The device that a rank computes on.
+struct ChosenDevice {
+    std::unique_ptr<Device> device;
+    bool is_gpu = false;
+    std::string gpu_uuid;  ///< empty on the CPU
+    std::string note;      ///< for the log: why `auto` computes on the CPU; else empty
+};
+/// Makes the device that the options ask for; of several GPUs the one of this rank. Throws InputError.
+ChosenDevice make_device(const Session& session, const OptionSet& options);
+/// GPU of the local rank when `visible` are there for `local_size` ranks. Throws InputError when they cannot have one
+/// each.
+int choose_gpu(int local_rank, int local_size, int visible);
+/// Throws InputError when ranks share a GPU or compute on different kinds of devices. Collective.
+void check_devices(const Session& session, const ChosenDevice& chosen);
 /// Threads of a rank: --threads, else OMP_NUM_THREADS, else its fair share of the cores it may use.
 int choose_threads(const Session& session, const OptionSet& options);
 

@@ -1,9 +1,11 @@
 #include "src/base/error.h"
+#include "src/base/units.h"
 #include "src/cli/commands.h"
 
 #include <sched.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <thread>
@@ -23,6 +25,7 @@ bool print_help(Session& session, const CommandLine& line, const std::string& co
 std::vector<OptionSpec> device_options() {
     return {
         {"device", "auto, cpu or cuda", "auto"},
+        {"gpu-memory", "GPU memory that tensors may take, e.g. 16GiB [default: what is free]", {}},
         {"threads", "CPU threads of each rank; by default its share of the cores (results do not depend on it)", {}}};
 }
 
@@ -38,15 +41,67 @@ int choose_threads(const Session& session, const OptionSet& options) {
     return std::max(1, mine / session.ranks_on_my_cores());
 }
 
-std::unique_ptr<Device> make_device(const Session& session, const OptionSet& options) {
+int choose_gpu(int local_rank, int local_size, int visible) {
+    if (visible >= local_size) return local_rank;
+    // One GPU visible to each task (srun --gpus-per-task): check_devices sees whether it is the same one.
+    if (visible == 1) return 0;
+    const auto variable = [](const char* name) {
+        const char* const value = std::getenv(name);
+        return std::string(name) + "=" + (value == nullptr ? "(unset)" : value);
+    };
+    throw InputError(
+        "--device cuda: " + std::to_string(local_size) + " ranks on this machine see " + std::to_string(visible) +
+        " GPUs (" + variable("CUDA_VISIBLE_DEVICES") + ", " + variable("SLURM_JOB_GPUS") +
+        "); start one rank a GPU: --gpus-per-node=G --ntasks-per-node=G, or mpirun -n " + std::to_string(visible));
+}
+
+ChosenDevice make_device(const Session& session, const OptionSet& options) {
     const std::string choice = options.text("device");
-    if (choice == "cuda") {
-        throw InputError("--device cuda: version 0.1 computes on the CPU only (" + cuda_availability().explanation +
-                         "); use --device cpu");
-    }
-    if (choice != "auto" && choice != "cpu")
+    if (choice != "auto" && choice != "cpu" && choice != "cuda")
         throw InputError("--device '" + choice + "' is not one of auto, cpu, cuda");
-    return make_cpu_device(choose_threads(session, options));
+    ChosenDevice chosen;
+    if (choice != "cpu") {
+        const CudaAvailability found = cuda_availability();
+        chosen.is_gpu = found.gpus > 0;
+        if (chosen.is_gpu) {
+            CudaOptions cuda;
+            cuda.gpu = choose_gpu(session.local_rank(), session.local_size(), found.gpus);
+            if (options.has("gpu-memory")) cuda.memory_budget = parse_bytes(options.text("gpu-memory"), "gpu-memory");
+            chosen.gpu_uuid = found.uuids.at(static_cast<std::size_t>(cuda.gpu));
+            chosen.device = make_cuda_device(cuda);
+            return chosen;
+        }
+        if (choice == "cuda") throw InputError("--device cuda: " + found.explanation + "; use --device cpu");
+        if (found.compiled_in) chosen.note = "computing on the CPU: " + found.explanation;
+    }
+    if (options.given("gpu-memory")) {
+        throw InputError("--gpu-memory " + options.text("gpu-memory") + ": this run computes on the CPU");
+    }
+    chosen.device = make_cpu_device(choose_threads(session, options));
+    return chosen;
+}
+
+void check_devices(const Session& session, const ChosenDevice& chosen) {
+    struct Place {
+        bool is_gpu;
+        std::array<char, 64> uuid;
+    };
+    Place mine{chosen.is_gpu, {}};
+    chosen.gpu_uuid.copy(mine.uuid.data(), mine.uuid.size() - 1);
+    const std::vector<Place> all = session.world().all_gather_value(mine);
+    for (std::size_t r = 0; r < all.size(); ++r) {
+        if (all[r].is_gpu != all[0].is_gpu) {
+            throw InputError("rank " + std::to_string(all[0].is_gpu ? r : 0) + " finds no GPU and rank " +
+                             std::to_string(all[0].is_gpu ? 0 : r) +
+                             " does; say --device cuda or --device cpu, and ask for GPUs on every machine");
+        }
+        for (std::size_t other = 0; other < r && all[r].is_gpu; ++other) {
+            if (all[r].uuid != all[other].uuid) continue;
+            throw InputError("ranks " + std::to_string(other) + " and " + std::to_string(r) + " share the GPU " +
+                             all[r].uuid.data() +
+                             "; start one rank a GPU (--gpus-per-node=G --ntasks-per-node=G, without --gpus-per-task)");
+        }
+    }
 }
 
 }  // namespace espalier

@@ -35,12 +35,18 @@ void measure(Device& device) {
     const Tensor x = device.make_tensor(DType::f32, tokens, width), w = device.make_tensor(DType::f32, width, width),
                  y = device.make_tensor(DType::f32, tokens, width);
     for (const Tensor* tensor : {&x, &w, &y}) device.fill_zero(*tensor);
-    const double gemm = time_of([&] { device.linear(x, w, false, y); });
+    const double gemm = time_of([&] {
+        device.linear(x, w, false, y);
+        device.synchronize();
+    });
     row("matrix products", fmt::format("{:.1f} GFLOP/s (float32, {} x {} x {})",
                                        2.0 * tokens * width * width / gemm / 1e9, tokens, width, width));
     const Tensor a = device.make_tensor(DType::f32, 1, elements), b = device.make_tensor(DType::f32, 1, elements);
     for (const Tensor* tensor : {&a, &b}) device.fill_zero(*tensor);
-    const double add = time_of([&] { device.add(a, b); });
+    const double add = time_of([&] {
+        device.add(a, b);
+        device.synchronize();
+    });
     row("memory", fmt::format("{:.1f} GB/s (read two, write one, {} each)", 12.0 * elements / add / 1e9,
                               format_bytes(4.0 * elements)));
 }
@@ -51,12 +57,12 @@ int doctor_command(Session& session, const CommandLine& line) {
     if (print_help(session, line, "doctor", "what is found on this machine, and how fast it is", doctor_options()))
         return 0;
     std::optional<OptionSet> set;
-    std::unique_ptr<Device> device;
+    ChosenDevice chosen;
     session.agree([&] {
         set.emplace("doctor", doctor_options(), line.arguments);
-        device = make_device(session, *set);
+        chosen = make_device(session, *set);
     });
-    session.world().barrier();
+    check_devices(session, chosen);
     if (session.rank() != 0) return 0;
     row("MPI", session.launched() ? fmt::format("{} rank(s), {} on this machine", session.size(), session.local_size())
                                   : "not started: no launcher (mpirun -n P or srun --mpi=pmix start several ranks)");
@@ -68,8 +74,8 @@ int doctor_command(Session& session, const CommandLine& line) {
     const auto space = std::filesystem::space(".", error);
     if (!error) row("disk here", format_bytes(static_cast<double>(space.available)) + " free");
     row("CUDA", cuda_availability().explanation);
-    row("will use", device->description());
-    measure(*device);
+    row("will use", chosen.device->description());
+    measure(*chosen.device);
     return 0;
 }
 

@@ -54,7 +54,7 @@ int evaluate_command(Session& session, const CommandLine& line) {
     const Stopwatch stopwatch;
     std::optional<OptionSet> set;
     std::unique_ptr<ModelSource> source;
-    std::unique_ptr<Device> device;
+    ChosenDevice chosen;
     TokenTable tokens;
     std::size_t sequence_length = 0;
     Progress progress(session.rank() == 0);
@@ -66,10 +66,12 @@ int evaluate_command(Session& session, const CommandLine& line) {
         if (session.rank() == 0) source->verify_outer();
         const bool to_file = set->has("json") && set->text("json") != "-";
         if (to_file && session.rank() == 0) check_writable(set->text("json"));
-        device = make_device(session, *set);
+        chosen = make_device(session, *set);
         for (const std::string& warning : source->warnings()) progress.line("warning: " + warning);
     });
-    const Perplexity result = measure_perplexity(session, *device, *source, tokens.ids, sequence_length,
+    check_devices(session, chosen);
+    if (!chosen.note.empty()) progress.line(chosen.note);
+    const Perplexity result = measure_perplexity(session, *chosen.device, *source, tokens.ids, sequence_length,
                                                  [&](const std::string& text) { progress.live(text); });
     session.agree([&] {
         if (session.rank() != 0) return;

@@ -36,6 +36,7 @@ std::vector<OptionSpec> prune_options() {
         {"ro-learning-rate", "RMSprop's rate, or auto: searched on the first block", "3e-7"},
         {"ro-batch", "samples of an optimiser step; more than 1 runs on several ranks at once", "1"},
         {"ro-lr-scaling", "growth of the rate with the batch: none, sqrt, linear", "sqrt"},
+        {"ro-compute", "products of regional optimisation on a GPU: float32, tf32 or 16bit", "tf32"},
         {"hold-mask", "keep removed weights at zero during optimisation", {}, true},
         {"block-groups", "groups of blocks pruned at the same time (changes the result)", "1"},
         {"shards",
@@ -102,6 +103,7 @@ RegionalOptimizationOptions parse_regional_optimization(OptionSet& options, Meth
         }
     }
     ro.hold_mask = options.flag("hold-mask");
+    ro.compute = regional_compute_from_name(options.text("ro-compute"));
     return ro;
 }
 
@@ -194,7 +196,7 @@ std::string options_without_effect(const OptionSet& options, Method method) {
     if (!uses_regional_gradient(method)) add("alpha");
     if (!uses_regional_optimization(method)) {
         for (const char* const name :
-             {"ro-samples", "ro-rounds", "ro-learning-rate", "ro-batch", "ro-lr-scaling", "hold-mask"})
+             {"ro-samples", "ro-rounds", "ro-learning-rate", "ro-batch", "ro-lr-scaling", "ro-compute", "hold-mask"})
             add(name);
     }
     if (method == Method::magnitude || method == Method::sparsegpt) add("input-norm");
@@ -247,7 +249,7 @@ int prune_command(Session& session, const CommandLine& line) {
     if (print_help(session, line, "prune", summary, prune_options())) return 0;
     std::optional<OptionSet> set;
     std::unique_ptr<ModelSource> source;
-    std::unique_ptr<Device> device;
+    ChosenDevice chosen;
     CalibrationTokens calibration;
     PruneOptions options;
     RunFacts facts;
@@ -262,11 +264,13 @@ int prune_command(Session& session, const CommandLine& line) {
         facts.calibration_sha256 = table.sha256;
         topology.emplace(static_cast<std::size_t>(session.size()), source->config().blocks, options.block_groups,
                          options.samples, options.shards);
-        device = make_device(session, *set);
+        chosen = make_device(session, *set);
+        options.on_gpu = chosen.is_gpu;
     });
+    check_devices(session, chosen);
     facts.command_line = line.text;
     facts.options_with_origins = set->with_origins();
-    facts.device = device->description();
+    facts.device = chosen.device->description();
     facts.ranks = static_cast<std::size_t>(session.size());
     facts.threads_per_rank = static_cast<std::size_t>(omp_get_max_threads());
 
@@ -275,6 +279,7 @@ int prune_command(Session& session, const CommandLine& line) {
         if (session.rank() != 0) return;
         source->verify_outer();
         announce(progress, options, *source, facts, *topology);
+        if (!chosen.note.empty()) progress.line(chosen.note);
         const std::string unused = options_without_effect(*set, options.method);
         if (!unused.empty()) {
             progress.line(fmt::format("note: {} has no effect with --method {}", unused, name_of(options.method)));
@@ -292,7 +297,7 @@ int prune_command(Session& session, const CommandLine& line) {
         return 0;
     }
     const RunState state = RunState::from_json(shared["state"]);
-    prune_model({session, *device, options, *source, calibration, ledger.get(), state,
+    prune_model({session, *chosen.device, options, *source, calibration, ledger.get(), state,
                  shared["attributes"].get<std::map<std::string, std::string>>(), progress});
     const std::vector<std::size_t> resident = session.world().all_gather_value(peak_resident_bytes());
     session.agree([&] {

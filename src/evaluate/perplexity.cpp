@@ -1,5 +1,7 @@
 #include "src/evaluate/perplexity.h"
 
+#include "mpi/tensor_collectives.h"
+#include "mpi/tensor_communicator.h"
 #include "src/base/error.h"
 #include "src/model/decoder_block.h"
 #include "src/prune/group_context.h"
@@ -30,24 +32,25 @@ class PerplexityPass {
     }
 
     void run_blocks(const std::function<void(const std::string&)>& progress) {
-        DecoderBlock decoder(c_.device, c_.config, c_.tokens, Passes::forward_only);
-        BlockWeights weights(c_.device, c_.layout, c_.device.compute_dtype(source_.storage().matrix_dtype));
+        const DType dtype = c_.device.compute_dtype(source_.storage().matrix_dtype);
+        DecoderBlock decoder(c_.device, c_.config, c_.tokens, Passes::forward_only, dtype);
+        BlockWeights weights(c_.device, c_.layout, dtype);
         BlockReader reader([this](std::size_t block) {
-            std::vector<std::byte> raw(source_.storage().total_bytes(c_.layout));
-            source_.read_block(block, raw);
+            HostBuffer raw(c_.device, source_.storage().total_bytes(c_.layout));
+            source_.read_block(block, raw.bytes());
             return raw;
         });
         for (std::size_t block = 0; block < c_.config.blocks; ++block) {
             progress("block " + std::to_string(block + 1) + " of " + std::to_string(c_.config.blocks));
             const int owner = c_.block_group.owner_of(block);
-            std::vector<std::byte> raw;
+            HostBuffer raw;
             if (c_.group.rank() == owner) {
                 raw = reader.take(block);
                 if (block + c_.ranks() < c_.config.blocks) reader.prefetch(block + c_.ranks());
+                load_block(c_.device, c_.layout, source_.storage(), raw, weights);
             }
-            raw.resize(source_.storage().total_bytes(c_.layout));
-            c_.group.broadcast(std::span<std::byte>(raw), owner);
-            load_block(c_.device, c_.layout, source_.storage(), raw, block, weights);
+            broadcast_block(c_.group, c_.layout, owner, weights);
+            refuse_nonfinite_weights(c_.device, c_.layout, block, weights);
             for (std::size_t w = windows_.begin; w < windows_.end; ++w) {
                 decoder.forward(weights, x_.sample(w), x_.sample(w), nullptr);
             }
@@ -56,7 +59,8 @@ class PerplexityPass {
 
     /// Mean cross-entropy of each of this rank's windows.
     std::vector<double> run_head(const std::function<void(const std::string&)>& progress) {
-        normalise();
+        const DType dtype = c_.device.compute_dtype(source_.outer_dtype(OuterTensor::head));
+        const Tensor normed = normalise(dtype);
         const std::size_t predictions = c_.tokens - 1, hidden = c_.config.hidden_size;
         const auto make_state = [&] { return c_.device.make_tensor(DType::f32, windows_.size(), predictions); };
         const Tensor running_max = make_state(), running_sum = make_state(), target_logit = make_state();
@@ -65,11 +69,11 @@ class PerplexityPass {
         for (std::size_t first = 0; first < vocabulary; first += vocabulary_panel) {
             progress("vocabulary " + std::to_string(first) + " of " + std::to_string(vocabulary));
             const std::size_t rows = std::min(vocabulary_panel, vocabulary - first);
-            const Tensor panel = load_rows(OuterTensor::head, first, rows, rows, hidden);
+            const Tensor panel = load_rows(OuterTensor::head, first, rows, dtype, rows, hidden);
             const Tensor logits = c_.device.make_tensor(DType::f32, predictions, rows);
             for (std::size_t w = windows_.begin; w < windows_.end; ++w) {
-                c_.device.linear(x_.sample(w).row_range(0, predictions), panel, false, logits);
-                const std::size_t i = w - windows_.begin;
+                const std::size_t i = w - windows_.begin, row = i * c_.tokens;
+                c_.device.linear(normed.view().row_range(row, row + predictions), panel, false, logits);
                 c_.device.cross_entropy_panel(logits, first, tokens_.subspan(w * c_.tokens + 1, predictions),
                                               running_max.view().row_range(i, i + 1),
                                               running_sum.view().row_range(i, i + 1),
@@ -80,27 +84,34 @@ class PerplexityPass {
     }
 
   private:
-    /// Rows of an outer tensor as float32 on every rank's device; rank 0 reads.
-    Tensor load_rows(OuterTensor tensor, std::size_t first, std::size_t rows, std::size_t shape_rows,
+    /// Rows of an outer tensor in a type that can hold them, on every rank's device; rank 0 reads.
+    Tensor load_rows(OuterTensor tensor, std::size_t first, std::size_t rows, DType dtype, std::size_t shape_rows,
                      std::size_t shape_columns) {
-        const DType dtype = source_.outer_dtype(tensor);
-        std::vector<std::byte> raw(rows * source_.outer_columns(tensor) * bytes_of(dtype));
-        if (c_.group.rank() == 0) source_.read_outer_rows(tensor, first, rows, raw);
-        c_.group.broadcast(std::span<std::byte>(raw), 0);
-        std::vector<float> values(shape_rows * shape_columns);
-        widen_to_float(dtype, raw.data(), values.size(), values.data());
-        Tensor result = c_.device.make_tensor(DType::f32, shape_rows, shape_columns);
-        c_.device.copy_from_host(values.data(), result);
+        Tensor stored = c_.device.make_tensor(source_.outer_dtype(tensor), shape_rows, shape_columns);
+        if (c_.group.rank() == 0) {
+            std::vector<std::byte> raw(stored.view().bytes());
+            source_.read_outer_rows(tensor, first, rows, raw);
+            c_.device.copy_from_host(raw.data(), stored);
+        }
+        broadcast(c_.group, stored, 0);
+        if (stored.view().dtype == dtype) return stored;
+        Tensor result = c_.device.make_tensor(dtype, shape_rows, shape_columns);
+        c_.device.convert(stored, result);
         return result;
     }
 
-    void normalise() {
+    /// The hidden states through the final norm, in the type of the head.
+    Tensor normalise(DType dtype) {
         const std::size_t hidden = c_.config.hidden_size;
-        const Tensor weight = load_rows(OuterTensor::final_norm, 0, hidden, 1, hidden);
+        const Tensor weight = load_rows(OuterTensor::final_norm, 0, hidden, DType::f32, 1, hidden);
         const Tensor inverse_rms = c_.device.make_tensor(DType::f32, 1, c_.tokens);
+        Tensor normed = c_.device.make_tensor(dtype, x_.all().rows, hidden);
         for (std::size_t w = windows_.begin; w < windows_.end; ++w) {
-            c_.device.rms_norm(x_.sample(w), weight, c_.config.rms_norm_epsilon, x_.sample(w), inverse_rms);
+            const std::size_t row = (w - windows_.begin) * c_.tokens;
+            c_.device.rms_norm(x_.sample(w), weight, c_.config.rms_norm_epsilon,
+                               normed.view().row_range(row, row + c_.tokens), inverse_rms);
         }
+        return normed;
     }
 
     std::vector<double> window_losses(TensorView running_max, TensorView running_sum, TensorView target_logit) {
@@ -141,7 +152,8 @@ Perplexity measure_perplexity(Session& session, Device& device, const ModelSourc
     }
     source.config().check_sequence_length(sequence_length);
     const Topology topology(static_cast<std::size_t>(session.size()), source.config().blocks, 1, windows, windows);
-    const GroupContext context{device,          session.world(), topology,       topology.groups()[0],
+    const TensorCommunicator tensors(session.world(), device);
+    const GroupContext context{device,          tensors.get(),   session.world(), topology, topology.groups()[0],
                                source.config(), source.layout(), sequence_length};
     PerplexityPass pass(context, source, tokens);
     pass.run_blocks(progress);

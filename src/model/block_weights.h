@@ -33,6 +33,7 @@ class BlockWeights {
     BlockWeights(Device& device, const BlockLayout& layout, DType dtype);
 
     BlockTensor matrices;
+    DType dtype() const { return matrices.all().dtype; }
     TensorView vector(BlockVector which) const { return vectors_[static_cast<std::size_t>(which)].view(); }
 
   private:

@@ -4,7 +4,8 @@
 
 namespace espalier {
 
-DecoderBlock::DecoderBlock(Device& device, const ModelConfig& config, std::size_t tokens, Passes passes)
+DecoderBlock::DecoderBlock(Device& device, const ModelConfig& config, std::size_t tokens, Passes passes,
+                           DType widest_weights)
     : device_(device),
       shape_{config.query_heads, config.key_value_heads, config.head_size},
       epsilon_(config.rms_norm_epsilon),
@@ -15,38 +16,50 @@ DecoderBlock::DecoderBlock(Device& device, const ModelConfig& config, std::size_
     const auto make = [&](std::size_t rows, std::size_t columns) {
         return device.make_tensor(DType::f32, rows, columns);
     };
+    const auto make_factor = [&](std::size_t rows, std::size_t columns) {
+        return device.make_tensor(widest_weights, rows, columns);
+    };
     const RopeTable table = make_rope_table(config.rope, config.head_size, tokens);
     cosine_ = make(tokens, config.head_size / 2);
     sine_ = make(tokens, config.head_size / 2);
     device.copy_from_host(table.cosine.data(), cosine_);
     device.copy_from_host(table.sine.data(), sine_);
 
-    kept_.normed = make(tokens, hidden);
-    kept_.q = make(tokens, query);
-    kept_.k = make(tokens, key_value);
-    kept_.v = make(tokens, key_value);
-    kept_.attention_out = make(tokens, query);
+    kept_.normed = make_factor(tokens, hidden);
+    kept_.q = make_factor(tokens, query);
+    kept_.k = make_factor(tokens, key_value);
+    kept_.v = make_factor(tokens, key_value);
+    kept_.attention_out = make_factor(tokens, query);
     kept_.log_sum_exp = make(config.query_heads, tokens);
     kept_.hidden = make(tokens, hidden);
-    kept_.normed_hidden = make(tokens, hidden);
-    kept_.gate = make(tokens, inter);
-    kept_.up = make(tokens, inter);
-    kept_.activation = make(tokens, inter);
+    kept_.normed_hidden = make_factor(tokens, hidden);
+    kept_.gate = make_factor(tokens, inter);
+    kept_.up = make_factor(tokens, inter);
+    kept_.activation = make_factor(tokens, inter);
     kept_.inverse_rms = make(1, tokens);
     kept_.inverse_rms_hidden = make(1, tokens);
     if (query_key_norm_) {
-        kept_.q_projected = make(tokens, query);
-        kept_.k_projected = make(tokens, key_value);
+        kept_.q_projected = make_factor(tokens, query);
+        kept_.k_projected = make_factor(tokens, key_value);
         kept_.inverse_rms_q = make(1, tokens * config.query_heads);
         kept_.inverse_rms_k = make(1, tokens * config.key_value_heads);
     }
     if (!keeps_activations_) return;
-    gradients_.activation = make(tokens, inter);
+    if (device.compute_dtype(DType::bf16) != DType::f32)
+        gradients_.residual = device.make_tensor(DType::bf16, tokens, hidden);
     gradients_.normed = make(tokens, hidden);
-    gradients_.attention_out = make(tokens, query);
-    gradients_.q = make(tokens, query);
-    gradients_.k = make(tokens, key_value);
-    gradients_.v = make(tokens, key_value);
+    gradients_.activation = make_factor(tokens, inter);
+    gradients_.attention_out = make_factor(tokens, query);
+    gradients_.q = make_factor(tokens, query);
+    gradients_.k = make_factor(tokens, key_value);
+    gradients_.v = make_factor(tokens, key_value);
+}
+
+TensorView DecoderBlock::as_factor(TensorView gradient) {
+    if (dtype_ == DType::f32) return gradient;
+    const TensorView rounded = now(gradients_.residual);
+    device_.convert(gradient, rounded);
+    return rounded;
 }
 
 void DecoderBlock::project(const BlockWeights& weights, LinearLayer layer, BlockVector bias, TensorView x,
@@ -62,19 +75,39 @@ void DecoderBlock::normalise_heads(const BlockWeights& weights, BlockVector norm
                      heads.reshaped(rows, shape_.head_size), inverse_rms);
 }
 
+void DecoderBlock::normalise_heads_backward(const BlockWeights& weights, BlockVector norm, TensorView projected,
+                                            TensorView inverse_rms, TensorView gradient) {
+    const std::size_t rows = projected.size() / shape_.head_size;
+    const TensorView heads = gradient.reshaped(rows, shape_.head_size);
+    device_.rms_norm_backward(projected.reshaped(rows, shape_.head_size), weights.vector(norm), inverse_rms, heads,
+                              false, heads);
+}
+
 void DecoderBlock::attend(const BlockWeights& weights) {
-    const TensorView q = query_key_norm_ ? kept_.q_projected.view() : kept_.q.view();
-    const TensorView k = query_key_norm_ ? kept_.k_projected.view() : kept_.k.view();
-    project(weights, LinearLayer::q_proj, BlockVector::q_bias, kept_.normed, q);
-    project(weights, LinearLayer::k_proj, BlockVector::k_bias, kept_.normed, k);
-    project(weights, LinearLayer::v_proj, BlockVector::v_bias, kept_.normed, kept_.v);
+    const TensorView q = now(query_key_norm_ ? kept_.q_projected : kept_.q);
+    const TensorView k = now(query_key_norm_ ? kept_.k_projected : kept_.k);
+    const TensorView v = now(kept_.v), normed = now(kept_.normed);
+    project(weights, LinearLayer::q_proj, BlockVector::q_bias, normed, q);
+    project(weights, LinearLayer::k_proj, BlockVector::k_bias, normed, k);
+    project(weights, LinearLayer::v_proj, BlockVector::v_bias, normed, v);
     if (query_key_norm_) {
-        normalise_heads(weights, BlockVector::query_norm, q, kept_.inverse_rms_q, kept_.q);
-        normalise_heads(weights, BlockVector::key_norm, k, kept_.inverse_rms_k, kept_.k);
+        normalise_heads(weights, BlockVector::query_norm, q, kept_.inverse_rms_q, now(kept_.q));
+        normalise_heads(weights, BlockVector::key_norm, k, kept_.inverse_rms_k, now(kept_.k));
     }
-    device_.apply_rope(kept_.q, shape_.head_size, cosine_, sine_, false);
-    device_.apply_rope(kept_.k, shape_.head_size, cosine_, sine_, false);
-    device_.attention(kept_.q, kept_.k, kept_.v, shape_, kept_.attention_out, kept_.log_sum_exp);
+    device_.apply_rope(now(kept_.q), shape_.head_size, cosine_, sine_, false);
+    device_.apply_rope(now(kept_.k), shape_.head_size, cosine_, sine_, false);
+    device_.attention(now(kept_.q), now(kept_.k), v, shape_, now(kept_.attention_out), kept_.log_sum_exp);
+}
+
+void DecoderBlock::attend_backward(const BlockWeights& weights) {
+    const TensorView dq = now(gradients_.q), dk = now(gradients_.k);
+    device_.attention_backward(now(kept_.q), now(kept_.k), now(kept_.v), now(kept_.attention_out), kept_.log_sum_exp,
+                               now(gradients_.attention_out), shape_, dq, dk, now(gradients_.v));
+    device_.apply_rope(dq, shape_.head_size, cosine_, sine_, true);
+    device_.apply_rope(dk, shape_.head_size, cosine_, sine_, true);
+    if (!query_key_norm_) return;
+    normalise_heads_backward(weights, BlockVector::query_norm, now(kept_.q_projected), kept_.inverse_rms_q, dq);
+    normalise_heads_backward(weights, BlockVector::key_norm, now(kept_.k_projected), kept_.inverse_rms_k, dk);
 }
 
 void DecoderBlock::add_projection(const BlockWeights& weights, LinearLayer layer, BlockVector bias, TensorView x,
@@ -90,18 +123,22 @@ void DecoderBlock::compute_inputs(const BlockWeights& weights, TensorView x, Lin
         if (observer != nullptr) observer->observe(input, value);
         return input == last;
     };
-    device_.rms_norm(x, weights.vector(BlockVector::input_norm), epsilon_, kept_.normed, kept_.inverse_rms);
-    if (is_last(LinearInput::attention, kept_.normed)) return;
+    dtype_ = weights.dtype();
+    const TensorView normed = now(kept_.normed), attention_out = now(kept_.attention_out);
+    const TensorView normed_hidden = now(kept_.normed_hidden), activation = now(kept_.activation);
+    const TensorView gate = now(kept_.gate), up = now(kept_.up);
+    device_.rms_norm(x, weights.vector(BlockVector::input_norm), epsilon_, normed, kept_.inverse_rms);
+    if (is_last(LinearInput::attention, normed)) return;
     attend(weights);
-    if (is_last(LinearInput::attention_output, kept_.attention_out)) return;
-    add_projection(weights, LinearLayer::o_proj, BlockVector::o_bias, kept_.attention_out, x, kept_.hidden);
-    device_.rms_norm(kept_.hidden, weights.vector(BlockVector::post_attention_norm), epsilon_, kept_.normed_hidden,
+    if (is_last(LinearInput::attention_output, attention_out)) return;
+    add_projection(weights, LinearLayer::o_proj, BlockVector::o_bias, attention_out, x, kept_.hidden);
+    device_.rms_norm(kept_.hidden, weights.vector(BlockVector::post_attention_norm), epsilon_, normed_hidden,
                      kept_.inverse_rms_hidden);
-    if (is_last(LinearInput::mlp, kept_.normed_hidden)) return;
-    project(weights, LinearLayer::gate_proj, BlockVector::gate_bias, kept_.normed_hidden, kept_.gate);
-    project(weights, LinearLayer::up_proj, BlockVector::up_bias, kept_.normed_hidden, kept_.up);
-    device_.silu_multiply(kept_.gate, kept_.up, kept_.activation);
-    if (observer != nullptr) observer->observe(LinearInput::mlp_activation, kept_.activation);
+    if (is_last(LinearInput::mlp, normed_hidden)) return;
+    project(weights, LinearLayer::gate_proj, BlockVector::gate_bias, normed_hidden, gate);
+    project(weights, LinearLayer::up_proj, BlockVector::up_bias, normed_hidden, up);
+    device_.silu_multiply(gate, up, activation);
+    if (observer != nullptr) observer->observe(LinearInput::mlp_activation, activation);
 }
 
 void DecoderBlock::observe_inputs(const BlockWeights& weights, TensorView x, LinearInput last,
@@ -111,7 +148,7 @@ void DecoderBlock::observe_inputs(const BlockWeights& weights, TensorView x, Lin
 
 void DecoderBlock::forward(const BlockWeights& weights, TensorView x, TensorView y, LinearInputObserver* observer) {
     compute_inputs(weights, x, LinearInput::mlp_activation, observer);
-    add_projection(weights, LinearLayer::down_proj, BlockVector::down_bias, kept_.activation, kept_.hidden, y);
+    add_projection(weights, LinearLayer::down_proj, BlockVector::down_bias, now(kept_.activation), kept_.hidden, y);
 }
 
 void DecoderBlock::emit(WeightGradientSink& sink, LinearLayer layer, TensorView dy, TensorView x) {
@@ -123,39 +160,30 @@ void DecoderBlock::emit(WeightGradientSink& sink, LinearLayer layer, TensorView 
 void DecoderBlock::backward(const BlockWeights& weights, TensorView dy, WeightGradientSink& sink) {
     require(keeps_activations_, "a decoder block made for backward passes");
     const auto weight = [&](LinearLayer layer) { return weights.matrices.matrix(layer); };
+    require(weights.dtype() == dtype_, "the weights of the forward pass");
+    const TensorView gate = now(kept_.gate), up = now(kept_.up), normed_hidden = now(kept_.normed_hidden);
+    const TensorView dactivation = now(gradients_.activation), dattention = now(gradients_.attention_out);
     // A layer's input gradient is taken before its weight gradient is handed out: the sink may change the weight at
     // once.
-    device_.linear_input_gradient(dy, weight(LinearLayer::down_proj), false, gradients_.activation);
-    emit(sink, LinearLayer::down_proj, dy, kept_.activation);
-    device_.silu_multiply_backward(gradients_.activation, kept_.gate, kept_.up);
-    device_.linear_input_gradient(kept_.up, weight(LinearLayer::up_proj), false, gradients_.normed);
-    device_.linear_input_gradient(kept_.gate, weight(LinearLayer::gate_proj), true, gradients_.normed);
-    emit(sink, LinearLayer::up_proj, kept_.up, kept_.normed_hidden);
-    emit(sink, LinearLayer::gate_proj, kept_.gate, kept_.normed_hidden);
+    TensorView factor = as_factor(dy);
+    device_.linear_input_gradient(factor, weight(LinearLayer::down_proj), false, dactivation);
+    emit(sink, LinearLayer::down_proj, factor, now(kept_.activation));
+    device_.silu_multiply_backward(dactivation, gate, up);
+    device_.linear_input_gradient(up, weight(LinearLayer::up_proj), false, gradients_.normed);
+    device_.linear_input_gradient(gate, weight(LinearLayer::gate_proj), true, gradients_.normed);
+    emit(sink, LinearLayer::up_proj, up, normed_hidden);
+    emit(sink, LinearLayer::gate_proj, gate, normed_hidden);
 
     // dy becomes the gradient of the hidden states between the two halves: residual path plus MLP path.
     device_.rms_norm_backward(kept_.hidden, weights.vector(BlockVector::post_attention_norm), kept_.inverse_rms_hidden,
                               gradients_.normed, true, dy);
-    device_.linear_input_gradient(dy, weight(LinearLayer::o_proj), false, gradients_.attention_out);
-    emit(sink, LinearLayer::o_proj, dy, kept_.attention_out);
-    device_.attention_backward(kept_.q, kept_.k, kept_.v, kept_.attention_out, kept_.log_sum_exp,
-                               gradients_.attention_out, shape_, gradients_.q, gradients_.k, gradients_.v);
-    device_.apply_rope(gradients_.q, shape_.head_size, cosine_, sine_, true);
-    device_.apply_rope(gradients_.k, shape_.head_size, cosine_, sine_, true);
-    if (query_key_norm_) {
-        const auto through_norm = [&](BlockVector norm, TensorView projected, TensorView inverse_rms,
-                                      TensorView gradient) {
-            const std::size_t rows = projected.size() / shape_.head_size;
-            const TensorView heads = gradient.reshaped(rows, shape_.head_size);
-            device_.rms_norm_backward(projected.reshaped(rows, shape_.head_size), weights.vector(norm), inverse_rms,
-                                      heads, false, heads);
-        };
-        through_norm(BlockVector::query_norm, kept_.q_projected, kept_.inverse_rms_q, gradients_.q);
-        through_norm(BlockVector::key_norm, kept_.k_projected, kept_.inverse_rms_k, gradients_.k);
-    }
-    emit(sink, LinearLayer::v_proj, gradients_.v, kept_.normed);
-    emit(sink, LinearLayer::k_proj, gradients_.k, kept_.normed);
-    emit(sink, LinearLayer::q_proj, gradients_.q, kept_.normed);
+    factor = as_factor(dy);
+    device_.linear_input_gradient(factor, weight(LinearLayer::o_proj), false, dattention);
+    emit(sink, LinearLayer::o_proj, factor, now(kept_.attention_out));
+    attend_backward(weights);
+    emit(sink, LinearLayer::v_proj, now(gradients_.v), now(kept_.normed));
+    emit(sink, LinearLayer::k_proj, now(gradients_.k), now(kept_.normed));
+    emit(sink, LinearLayer::q_proj, now(gradients_.q), now(kept_.normed));
 }
 
 }  // namespace espalier

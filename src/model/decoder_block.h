@@ -1,6 +1,9 @@
 #pragma once
 /// Forward and backward pass of one LLaMA-family decoder block over one sample, written once over `Device`:
 ///   h = x + o(attention(rope(q), rope(k), v))  on rms_norm(x);   y = h + down(silu(gate) * up)  on rms_norm(h).
+///
+/// The residual stream (x, h, y and their gradients) is float32. What lies between two matrix products has the type of
+/// the weights, which may change from pass to pass.
 
 #include "kernels/device.h"
 #include "src/model/block_layout.h"
@@ -35,8 +38,9 @@ enum class Passes { forward_only, forward_and_backward };
 /// Activations of one sample and the two passes. Reused for every sample and block of a model. Not thread-safe.
 class DecoderBlock {
   public:
-    /// Allocates activations for samples of `tokens` tokens on `device`, which must outlive it.
-    DecoderBlock(Device& device, const ModelConfig& config, std::size_t tokens, Passes passes);
+    /// Allocates activations for samples of `tokens` tokens on `device`, which must outlive it. Weights of passes are
+    /// of type `widest_weights` or of a smaller one.
+    DecoderBlock(Device& device, const ModelConfig& config, std::size_t tokens, Passes passes, DType widest_weights);
 
     /// y [T, hidden] = f(x [T, hidden]). `observer` may be null. In place (y = x) is allowed when no backward pass
     /// follows.
@@ -59,13 +63,22 @@ class DecoderBlock {
         Tensor q_projected, k_projected, inverse_rms_q, inverse_rms_k;
     };
     struct Gradients {
-        Tensor activation, normed, attention_out, q, k, v;
+        Tensor residual;  // of the residual stream, in the type of the weights
+        Tensor normed;    // float32: two products are added in it
+        Tensor activation, attention_out, q, k, v;
     };
 
+    /// A kept tensor in the type of the present pass.
+    TensorView now(const Tensor& tensor) const { return tensor.view().as(dtype_); }
+    /// A float32 gradient in the type of the present pass.
+    TensorView as_factor(TensorView gradient);
     void project(const BlockWeights& weights, LinearLayer layer, BlockVector bias, TensorView x, TensorView y);
     void normalise_heads(const BlockWeights& weights, BlockVector norm, TensorView projected, TensorView inverse_rms,
                          TensorView heads);
+    void normalise_heads_backward(const BlockWeights& weights, BlockVector norm, TensorView projected,
+                                  TensorView inverse_rms, TensorView gradient);
     void attend(const BlockWeights& weights);
+    void attend_backward(const BlockWeights& weights);
     /// y = residual + the projection of x.
     void add_projection(const BlockWeights& weights, LinearLayer layer, BlockVector bias, TensorView x,
                         TensorView residual, TensorView y);
@@ -77,6 +90,7 @@ class DecoderBlock {
     float epsilon_;
     bool query_key_norm_;
     bool keeps_activations_;
+    DType dtype_ = DType::f32;  ///< of the weights of the present pass
     Tensor cosine_, sine_;
     Activations kept_;
     Gradients gradients_;

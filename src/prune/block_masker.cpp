@@ -1,16 +1,21 @@
 #include "src/prune/block_masker.h"
 
+#include "mpi/tensor_collectives.h"
 #include "src/base/error.h"
 
+#include <algorithm>
 #include <string>
+#include <vector>
 
 namespace espalier {
 
-void refuse_unusable_scores(const GroupContext& context, const std::array<std::size_t, linear_layers>& unusable,
-                            std::size_t block) {
-    const auto all = context.group.all_gather_value(unusable);
+void refuse_unusable_scores(const GroupContext& context, const DeviceCounters& unusable, std::size_t block) {
+    const std::vector<std::uint64_t> read = unusable.read();
+    std::array<std::uint64_t, linear_layers> mine{};
+    std::copy(read.begin(), read.end(), mine.begin());
+    const auto all = context.control.all_gather_value(mine);
     for (std::size_t layer = 0; layer < linear_layers; ++layer) {
-        std::size_t count = 0;
+        std::uint64_t count = 0;
         for (const auto& rank : all) count += rank[layer];
         if (count == 0) continue;
         throw NonFiniteError(
@@ -35,26 +40,23 @@ ScoreTerms BlockMasker::terms_for(const InputNorms& norms, const RowSlice& slice
     return terms;
 }
 
-void BlockMasker::apply(const InputNorms& norms, std::size_t block, BlockWeights& weights, BlockTensor& mask) const {
-    std::array<std::size_t, linear_layers> unusable{};
+void BlockMasker::mask_part(const InputNorms& norms, std::size_t block, const RowsOf& weights,
+                            BlockTensor& mask) const {
+    const DeviceCounters unusable(context_.device, linear_layers);
     for (const RowSlice& slice : partition_.slices_of(context_.me())) {
-        unusable[index_of(slice.layer)] += context_.device.score_and_mask(
-            terms_for(norms, slice), options_.pattern,
-            weights.matrices.matrix(slice.layer).row_range(slice.row_begin, slice.row_end),
-            mask.matrix(slice.layer).row_range(slice.row_begin, slice.row_end));
+        context_.device.score_and_mask(terms_for(norms, slice), options_.pattern, weights(slice),
+                                       mask.matrix(slice.layer).row_range(slice.row_begin, slice.row_end),
+                                       unusable.at(index_of(slice.layer)));
     }
     refuse_unusable_scores(context_, unusable, block);
-    gather_weights(weights);
 }
 
 void BlockMasker::gather_mask(BlockTensor& mask) const {
-    context_.group.all_gather(std::span<std::uint8_t>(mask.all().mask_bytes(), mask.all().size()),
-                              partition_.offsets());
+    all_gather(context_.group, mask.all(), partition_.offsets());
 }
 
 void BlockMasker::gather_weights(BlockWeights& weights) const {
-    const TensorView all = weights.matrices.all();
-    context_.group.all_gather(std::span<float>(all.floats(), all.size()), partition_.offsets());
+    all_gather(context_.group, weights.matrices.all(), partition_.offsets());
 }
 
 }  // namespace espalier

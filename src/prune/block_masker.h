@@ -1,6 +1,7 @@
 #pragma once
-/// Score and mask of a block: every rank scores the rows of its part, then the masked weights are gathered.
+/// Score and mask of a block: every rank scores and masks the rows of its part; gathering brings them to all ranks.
 
+#include "kernels/device_numbers.h"
 #include "src/model/block_weights.h"
 #include "src/prune/group_context.h"
 #include "src/prune/input_norms.h"
@@ -8,6 +9,7 @@
 #include "src/prune/weight_partition.h"
 
 #include <cstddef>
+#include <functional>
 
 namespace espalier {
 
@@ -17,9 +19,12 @@ class BlockMasker {
     BlockMasker(const GroupContext& context, const PruneOptions& options, const WeightPartition& partition,
                 const PartTensor& gradient);
 
-    /// weights <- mask(score(weights, norms)) * weights, on all ranks; `mask` [uint8] is set in this rank's part.
-    /// Throws NonFiniteError naming block and matrix. Collective.
-    void apply(const InputNorms& norms, std::size_t block, BlockWeights& weights, BlockTensor& mask) const;
+    /// Rows of this rank's part of the weights that are scored.
+    using RowsOf = std::function<TensorView(const RowSlice&)>;
+
+    /// weights <- mask(score(weights, norms)) * weights in this rank's part, where `mask` [uint8] is set, too. Throws
+    /// NonFiniteError naming block and matrix. Collective.
+    void mask_part(const InputNorms& norms, std::size_t block, const RowsOf& weights, BlockTensor& mask) const;
 
     /// Completes `mask` from all ranks' parts. Collective.
     void gather_mask(BlockTensor& mask) const;
@@ -37,8 +42,8 @@ class BlockMasker {
     const PartTensor& gradient_;
 };
 
-/// Throws NonFiniteError on every rank when any rank counted unusable scores. Collective.
-void refuse_unusable_scores(const GroupContext& context, const std::array<std::size_t, linear_layers>& unusable,
-                            std::size_t block);
+/// Throws NonFiniteError on every rank when any rank counted unusable scores (a counter for each of the seven
+/// matrices). Collective.
+void refuse_unusable_scores(const GroupContext& context, const DeviceCounters& unusable, std::size_t block);
 
 }  // namespace espalier

@@ -1,5 +1,6 @@
 #include "src/prune/block_pruner.h"
 
+#include "kernels/device_numbers.h"
 #include "src/base/error.h"
 #include "src/prune/block_masker.h"
 #include "src/prune/output_error.h"
@@ -64,7 +65,7 @@ PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenS
     } else {
         prune_once(dense, weights, result);
     }
-    context_.device.round_to(options_.output_dtype, weights.matrices.all());
+    if (weights.dtype() == DType::f32) context_.device.round_to(options_.output_dtype, weights.matrices.all());
     refuse_overflow(context_.device, context_.layout, options_.output_dtype, block, weights);
     on_idle_();
     result.report.error_final = finish(dense, weights, x);
@@ -88,9 +89,9 @@ BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const Bloc
                    {}};
     const bool with_gradient = uses_regional_gradient(options_.method);
     std::optional<RegionalGradient> gradient;
-    if (with_gradient) gradient.emplace(context_);
+    if (with_gradient) gradient.emplace(context_, weights.dtype());
     const Tensor direction = context_.device.make_tensor(DType::f32, context_.tokens, context_.config.hidden_size);
-    std::vector<double> squares;
+    const DeviceSums squares(context_.device, x.samples().size());
     const IndexRange shards = context_.topology.shards_of(context_.block_group, context_.me());
     for (std::size_t shard = shards.begin; shard < shards.end; ++shard) {
         if (with_gradient) gradient->begin_shard();
@@ -98,14 +99,15 @@ BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const Bloc
         for (std::size_t n = samples.begin; n < samples.end; ++n) {
             pass.norms.begin_sample(n);
             decoder_.forward(weights, x.sample(n), pass.outputs.sample(n), &pass.norms);
-            squares.push_back(context_.device.square_sum(pass.outputs.sample(n)));
+            const TensorView square_sum = squares.at(n - x.samples().begin);
+            context_.device.square_sum(pass.outputs.sample(n), square_sum);
             if (!with_gradient) continue;
-            context_.device.frobenius_direction(pass.outputs.sample(n), direction);
+            context_.device.frobenius_direction(pass.outputs.sample(n), square_sum, gradient->scale(), direction);
             decoder_.backward(weights, direction, *gradient);
         }
         if (with_gradient) gradient->end_shard();
     }
-    pass.output_square_sum = sum_in_sample_order(context_, all_samples_, squares);
+    pass.output_square_sum = sum_in_sample_order(context_, all_samples_, squares.read());
     if (!std::isfinite(pass.output_square_sum)) {
         throw NonFiniteError(
             "block " + std::to_string(block) +
@@ -121,7 +123,13 @@ void BlockPruner::prune_once(const DensePass& dense, BlockWeights& weights, Prun
     const BlockMasker masker(context_, options_, dense.partition, dense.gradient);
     const InputNorms norms = dense.norms.gather(all_samples_, options_.input_norm, block);
     clock_.mark("statistics");
-    masker.apply(norms, block, weights, result.mask);
+    masker.mask_part(
+        norms, block,
+        [&](const RowSlice& slice) {
+            return weights.matrices.matrix(slice.layer).row_range(slice.row_begin, slice.row_end);
+        },
+        result.mask);
+    masker.gather_weights(weights);
     masker.gather_mask(result.mask);
     measure_masks(result.mask, result);
     clock_.mark("mask");
@@ -139,31 +147,29 @@ void BlockPruner::optimise_regionally(const DensePass& dense, const HiddenStates
         if (on_search_) on_search_(choice);
     }
     const BlockTensor first_mask(context_.device, context_.layout, DType::u8);
-    RegionalOptimizer optimizer(context_, options_, problem, clock_);
+    RegionalOptimizer optimizer(context_, options_, problem, weights, result.mask, clock_);
     result.report.learning_rate = *learning_rate_;
-    result.report.draws = optimizer.run(all_samples_, *learning_rate_, weights, result.mask, [&] {
+    result.report.draws = optimizer.run(all_samples_, *learning_rate_, [&] {
         masker.gather_mask(result.mask);
         context_.device.copy(result.mask.all(), first_mask.all());
         result.report.error_after_first_mask =
-            relative_output_error(context_, decoder_, weights, x, dense.outputs, all_samples_);
+            relative_output_error(context_, decoder_, optimizer.weights(), x, dense.outputs, all_samples_);
         clock_.mark("first_mask_error");
         on_idle_();
     });
-    const InputNorms norms = optimizer.current_norms(all_samples_, weights);
-    clock_.mark("statistics");
-    masker.apply(norms, block, weights, result.mask);
+    optimizer.finish(all_samples_);
     masker.gather_mask(result.mask);
     measure_masks(first_mask, result);
     clock_.mark("mask");
 }
 
 double BlockPruner::finish(const DensePass& dense, const BlockWeights& weights, HiddenStates& x) {
-    std::vector<double> errors;
+    const DeviceSums errors(context_.device, x.samples().size());
     for (std::size_t n = x.samples().begin; n < x.samples().end; ++n) {
         decoder_.forward(weights, x.sample(n), x.sample(n), nullptr);
-        errors.push_back(context_.device.squared_error(x.sample(n), dense.outputs.sample(n)));
+        context_.device.squared_error(x.sample(n), dense.outputs.sample(n), errors.at(n - x.samples().begin));
     }
-    const double error = sum_in_sample_order(context_, all_samples_, errors);
+    const double error = sum_in_sample_order(context_, all_samples_, errors.read());
     if (!std::isfinite(error)) {
         throw NonFiniteError("the outputs of a pruned block are not finite; a smaller --ro-learning-rate may help");
     }
@@ -179,27 +185,25 @@ void BlockPruner::propagate(const BlockWeights& weights, HiddenStates& x) {
 }
 
 void BlockPruner::measure_masks(const BlockTensor& first_mask, PrunedBlock& result) const {
-    std::vector<std::uint8_t> first(context_.layout.weights()), last(first.size());
-    context_.device.copy_to_host(first_mask.all(), first.data());
-    context_.device.copy_to_host(result.mask.all(), last.data());
-    std::size_t changed = 0;
+    const DeviceCounters counters(context_.device, linear_layers + 1);
     for (const LinearLayer layer : all_linear_layers) {
-        const MatrixShape& matrix = context_.layout.matrix(layer);
-        std::size_t removed = 0;
-        for (std::size_t i = matrix.offset; i < matrix.offset + matrix.size(); ++i) {
-            removed += last[i] == 0 ? 1U : 0U;
-            changed += first[i] != last[i] ? 1U : 0U;
-        }
-        result.report.sparsity[index_of(layer)] = static_cast<double>(removed) / static_cast<double>(matrix.size());
+        context_.device.compare_masks(result.mask.matrix(layer), first_mask.matrix(layer), counters.at(index_of(layer)),
+                                      counters.at(linear_layers));
     }
-    result.report.changed_mask_share = static_cast<double>(changed) / static_cast<double>(last.size());
+    const std::vector<std::uint64_t> counts = counters.read();
+    for (const LinearLayer layer : all_linear_layers) {
+        result.report.sparsity[index_of(layer)] =
+            static_cast<double>(counts[index_of(layer)]) / static_cast<double>(context_.layout.matrix(layer).size());
+    }
+    result.report.changed_mask_share =
+        static_cast<double>(counts[linear_layers]) / static_cast<double>(context_.layout.weights());
 }
 
 void BlockPruner::add_group_totals(double flops, BlockReport& report) const {
-    for (const std::size_t peak : context_.group.all_gather_value(context_.device.peak_bytes())) {
+    for (const std::size_t peak : context_.control.all_gather_value(context_.device.peak_bytes())) {
         report.peak_bytes = std::max(report.peak_bytes, peak);
     }
-    for (const double rank_flops : context_.group.all_gather_value(flops)) report.flops += rank_flops;
+    for (const double rank_flops : context_.control.all_gather_value(flops)) report.flops += rank_flops;
 }
 
 }  // namespace espalier

@@ -25,7 +25,7 @@ std::vector<FileTensor> list_tensors(const BlockToWrite& block, const BlockLayou
         std::size_t bytes = bytes_of(dtype);
         for (const std::uint64_t dimension : shape) bytes *= static_cast<std::size_t>(dimension);
         tensors.push_back({checkpoint_name(block.block, name), dtype, std::move(shape),
-                           std::span<const std::byte>(block.tensors).subspan(offset, bytes)});
+                           std::span<const std::byte>(block.tensors.bytes()).subspan(offset, bytes)});
         offset += bytes;
     };
     for (const MatrixShape& matrix : layout.matrices()) {
@@ -36,7 +36,7 @@ std::vector<FileTensor> list_tensors(const BlockToWrite& block, const BlockLayou
     }
     if (block.mask.empty()) return tensors;
     for (const MatrixShape& matrix : layout.matrices()) {
-        packed.push_back(pack_mask(std::span(block.mask).subspan(matrix.offset, matrix.size()), matrix.columns));
+        packed.push_back(pack_mask(mask_bytes(block).subspan(matrix.offset, matrix.size()), matrix.columns));
         tensors.push_back(
             {mask_name(block.block, matrix), DType::u8, {matrix.rows, (matrix.columns + 7) / 8}, packed.back()});
     }
@@ -44,6 +44,11 @@ std::vector<FileTensor> list_tensors(const BlockToWrite& block, const BlockLayou
 }
 
 }  // namespace
+
+std::span<const std::uint8_t> mask_bytes(const BlockToWrite& block) {
+    const std::span<const std::byte> bytes = block.mask.bytes();
+    return {reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()};
+}
 
 std::vector<std::byte> pack_mask(std::span<const std::uint8_t> mask, std::size_t columns) {
     const std::size_t rows = columns == 0 ? 0 : mask.size() / columns, row_bytes = (columns + 7) / 8;
@@ -84,8 +89,8 @@ void audit_block_file(const std::filesystem::path& file, const BlockToWrite& blo
     for (const MatrixShape& matrix : layout.matrices()) {
         const std::size_t element = bytes_of(block.storage.matrix_dtype);
         const std::string fault = check_pruned_matrix(
-            std::span(block.mask).subspan(matrix.offset, matrix.size()),
-            std::span<const std::byte>(block.tensors).subspan(matrix.offset * element, matrix.size() * element),
+            mask_bytes(block).subspan(matrix.offset, matrix.size()),
+            std::span<const std::byte>(block.tensors.bytes()).subspan(matrix.offset * element, matrix.size() * element),
             block.storage.matrix_dtype, matrix.columns, pattern);
         if (!fault.empty()) {
             throw BugError("internal error: " + file.string() + ": " + hdf5_path(mask_name(block.block, matrix)) +
@@ -104,7 +109,9 @@ BlockWriter::~BlockWriter() {
 
 void BlockWriter::start(BlockToWrite block) {
     if (pending_.valid()) written_.push_back(pending_.get());
-    pending_ = std::async(std::launch::async, [this, block = std::move(block)] { return write(block); });
+    pending_ = std::async(std::launch::async, [this, shared = std::make_shared<const BlockToWrite>(std::move(block))] {
+        return write(*shared);
+    });
 }
 
 std::vector<WrittenBlock> BlockWriter::take_written(bool wait) {

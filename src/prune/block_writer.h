@@ -18,11 +18,14 @@ namespace espalier {
 /// A block as it goes into its file, in host memory.
 struct BlockToWrite {
     std::size_t block = 0;
-    BlockStorage storage;            ///< of `tensors`
-    std::vector<std::byte> tensors;  ///< matrices in the output type, then vectors with their bits
-    std::vector<std::uint8_t> mask;  ///< one byte a weight, 1 = kept; empty for a block that is copied
+    BlockStorage storage;  ///< of `tensors`
+    HostBuffer tensors;    ///< matrices in the output type, then vectors with their bits
+    HostBuffer mask;       ///< one byte a weight, 1 = kept; empty for a block that is copied
     Json metrics;
 };
+
+/// The mask as numbers; empty for a block that is copied.
+std::span<const std::uint8_t> mask_bytes(const BlockToWrite& block);
 
 /// A committed block: what the manifest needs to know.
 struct WrittenBlock {
@@ -48,7 +51,8 @@ class BlockWriter {
     BlockWriter& operator=(const BlockWriter&) = delete;
     ~BlockWriter();
 
-    /// Waits for the block before, then returns at once. Rethrows what writing it threw.
+    /// Waits for the block before, then returns at once. Rethrows what writing it threw. The device of the block's
+    /// buffers must outlive the writer.
     void start(BlockToWrite block);
     /// Blocks committed since the last call; with `wait` also the one under way.
     std::vector<WrittenBlock> take_written(bool wait);

@@ -1,8 +1,15 @@
 #include "src/prune/group_context.h"
 
+#include "mpi/tensor_collectives.h"
+
 #include <algorithm>
 
 namespace espalier {
+
+void broadcast_block(Communicator& group, const BlockLayout& layout, int owner, BlockWeights& weights) {
+    broadcast(group, weights.matrices.all(), owner);
+    for (const VectorShape& vector : layout.vectors()) broadcast(group, weights.vector(vector.vector), owner);
+}
 
 std::vector<std::size_t> sample_offsets(const GroupContext& context, const std::vector<std::size_t>& samples,
                                         std::size_t width) {
@@ -21,7 +28,7 @@ double sum_in_sample_order(const GroupContext& context, const std::vector<std::s
     const std::vector<std::size_t> offsets = sample_offsets(context, samples, 1);
     std::vector<double> all(samples.size());
     std::copy(values.begin(), values.end(), all.begin() + static_cast<std::ptrdiff_t>(offsets[context.me()]));
-    context.group.all_gather(std::span<double>(all), offsets);
+    context.control.all_gather(std::span<double>(all), offsets);
     double sum = 0;
     for (const double value : all) sum += value;
     return sum;

@@ -1,5 +1,6 @@
 #include "src/prune/input_norms.h"
 
+#include "mpi/tensor_collectives.h"
 #include "src/base/error.h"
 
 #include <cmath>
@@ -35,7 +36,7 @@ InputNorms InputNormCollector::gather(const std::vector<std::size_t>& samples, I
                              gathered.view().row_range(row, row + 1));
         ++row;
     }
-    context_.group.all_gather(std::span<float>(gathered.view().floats(), gathered.view().size()), offsets);
+    all_gather(context_.group, gathered, offsets);
     std::vector<float> host(gathered.view().size());
     context_.device.copy_to_host(gathered, host.data());
 

@@ -43,18 +43,17 @@ LearningRateChoice search_learning_rate(const GroupContext& context, const Prune
     std::vector<std::size_t> training, held_out;
     for (std::size_t n = 0; n < samples; ++n) (is_held_out(n, samples) ? held_out : training).push_back(n);
 
-    const BlockTensor dense(context.device, context.layout, DType::f32);
+    const BlockTensor dense(context.device, context.layout, weights.dtype());
     context.device.copy(weights.matrices.all(), dense.all());
     PhaseClock unused;
-    RegionalOptimizer optimizer(context, options, problem, unused);
+    RegionalOptimizer optimizer(context, options, problem, weights, mask, unused);
     LearningRateChoice choice;
     double best = std::numeric_limits<double>::infinity();
     for (const double rate : learning_rate_grid) {
         LearningRateCandidate candidate{rate};
         try {
-            optimizer.run(training, rate, weights, mask, {});
-            problem.masker.apply(optimizer.current_norms(training, weights), problem.block, weights, mask);
-            context.device.round_to(options.output_dtype, weights.matrices.all());
+            optimizer.run(training, rate, {});
+            optimizer.finish(training);
             candidate.held_out_error =
                 relative_output_error(context, problem.decoder, weights, problem.x, problem.dense_outputs, held_out);
             if (!std::isfinite(candidate.held_out_error)) {

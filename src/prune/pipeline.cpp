@@ -1,5 +1,6 @@
 #include "src/prune/pipeline.h"
 
+#include "mpi/tensor_communicator.h"
 #include "src/base/error.h"
 #include "src/prune/block_pruner.h"
 #include "src/prune/block_writer.h"
@@ -32,10 +33,12 @@ class Pipeline {
                     context.options.samples, context.options.shards),
           my_groups_(topology_.groups_of(context.session.rank())),
           group_communicator_(context.session.make_group(topology_.groups()[my_groups_.front()].ranks)),
+          group_tensors_(*group_communicator_, context.device),
+          world_tensors_(context.session.world(), context.device),
           written_storage_{context.options.output_dtype, context.source.storage().vector_dtypes},
           run_(context.options.output),
-          decoder_(context.device, config_, context.options.sequence_length, passes_needed()),
-          weights_(context.device, layout_, context.device.compute_dtype(context.source.storage().matrix_dtype)),
+          weights_(context.device, layout_, type_of_weights()),
+          decoder_(context.device, config_, context.options.sequence_length, passes_needed(), widest_weights()),
           dense_reader_([this](std::size_t block) { return read(block, Version::dense); }),
           written_reader_([this](std::size_t block) { return read(block, Version::as_written); }),
           writer_(run_, layout_, context.options.pattern, context.block_attributes) {
@@ -64,6 +67,16 @@ class Pipeline {
                    ? Passes::forward_and_backward
                    : Passes::forward_only;
     }
+    /// The weights must be able to hold what is written exactly.
+    DType type_of_weights() const {
+        const DType stored = c_.source.storage().matrix_dtype;
+        return stored == c_.options.output_dtype ? c_.device.compute_dtype(stored) : DType::f32;
+    }
+    DType widest_weights() const {
+        const bool optimises_in_float32 = uses_regional_optimization(c_.options.method) &&
+                                          c_.options.ro.type_of_passes(c_.device, weights_.dtype()) == DType::f32;
+        return optimises_in_float32 ? DType::f32 : weights_.dtype();
+    }
     bool is_committed(std::size_t block) const { return c_.state.committed.contains(block); }
     bool has_work(std::size_t g) const {
         const IndexRange blocks = topology_.groups()[g].blocks;
@@ -79,7 +92,7 @@ class Pipeline {
         return false;
     }
     GroupContext group_context(std::size_t g) const {
-        return {c_.device, *group_communicator_,      topology_, topology_.groups()[g], config_,
+        return {c_.device, group_tensors_.get(),      *group_communicator_, topology_, topology_.groups()[g], config_,
                 layout_,   c_.options.sequence_length};
     }
 
@@ -89,12 +102,12 @@ class Pipeline {
     const BlockStorage& storage_of(Version version) const {
         return version == Version::dense ? c_.source.storage() : written_storage_;
     }
-    std::vector<std::byte> read(std::size_t block, Version version) const {
-        std::vector<std::byte> raw(storage_of(version).total_bytes(layout_));
+    HostBuffer read(std::size_t block, Version version) const {
+        HostBuffer raw(c_.device, storage_of(version).total_bytes(layout_));
         if (version == Version::dense)
-            c_.source.read_block(block, raw);
+            c_.source.read_block(block, raw.bytes());
         else
-            read_committed_block(run_, block, c_.state.committed.at(block), layout_, written_storage_, raw);
+            read_committed_block(run_, block, c_.state.committed.at(block), layout_, written_storage_, raw.bytes());
         return raw;
     }
     BlockReader& reader_of(Version version) { return version == Version::dense ? dense_reader_ : written_reader_; }
@@ -103,18 +116,19 @@ class Pipeline {
         return is_committed(block) ? Version::as_written : Version::dense;
     }
     /// The block's owner reads, all ranks of the group get it; the block that this rank reads next is prefetched.
-    std::vector<std::byte> fetch(std::size_t g, std::size_t block, Version version, bool pruning) {
+    /// Returns what was read, on the owner.
+    HostBuffer fetch(std::size_t g, std::size_t block, Version version, bool pruning) {
         const BlockGroup& group = topology_.groups()[g];
         const int owner = group.owner_of(block);
-        std::vector<std::byte> raw;
+        HostBuffer raw;
         if (group_communicator_->rank() == owner) {
             raw = reader_of(version).take(block);
             const std::size_t next = block + group.ranks.size();
             if (next < group.blocks.end) reader_of(pruning ? version_when_pruning(next) : version).prefetch(next);
+            load_block(c_.device, layout_, storage_of(version), raw, weights_);
         }
-        raw.resize(storage_of(version).total_bytes(layout_));
-        group_communicator_->broadcast(std::span<std::byte>(raw), owner);
-        load_block(c_.device, layout_, storage_of(version), raw, block, weights_);
+        broadcast_block(group_tensors_.get(), layout_, owner, weights_);
+        refuse_nonfinite_weights(c_.device, layout_, block, weights_);
         return raw;
     }
 
@@ -125,7 +139,7 @@ class Pipeline {
     HiddenStates first_hidden_states(std::size_t g, std::unique_ptr<HiddenStates> handed_on) {
         if (g > 0 && (has_work(g) || work_after(g))) {
             HiddenStates x = handed_on ? std::move(*handed_on) : make_hidden_states(g);
-            DenseHandoff(c_.session.world(), topology_, topology_.groups()[g - 1], topology_.groups()[g]).receive(x);
+            DenseHandoff(world_tensors_.get(), topology_, topology_.groups()[g - 1], topology_.groups()[g]).receive(x);
             return x;
         }
         HiddenStates x = make_hidden_states(g);
@@ -148,7 +162,7 @@ class Pipeline {
         for (const int rank : next.ranks) {
             if (rank == c_.session.rank()) staying = std::make_unique<HiddenStates>(make_hidden_states(g + 1));
         }
-        DenseHandoff handoff(c_.session.world(), topology_, group, next);
+        DenseHandoff handoff(world_tensors_.get(), topology_, group, next);
         for (std::size_t block = group.blocks.begin; block < group.blocks.end; ++block) {
             fetch(g, block, Version::dense, false);
             for (std::size_t n = y.samples().begin; n < y.samples().end; ++n) {
@@ -192,7 +206,7 @@ class Pipeline {
 
     /// A block that is copied goes on with the values that are written.
     void round_to_output(std::size_t block) {
-        c_.device.round_to(c_.options.output_dtype, weights_.matrices.all());
+        if (weights_.dtype() == DType::f32) c_.device.round_to(c_.options.output_dtype, weights_.matrices.all());
         refuse_overflow(c_.device, layout_, c_.options.output_dtype, block, weights_);
     }
 
@@ -216,8 +230,7 @@ class Pipeline {
                 continue;
             }
             c_.progress.live("block " + std::to_string(block));
-            std::vector<std::byte> dense = fetch(g, block, Version::dense, true);
-            if (group_communicator_->rank() != group.owner_of(block)) std::vector<std::byte>().swap(dense);
+            const HostBuffer dense = fetch(g, block, Version::dense, true);
             clock.mark("load");
             PrunedBlock result;
             if (c_.options.prunes(block)) {
@@ -237,8 +250,7 @@ class Pipeline {
     }
 
     /// The owner copies the finished block to host memory and lets the background thread write it.
-    void hand_to_writer(std::size_t block, const std::vector<std::byte>& dense, PrunedBlock& result,
-                        PhaseClock& clock) {
+    void hand_to_writer(std::size_t block, const HostBuffer& dense, PrunedBlock& result, PhaseClock& clock) {
         // The block before this one goes first: two in host memory at once would break the bound.
         clock.mark("hand_over");
         for (const WrittenBlock& written : writer_.take_written(true)) post(written);
@@ -246,20 +258,19 @@ class Pipeline {
         BlockToWrite out;
         out.block = block;
         out.storage = written_storage_;
-        out.tensors.resize(written_storage_.total_bytes(layout_));
-        const std::size_t matrix_bytes = written_storage_.matrix_bytes(layout_);
-        const Tensor stored = c_.device.make_tensor(written_storage_.matrix_dtype, 1, layout_.weights());
-        c_.device.convert(weights_.matrices.all(), stored);
-        c_.device.copy_to_host(stored, out.tensors.data());
+        out.tensors = HostBuffer(c_.device, written_storage_.total_bytes(layout_));
+        c_.device.convert(weights_.matrices.all(),
+                          out.tensors.view(written_storage_.matrix_dtype, 0, 1, layout_.weights()));
         // Vectors keep the bits they were read with.
-        const std::size_t dense_matrices = c_.source.storage().matrix_bytes(layout_);
-        std::copy(dense.begin() + static_cast<std::ptrdiff_t>(dense_matrices), dense.end(),
-                  out.tensors.begin() + static_cast<std::ptrdiff_t>(matrix_bytes));
+        const auto vectors = dense.bytes().subspan(c_.source.storage().matrix_bytes(layout_));
+        std::copy(vectors.begin(), vectors.end(),
+                  out.tensors.bytes().subspan(written_storage_.matrix_bytes(layout_)).begin());
         if (result.report.pruned) {
-            out.mask.resize(layout_.weights());
-            c_.device.copy_to_host(result.mask.all(), out.mask.data());
-            if (uses_regional_optimization(c_.options.method)) measure_rounding(dense, out, result);
+            out.mask = HostBuffer(c_.device, layout_.weights());
+            c_.device.copy(result.mask.all(), out.mask.view(DType::u8, 0, 1, layout_.weights()));
         }
+        c_.device.synchronize();
+        if (result.report.pruned && uses_regional_optimization(c_.options.method)) measure_rounding(dense, out, result);
         clock.mark("hand_over");
         result.report.seconds = clock.take();
         out.metrics = result.report.to_json(layout_);
@@ -267,9 +278,10 @@ class Pipeline {
         writer_.start(std::move(out));
     }
 
-    void measure_rounding(std::span<const std::byte> dense, const BlockToWrite& out, PrunedBlock& result) const {
-        const double share = unchanged_weight_share(c_.source.storage().matrix_dtype, dense,
-                                                    written_storage_.matrix_dtype, out.tensors, out.mask);
+    void measure_rounding(const HostBuffer& dense, const BlockToWrite& out, PrunedBlock& result) const {
+        const double share =
+            unchanged_weight_share(c_.source.storage().matrix_dtype, dense.bytes(), written_storage_.matrix_dtype,
+                                   out.tensors.bytes(), mask_bytes(out));
         result.report.unchanged_weight_share = share;
         if (out.block != first_pruned_block() || share < 0.1) return;
         result.sentences.push_back(fmt::format(
@@ -324,10 +336,12 @@ class Pipeline {
     Topology topology_;
     std::vector<std::size_t> my_groups_;
     std::unique_ptr<Communicator> group_communicator_;
+    TensorCommunicator group_tensors_;
+    TensorCommunicator world_tensors_;
     BlockStorage written_storage_;
     RunFolder run_;
-    DecoderBlock decoder_;
     BlockWeights weights_;
+    DecoderBlock decoder_;
     std::optional<double> learning_rate_;
     BlockReader dense_reader_;
     BlockReader written_reader_;

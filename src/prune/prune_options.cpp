@@ -41,6 +41,25 @@ bool uses_regional_optimization(Method method) {
     return method == Method::ro || method == Method::wanda_plus_plus;
 }
 
+namespace {
+constexpr std::array<std::pair<RegionalCompute, std::string_view>, 3> computes = {
+    {{RegionalCompute::float32, "float32"}, {RegionalCompute::tf32, "tf32"}, {RegionalCompute::sixteen_bit, "16bit"}}};
+}
+
+std::string_view name_of(RegionalCompute compute) {
+    for (const auto& [value, name] : computes) {
+        if (value == compute) return name;
+    }
+    throw BugError("internal error: unknown way to compute");
+}
+
+RegionalCompute regional_compute_from_name(std::string_view name) {
+    for (const auto& [value, word] : computes) {
+        if (word == name) return value;
+    }
+    throw InputError("--ro-compute '" + std::string(name) + "' is not one of float32, tf32, 16bit");
+}
+
 std::string_view name_of(LearningRateScaling scaling) {
     switch (scaling) {
         case LearningRateScaling::none:
@@ -51,6 +70,11 @@ std::string_view name_of(LearningRateScaling scaling) {
             return "linear";
     }
     throw BugError("internal error: unknown learning-rate scaling");
+}
+
+DType RegionalOptimizationOptions::type_of_passes(const Device& device, DType run) const {
+    if (compute != RegionalCompute::sixteen_bit) return DType::f32;
+    return device.compute_dtype(run == DType::f32 ? DType::bf16 : run);
 }
 
 double RegionalOptimizationOptions::scaled_rate(double base) const {
@@ -77,6 +101,7 @@ Json PruneOptions::deciding_values() const {
                    {"block-groups", block_groups},
                    {"shards", shards},
                    {"output-dtype", name_of(output_dtype)},
+                   {"device", on_gpu ? "cuda" : "cpu"},
                    {"only-blocks", nullptr}};
     if (only_blocks) {
         values["only-blocks"] = std::to_string(only_blocks->begin) + "-" + std::to_string(only_blocks->end - 1);
@@ -89,6 +114,7 @@ Json PruneOptions::deciding_values() const {
         values["ro-batch"] = ro.batch;
         values["ro-lr-scaling"] = name_of(ro.scaling);
         values["hold-mask"] = ro.hold_mask;
+        if (on_gpu) values["ro-compute"] = name_of(ro.compute);
     }
     return values;
 }

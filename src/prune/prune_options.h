@@ -2,6 +2,7 @@
 /// Everything that decides what a pruning run does: one plain struct, filled by the command line, validated once,
 /// written whole into the manifest.
 
+#include "kernels/device.h"
 #include "mpi/topology.h"
 #include "src/base/dtype.h"
 #include "src/base/pruning_pattern.h"
@@ -34,6 +35,13 @@ enum class InputNorm { sum, mean };
 enum class LearningRateScaling { none, sqrt, linear };
 std::string_view name_of(LearningRateScaling scaling);
 
+/// How the passes of regional optimisation multiply on a GPU: float32 weights exactly or as TensorFloat-32, or weights
+/// rounded to 16 bits. Masters are float32 in all of them, and the CPU computes in float32.
+enum class RegionalCompute { float32, tf32, sixteen_bit };
+std::string_view name_of(RegionalCompute compute);
+/// Throws InputError.
+RegionalCompute regional_compute_from_name(std::string_view name);
+
 struct RegionalOptimizationOptions {
     std::size_t samples = 32;                    ///< M, drawn in each round
     std::size_t rounds = 5;                      ///< K
@@ -41,7 +49,10 @@ struct RegionalOptimizationOptions {
     std::size_t batch = 1;                       ///< samples of an optimiser step
     LearningRateScaling scaling = LearningRateScaling::sqrt;
     bool hold_mask = false;
+    RegionalCompute compute = RegionalCompute::tf32;
 
+    /// Type of the weights in the passes of regional optimisation, when the run's weights are of type `run`.
+    DType type_of_passes(const Device& device, DType run) const;
     /// The rate of an optimiser step for a searched or given base rate.
     double scaled_rate(double base) const;
 };
@@ -61,6 +72,7 @@ struct PruneOptions {
     DType output_dtype = DType::f32;
     std::optional<IndexRange> only_blocks;  ///< prune only these; the others are copied
     bool fresh = false;
+    bool on_gpu = false;  ///< devices round differently: a run stays on the kind that it began on
 
     bool prunes(std::size_t block) const { return !only_blocks || only_blocks->contains(block); }
     /// The values that decide the result, for the manifest: equal JSON means equal pruned weights.

@@ -2,7 +2,8 @@
 
 namespace espalier {
 
-RegionalGradient::RegionalGradient(const GroupContext& context) : context_(context) {
+RegionalGradient::RegionalGradient(const GroupContext& context, DType weights)
+    : context_(context), scale_(weights == DType::f16 ? 1024.0F : 1.0F) {
     std::vector<std::size_t> shard_offsets;
     for (std::size_t r = 0; r < context.ranks(); ++r) {
         shard_offsets.push_back(context.topology.shards_of(context.block_group, r).begin);
@@ -41,7 +42,9 @@ PartTensor RegionalGradient::finish(const WeightPartition& partition) {
         sums_[index_of(layer)].finish_reduce({gradient.all().data + place * sizeof(float), DType::f32, 1, end - begin});
     }
     sums_.clear();
-    context_.device.scaled_square_root(1.0F / static_cast<float>(context_.topology.samples()), gradient.all());
+    // The scale is a power of two: nothing is rounded by it.
+    context_.device.scaled_square_root(1.0F / (static_cast<float>(context_.topology.samples()) * scale_ * scale_),
+                                       gradient.all());
     return gradient;
 }
 

@@ -18,7 +18,12 @@ namespace espalier {
 /// order.
 class RegionalGradient final : public WeightGradientSink {
   public:
-    explicit RegionalGradient(const GroupContext& context);
+    /// `weights`: their type in the passes.
+    RegionalGradient(const GroupContext& context, DType weights);
+
+    /// Backward passes start from this multiple of dL/dy, a power of two that keeps gradients inside the range of
+    /// float16, and G is divided by it.
+    float scale() const { return scale_; }
 
     void begin_shard();
     void consume(LinearLayer layer, std::size_t row_begin, TensorView panel) override;
@@ -29,6 +34,7 @@ class RegionalGradient final : public WeightGradientSink {
 
   private:
     GroupContext context_;
+    float scale_;
     std::vector<OrderedSum> sums_;  ///< one a matrix
     std::array<TensorView, linear_layers> shard_;
 };

@@ -17,7 +17,7 @@ constexpr std::array<LinearLayer, linear_layers> backward_order = {
 class ImmediateStep final : public WeightGradientSink {
   public:
     ImmediateStep(Device& device, const RmspropStep& step, const BlockLayout& layout, const PartTensor& square_average,
-                  BlockWeights& weights, const BlockTensor* held_mask)
+                  const OptimizedWeights& weights, const BlockTensor* held_mask)
         : device_(device),
           step_(step),
           layout_(layout),
@@ -28,11 +28,11 @@ class ImmediateStep final : public WeightGradientSink {
     void consume(LinearLayer layer, std::size_t row_begin, TensorView panel) override {
         const MatrixShape& matrix = layout_.matrix(layer);
         const std::size_t row_end = row_begin + panel.rows;
-        const TensorView v = square_average_.slice(
-            {layer, row_begin, row_end, matrix.offset + row_begin * matrix.columns}, matrix.columns);
+        const RowSlice slice{layer, row_begin, row_end, matrix.offset + row_begin * matrix.columns};
         const TensorView mask =
             held_mask_ == nullptr ? TensorView{} : held_mask_->matrix(layer).row_range(row_begin, row_end);
-        device_.rmsprop_step(step_, panel, mask, v, weights_.matrices.matrix(layer).row_range(row_begin, row_end));
+        device_.rmsprop_step(step_, panel, mask, square_average_.slice(slice, matrix.columns), weights_.master(slice),
+                             weights_.rounded(slice));
     }
 
   private:
@@ -40,7 +40,7 @@ class ImmediateStep final : public WeightGradientSink {
     RmspropStep step_;
     const BlockLayout& layout_;
     const PartTensor& square_average_;
-    BlockWeights& weights_;
+    const OptimizedWeights& weights_;
     const BlockTensor* held_mask_;
 };
 
@@ -83,32 +83,43 @@ class MiniBatchGradient final : public WeightGradientSink {
 }  // namespace
 
 RegionalOptimizer::RegionalOptimizer(const GroupContext& context, const PruneOptions& options,
-                                     const RegionalProblem& problem, PhaseClock& clock)
+                                     const RegionalProblem& problem, BlockWeights& weights, BlockTensor& mask,
+                                     PhaseClock& clock)
     : context_(context),
       options_(options),
       problem_(problem),
       clock_(clock),
+      weights_(context, problem.masker.partition(), options.ro.type_of_passes(context.device, weights.dtype()),
+               weights),
+      mask_(mask),
       norms_(context),
       square_average_(context.device, problem.masker.partition(), context.me()),
       output_(context.device.make_tensor(DType::f32, context.tokens, context.config.hidden_size)) {
     if (options.ro.batch > 1) gradient_ = PartTensor(context.device, problem.masker.partition(), context.me());
 }
 
-InputNorms RegionalOptimizer::current_norms(const std::vector<std::size_t>& samples, const BlockWeights& weights) {
+InputNorms RegionalOptimizer::current_norms(const std::vector<std::size_t>& samples) {
     for (const std::size_t sample : samples) {
         if (!context_.my_samples().contains(sample)) continue;
         norms_.begin_sample(sample);
-        problem_.decoder.observe_inputs(weights, problem_.x.sample(sample), LinearInput::mlp_activation, norms_);
+        problem_.decoder.observe_inputs(weights(), problem_.x.sample(sample), LinearInput::mlp_activation, norms_);
     }
     return norms_.gather(samples, options_.input_norm, problem_.block);
 }
 
+void RegionalOptimizer::apply_mask(const InputNorms& norms) {
+    problem_.masker.mask_part(
+        norms, problem_.block, [this](const RowSlice& slice) { return weights_.master(slice); }, mask_);
+    weights_.share();
+}
+
 std::vector<std::vector<std::size_t>> RegionalOptimizer::run(const std::vector<std::size_t>& population,
-                                                             double learning_rate, BlockWeights& weights,
-                                                             BlockTensor& mask,
+                                                             double learning_rate,
                                                              const std::function<void()>& after_first_mask) {
+    const Float32ProductsScope products(context_.device, options_.ro.compute);
     step_.learning_rate = static_cast<float>(options_.ro.scaled_rate(learning_rate));
     context_.device.fill_zero(square_average_.all());
+    weights_.load();
     const std::size_t count = std::min(options_.ro.samples, population.size());
     std::vector<std::vector<std::size_t>> all_draws;
     for (std::size_t round = 0; round < options_.ro.rounds; ++round) {
@@ -121,12 +132,12 @@ std::vector<std::vector<std::size_t>> RegionalOptimizer::run(const std::vector<s
         // The first round's weights are the dense ones, which every sample has been through already.
         const InputNorms norms = round == 0
                                      ? problem_.dense_norms.gather(ascending, options_.input_norm, problem_.block)
-                                     : current_norms(ascending, weights);
+                                     : current_norms(ascending);
         clock_.mark("statistics");
-        problem_.masker.apply(norms, problem_.block, weights, mask);
+        apply_mask(norms);
         clock_.mark("mask");
         if (round == 0 && after_first_mask) after_first_mask();
-        optimise(draws, weights, mask);
+        optimise(draws);
         clock_.mark("optimise");
         problem_.on_idle();
         all_draws.push_back(std::move(draws));
@@ -134,8 +145,15 @@ std::vector<std::vector<std::size_t>> RegionalOptimizer::run(const std::vector<s
     return all_draws;
 }
 
-void RegionalOptimizer::optimise(const std::vector<std::size_t>& draws, BlockWeights& weights,
-                                 const BlockTensor& mask) {
+void RegionalOptimizer::finish(const std::vector<std::size_t>& samples) {
+    const Float32ProductsScope products(context_.device, options_.ro.compute);
+    const InputNorms norms = current_norms(samples);
+    clock_.mark("statistics");
+    apply_mask(norms);
+    weights_.store(options_.output_dtype);
+}
+
+void RegionalOptimizer::optimise(const std::vector<std::size_t>& draws) {
     const bool alone = options_.ro.batch == 1;
     const auto owner = static_cast<std::size_t>(context_.block_group.owner_of(problem_.block));
     DrawnSamples samples(
@@ -144,30 +162,28 @@ void RegionalOptimizer::optimise(const std::vector<std::size_t>& draws, BlockWei
     for (std::size_t step = 0; step < samples.steps(); ++step) {
         const std::vector<StepSample> mine = samples.take(step);
         if (alone)
-            step_alone(mine, weights, mask);
+            step_alone(mine);
         else
-            step_together(mine, samples.offsets_of_step(step), weights, mask);
+            step_together(mine, samples.offsets_of_step(step));
     }
-    if (alone) problem_.masker.gather_weights(weights);
+    if (alone) weights_.share();
 }
 
-void RegionalOptimizer::output_gradient(const StepSample& sample, const BlockWeights& weights) {
-    problem_.decoder.forward(weights, sample.x, output_, nullptr);
+void RegionalOptimizer::output_gradient(const StepSample& sample) {
+    problem_.decoder.forward(weights(), sample.x, output_, nullptr);
     context_.device.squared_error_gradient(sample.dense_output, output_);
 }
 
-void RegionalOptimizer::step_alone(const std::vector<StepSample>& samples, BlockWeights& weights,
-                                   const BlockTensor& mask) {
-    ImmediateStep sink(context_.device, step_, context_.layout, square_average_, weights,
-                       options_.ro.hold_mask ? &mask : nullptr);
+void RegionalOptimizer::step_alone(const std::vector<StepSample>& samples) {
+    ImmediateStep sink(context_.device, step_, context_.layout, square_average_, weights_,
+                       options_.ro.hold_mask ? &mask_ : nullptr);
     for (const StepSample& sample : samples) {
-        output_gradient(sample, weights);
-        problem_.decoder.backward(weights, output_, sink);
+        output_gradient(sample);
+        problem_.decoder.backward(weights(), output_, sink);
     }
 }
 
-void RegionalOptimizer::step_together(const std::vector<StepSample>& samples, const std::vector<std::size_t>& offsets,
-                                      BlockWeights& weights, const BlockTensor& mask) {
+void RegionalOptimizer::step_together(const std::vector<StepSample>& samples, const std::vector<std::size_t>& offsets) {
     Device& device = context_.device;
     const WeightPartition& partition = problem_.masker.partition();
     std::vector<OrderedSum>& sums = sums_[offsets.back()];
@@ -178,9 +194,9 @@ void RegionalOptimizer::step_together(const std::vector<StepSample>& samples, co
     }
     MiniBatchGradient sink(device, context_.layout, partition, sums);
     for (std::size_t i = 0; i < samples.size(); ++i) {
-        output_gradient(samples[i], weights);
+        output_gradient(samples[i]);
         sink.begin_sample(i + 1 == samples.size());
-        problem_.decoder.backward(weights, output_, sink);
+        problem_.decoder.backward(weights(), output_, sink);
     }
     if (samples.empty()) {
         for (const LinearLayer layer : backward_order) sink.start_reduce(layer);
@@ -188,17 +204,13 @@ void RegionalOptimizer::step_together(const std::vector<StepSample>& samples, co
     // The stepped rows of a matrix travel to the other ranks while the next matrix is summed and stepped.
     std::vector<std::unique_ptr<Exchange>> gathers;
     for (const LinearLayer layer : backward_order) {
-        const MatrixShape& matrix = context_.layout.matrix(layer);
-        const PartOffsets parts = partition.offsets_in(matrix);
-        step_part(layer, parts, sums[index_of(layer)], weights, mask);
-        const TensorView weight = weights.matrices.matrix(layer);
-        gathers.push_back(context_.group.start_all_gather(std::span<float>(weight.floats(), weight.size()), parts));
+        step_part(layer, partition.offsets_in(context_.layout.matrix(layer)), sums[index_of(layer)]);
+        gathers.push_back(weights_.start_sharing(layer));
     }
     for (const auto& gather : gathers) gather->finish();
 }
 
-void RegionalOptimizer::step_part(LinearLayer layer, const PartOffsets& parts, OrderedSum& sum, BlockWeights& weights,
-                                  const BlockTensor& mask) {
+void RegionalOptimizer::step_part(LinearLayer layer, const PartOffsets& parts, OrderedSum& sum) {
     const MatrixShape& matrix = context_.layout.matrix(layer);
     const std::size_t begin = parts[context_.me()], end = parts[context_.me() + 1];
     const RowSlice slice{layer, begin / matrix.columns, end / matrix.columns, matrix.offset + begin};
@@ -209,9 +221,9 @@ void RegionalOptimizer::step_part(LinearLayer layer, const PartOffsets& parts, O
     const TensorView gradient = gradient_.slice(slice, matrix.columns);
     sum.finish_reduce(gradient.reshaped(1, gradient.size()));
     const TensorView held =
-        options_.ro.hold_mask ? mask.matrix(layer).row_range(slice.row_begin, slice.row_end) : TensorView{};
+        options_.ro.hold_mask ? mask_.matrix(layer).row_range(slice.row_begin, slice.row_end) : TensorView{};
     context_.device.rmsprop_step(step_, gradient, held, square_average_.slice(slice, matrix.columns),
-                                 weights.matrices.matrix(layer).row_range(slice.row_begin, slice.row_end));
+                                 weights_.master(slice), weights_.rounded(slice));
 }
 
 }  // namespace espalier

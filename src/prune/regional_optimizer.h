@@ -8,6 +8,7 @@
 #include "src/prune/drawn_samples.h"
 #include "src/prune/group_context.h"
 #include "src/prune/hidden_states.h"
+#include "src/prune/optimized_weights.h"
 #include "src/prune/phase_clock.h"
 #include "src/prune/prune_options.h"
 
@@ -18,6 +19,21 @@
 #include <vector>
 
 namespace espalier {
+
+/// Products of float32 matrices are computed as `compute` says while it lives, and exactly afterwards.
+class Float32ProductsScope {
+  public:
+    Float32ProductsScope(Device& device, RegionalCompute compute) : device_(device) {
+        device.set_float32_products(compute == RegionalCompute::float32 ? Float32Products::exact
+                                                                        : Float32Products::tf32);
+    }
+    Float32ProductsScope(const Float32ProductsScope&) = delete;
+    Float32ProductsScope& operator=(const Float32ProductsScope&) = delete;
+    ~Float32ProductsScope() { device_.set_float32_products(Float32Products::exact); }
+
+  private:
+    Device& device_;
+};
 
 /// What stays the same while one block is optimised, possibly several times (learning-rate search).
 struct RegionalProblem {
@@ -32,33 +48,40 @@ struct RegionalProblem {
 
 class RegionalOptimizer {
   public:
+    /// `weights` are the run's weights of the block, dense at first; `mask` is written in this rank's part. Both
+    /// outlive the object.
     RegionalOptimizer(const GroupContext& context, const PruneOptions& options, const RegionalProblem& problem,
-                      PhaseClock& clock);
+                      BlockWeights& weights, BlockTensor& mask, PhaseClock& clock);
 
-    /// All rounds on `weights` (dense at first), drawing from `population` (ascending sample indices). After the mask
-    /// of the first round `after_first_mask` runs, when given. The final mask is the caller's. Returns the draws of
-    /// each round. Throws NonFiniteError when weights or activations overflow. Collective.
+    /// All rounds from the run's weights, drawing from `population` (ascending sample indices). After the mask of the
+    /// first round `after_first_mask` runs, when given. Returns the draws of each round. Throws NonFiniteError when
+    /// weights or activations overflow. Collective.
     std::vector<std::vector<std::size_t>> run(const std::vector<std::size_t>& population, double learning_rate,
-                                              BlockWeights& weights, BlockTensor& mask,
                                               const std::function<void()>& after_first_mask);
 
-    /// Input norms over `samples` with the current weights. Collective.
-    InputNorms current_norms(const std::vector<std::size_t>& samples, const BlockWeights& weights);
+    /// The last mask, by input norms over `samples` with the optimised weights; the run's weights become the masked
+    /// ones, rounded to the output type. Collective.
+    void finish(const std::vector<std::size_t>& samples);
+
+    /// The weights as the passes read them now.
+    const BlockWeights& weights() const { return weights_.of_passes(); }
 
   private:
-    void optimise(const std::vector<std::size_t>& draws, BlockWeights& weights, const BlockTensor& mask);
-    void step_alone(const std::vector<StepSample>& samples, BlockWeights& weights, const BlockTensor& mask);
-    void step_together(const std::vector<StepSample>& samples, const std::vector<std::size_t>& offsets,
-                       BlockWeights& weights, const BlockTensor& mask);
+    InputNorms current_norms(const std::vector<std::size_t>& samples);
+    void apply_mask(const InputNorms& norms);
+    void optimise(const std::vector<std::size_t>& draws);
+    void step_alone(const std::vector<StepSample>& samples);
+    void step_together(const std::vector<StepSample>& samples, const std::vector<std::size_t>& offsets);
     /// Finishes a matrix's gradient sum and steps this rank's rows [parts[me], parts[me + 1]) of it.
-    void step_part(LinearLayer layer, const PartOffsets& parts, OrderedSum& sum, BlockWeights& weights,
-                   const BlockTensor& mask);
-    void output_gradient(const StepSample& sample, const BlockWeights& weights);
+    void step_part(LinearLayer layer, const PartOffsets& parts, OrderedSum& sum);
+    void output_gradient(const StepSample& sample);
 
     GroupContext context_;
     const PruneOptions& options_;
     RegionalProblem problem_;
     PhaseClock& clock_;
+    OptimizedWeights weights_;
+    BlockTensor& mask_;
     RmspropStep step_;
     InputNormCollector norms_;
     PartTensor square_average_;                            ///< RMSprop's v of this rank's part

@@ -1,6 +1,8 @@
 #include "src/prune/sparsegpt.h"
 
+#include "kernels/device_numbers.h"
 #include "mpi/ordered_sum.h"
+#include "mpi/tensor_collectives.h"
 #include "src/base/error.h"
 #include "src/prune/block_masker.h"
 #include "src/prune/weight_partition.h"
@@ -96,7 +98,7 @@ void factor_gram(const GroupContext& context, std::size_t block, const Stage& st
             if (context.device.factor_inverse_gram(dampings[i], gram, dead_inputs)) attempts[0] = static_cast<int>(i);
         }
     }
-    context.group.broadcast(std::span<int>(attempts), owner);
+    context.control.broadcast(std::span<int>(attempts), owner);
     if (attempts[0] < 0) {
         throw InputError(
             "tensor '" + name +
@@ -108,8 +110,23 @@ void factor_gram(const GroupContext& context, std::size_t block, const Stage& st
                             std::to_string(static_cast<int>(100 * dampings[static_cast<std::size_t>(attempts[0])])) +
                             " % of the mean diagonal, since its Gram matrix is not positive definite with less");
     }
-    context.group.broadcast(std::span<float>(gram.floats(), gram.size()), owner);
-    context.group.broadcast(std::span<std::uint8_t>(dead_inputs.mask_bytes(), dead_inputs.size()), owner);
+    broadcast(context.group, gram, owner);
+    broadcast(context.group, dead_inputs, owner);
+}
+
+/// Sweeps some rows in float32. As the source does, a layer is stored in its own type before the next one's inputs are
+/// computed.
+void sweep(Device& device, const PruneOptions& options, TensorView gram, TensorView dead, TensorView weight,
+           TensorView mask, TensorView unusable) {
+    if (weight.dtype == DType::f32) {
+        device.sparsegpt_sweep(gram, dead, options.pattern, weight, mask, unusable);
+        device.round_to(options.output_dtype, weight);
+        return;
+    }
+    const Tensor wide = device.make_tensor(DType::f32, weight.rows, weight.columns);
+    device.convert(weight, wide);
+    device.sparsegpt_sweep(gram, dead, options.pattern, wide, mask, unusable);
+    device.convert(wide, weight);
 }
 
 }  // namespace
@@ -126,19 +143,14 @@ std::vector<std::string> prune_with_sparsegpt(const GroupContext& context, const
         factor_gram(context, block, stage, gram, dead, sentences);
         const WeightPartition partition =
             WeightPartition::balanced(context.layout, context.ranks(), stage.first, stage.last);
-        std::array<std::size_t, linear_layers> unusable{};
+        const DeviceCounters unusable(context.device, linear_layers);
         for (const RowSlice& slice : partition.slices_of(context.me())) {
-            unusable[index_of(slice.layer)] += context.device.sparsegpt_sweep(
-                gram, dead, options.pattern,
-                weights.matrices.matrix(slice.layer).row_range(slice.row_begin, slice.row_end),
-                mask.matrix(slice.layer).row_range(slice.row_begin, slice.row_end));
+            sweep(context.device, options, gram, dead,
+                  weights.matrices.matrix(slice.layer).row_range(slice.row_begin, slice.row_end),
+                  mask.matrix(slice.layer).row_range(slice.row_begin, slice.row_end),
+                  unusable.at(index_of(slice.layer)));
         }
         refuse_unusable_scores(context, unusable, block);
-        // As the source does, a layer is stored in its own type before the next one's inputs are computed.
-        for (const RowSlice& slice : partition.slices_of(context.me())) {
-            context.device.round_to(options.output_dtype,
-                                    weights.matrices.matrix(slice.layer).row_range(slice.row_begin, slice.row_end));
-        }
         const BlockMasker gatherer(context, options, partition, no_gradient);
         gatherer.gather_weights(weights);
         gatherer.gather_mask(mask);

@@ -13,7 +13,7 @@ void BlockReader::prefetch(std::size_t block) {
     pending_ = std::async(std::launch::async, read_, block);
 }
 
-std::vector<std::byte> BlockReader::take(std::size_t block) {
+HostBuffer BlockReader::take(std::size_t block) {
     prefetch(block);
     pending_block_.reset();
     return pending_.get();

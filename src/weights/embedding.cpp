@@ -17,18 +17,22 @@ void embed_tokens(Device& device, const ModelSource& source, std::span<const std
     std::vector<std::size_t> order(tokens.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return tokens[a] < tokens[b]; });
-    std::vector<std::byte> panel;
-    std::vector<float> row(hidden);
+    std::vector<std::byte> rows_read;
+    std::vector<std::uint32_t> source_rows, rows_filled;
     for (std::size_t i = 0; i < order.size();) {
         const std::size_t first = static_cast<std::size_t>(tokens[order[i]]) / panel_rows * panel_rows;
         const std::size_t rows = std::min(panel_rows, source.outer_rows(OuterTensor::embedding) - first);
-        panel.resize(rows * row_bytes);
-        source.read_outer_rows(OuterTensor::embedding, first, rows, panel);
+        rows_read.resize(rows * row_bytes);
+        source.read_outer_rows(OuterTensor::embedding, first, rows, rows_read);
+        source_rows.clear();
+        rows_filled.clear();
         for (; i < order.size() && static_cast<std::size_t>(tokens[order[i]]) < first + rows; ++i) {
-            const std::size_t place = static_cast<std::size_t>(tokens[order[i]]) - first;
-            widen_to_float(dtype, panel.data() + place * row_bytes, hidden, row.data());
-            device.copy_from_host(row.data(), hidden_states.row_range(order[i], order[i] + 1));
+            source_rows.push_back(static_cast<std::uint32_t>(static_cast<std::size_t>(tokens[order[i]]) - first));
+            rows_filled.push_back(static_cast<std::uint32_t>(order[i]));
         }
+        const Tensor panel = device.make_tensor(dtype, rows, hidden);
+        device.copy_from_host(rows_read.data(), panel);
+        device.scatter_rows(panel, source_rows, rows_filled, hidden_states);
     }
 }
 

@@ -1,5 +1,6 @@
 #include "src/weights/model_source.h"
 
+#include "kernels/device_numbers.h"
 #include "src/base/error.h"
 
 #include <algorithm>
@@ -36,54 +37,56 @@ std::string outer_name(OuterTensor tensor) {
     throw BugError("internal error: unknown outer tensor");
 }
 
-namespace {
-
-void refuse_nonfinite(Device& device, TensorView values, const std::string& name) {
-    const std::size_t count = device.count_nonfinite(values);
-    if (count > 0) {
-        throw InputError("tensor '" + name + "' holds " + std::to_string(count) + " of " +
-                         std::to_string(values.size()) + " values that are infinite or not a number");
-    }
-}
-
-/// Widens `count` stored elements into `destination` on the device. `raw` may be unaligned.
-void load_tensor(Device& device, std::span<const std::byte> raw, DType dtype, TensorView destination) {
-    if (dtype == destination.dtype) {
-        device.copy_from_host(raw.data(), destination);
-        return;
-    }
-    const Tensor stored = device.make_tensor(dtype, destination.rows, destination.columns);
-    device.copy_from_host(raw.data(), stored);
-    device.convert(stored, destination);
-}
-
-}  // namespace
-
-void load_block(Device& device, const BlockLayout& layout, const BlockStorage& storage, std::span<const std::byte> raw,
-                std::size_t block, BlockWeights& weights) {
-    require(raw.size() == storage.total_bytes(layout), "a raw block of the source's size");
-    std::size_t offset = 0;
-    const auto load = [&](std::string_view name, DType dtype, TensorView destination) {
-        load_tensor(device, raw.subspan(offset, destination.size() * bytes_of(dtype)), dtype, destination);
-        offset += destination.size() * bytes_of(dtype);
-        refuse_nonfinite(device, destination, checkpoint_name(block, name));
-    };
-    for (const LinearLayer layer : all_linear_layers) {
-        load(std::string(layout.matrix(layer).name) + ".weight", storage.matrix_dtype, weights.matrices.matrix(layer));
-    }
+void load_block(Device& device, const BlockLayout& layout, const BlockStorage& storage, const HostBuffer& raw,
+                BlockWeights& weights) {
+    require(raw.bytes().size() == storage.total_bytes(layout), "a raw block of the source's size");
+    device.convert(raw.view(storage.matrix_dtype, 0, 1, layout.weights()), weights.matrices.all());
+    std::size_t offset = storage.matrix_bytes(layout);
     for (std::size_t v = 0; v < layout.vectors().size(); ++v) {
         const VectorShape& vector = layout.vectors()[v];
-        load(vector.name, storage.vector_dtypes[v], weights.vector(vector.vector));
+        // Through the host: after an odd number of 16-bit values a device could not read float32 in place.
+        std::vector<float> values(vector.size);
+        widen_to_float(storage.vector_dtypes[v], raw.bytes().data() + offset, vector.size, values.data());
+        device.copy_from_host(values.data(), weights.vector(vector.vector));
+        offset += vector.size * bytes_of(storage.vector_dtypes[v]);
+    }
+}
+
+void refuse_nonfinite_weights(Device& device, const BlockLayout& layout, std::size_t block,
+                              const BlockWeights& weights) {
+    struct Checked {
+        std::string name;
+        TensorView values;
+    };
+    std::vector<Checked> checked;
+    for (const LinearLayer layer : all_linear_layers) {
+        checked.push_back({std::string(layout.matrix(layer).name) + ".weight", weights.matrices.matrix(layer)});
+    }
+    for (const VectorShape& vector : layout.vectors()) {
+        checked.push_back({std::string(vector.name), weights.vector(vector.vector)});
+    }
+    const DeviceCounters counters(device, checked.size());
+    for (std::size_t i = 0; i < checked.size(); ++i) device.count_nonfinite(checked[i].values, counters.at(i));
+    const std::vector<std::uint64_t> counts = counters.read();
+    for (std::size_t i = 0; i < checked.size(); ++i) {
+        if (counts[i] == 0) continue;
+        throw InputError("tensor '" + checkpoint_name(block, checked[i].name) + "' holds " + std::to_string(counts[i]) +
+                         " of " + std::to_string(checked[i].values.size()) +
+                         " values that are infinite or not a number");
     }
 }
 
 void refuse_overflow(Device& device, const BlockLayout& layout, DType dtype, std::size_t block,
                      const BlockWeights& weights) {
     if (dtype != DType::f16) return;
+    const DeviceCounters counters(device, linear_layers);
     for (const LinearLayer layer : all_linear_layers) {
-        const std::size_t count = device.count_nonfinite(weights.matrices.matrix(layer));
-        if (count == 0) continue;
-        throw NonFiniteError(std::to_string(count) + " values of tensor '" +
+        device.count_nonfinite(weights.matrices.matrix(layer), counters.at(index_of(layer)));
+    }
+    const std::vector<std::uint64_t> counts = counters.read();
+    for (const LinearLayer layer : all_linear_layers) {
+        if (counts[index_of(layer)] == 0) continue;
+        throw NonFiniteError(std::to_string(counts[index_of(layer)]) + " values of tensor '" +
                              checkpoint_name(block, layout.matrix(layer).name) +
                              ".weight' do not fit float16; choose --output-dtype bfloat16 or float32");
     }

@@ -84,10 +84,14 @@ std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
 /// Name of an outer tensor in a checkpoint: "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight".
 std::string outer_name(OuterTensor tensor);
 
-/// Copies a block from host memory in `storage` form to the device, widening the matrices to the device's compute type.
-/// Throws InputError naming tensor and block when a weight is not finite.
-void load_block(Device& device, const BlockLayout& layout, const BlockStorage& storage, std::span<const std::byte> raw,
-                std::size_t block, BlockWeights& weights);
+/// Copies a block from host memory in `storage` form to the device, widening where `weights` are wider. May still be
+/// under way when it returns (Device::copy).
+void load_block(Device& device, const BlockLayout& layout, const BlockStorage& storage, const HostBuffer& raw,
+                BlockWeights& weights);
+
+/// Waits for the weights and throws InputError naming tensor and block when one is not finite.
+void refuse_nonfinite_weights(Device& device, const BlockLayout& layout, std::size_t block,
+                              const BlockWeights& weights);
 
 /// Throws NonFiniteError naming the tensor when rounding `weights` to `dtype` has made a value infinite (float16 ends
 /// at 65504).

@@ -21,12 +21,12 @@ double window_loss(Device& device, const CheckpointSource& source, std::span<con
     const std::size_t length = tokens.size(), hidden = config.hidden_size, vocabulary = config.vocabulary;
     const Tensor x = make_poisoned(device, length, hidden), normed = make_poisoned(device, length, hidden);
     embed_tokens(device, source, tokens, x);
-    DecoderBlock decoder(device, config, length, Passes::forward_only);
+    DecoderBlock decoder(device, config, length, Passes::forward_only, DType::f32);
     BlockWeights weights(device, source.layout(), DType::f32);
     for (std::size_t block = 0; block < config.blocks; ++block) {
-        std::vector<std::byte> raw(source.storage().total_bytes(source.layout()));
-        source.read_block(block, raw);
-        load_block(device, source.layout(), source.storage(), raw, block, weights);
+        const HostBuffer raw(device, source.storage().total_bytes(source.layout()));
+        source.read_block(block, raw.bytes());
+        load_block(device, source.layout(), source.storage(), raw, weights);
         decoder.forward(weights, x, x, nullptr);
     }
     std::vector<float> norm(hidden), head(vocabulary * hidden);

@@ -42,8 +42,8 @@ TEST(Tensor, EmptyShapesAreTensors) {
     EXPECT_FALSE(nothing.empty());
     EXPECT_EQ(nothing.view().size(), 0U);
     device->fill_zero(nothing);
-    EXPECT_EQ(device->square_sum(nothing), 0);
-    EXPECT_EQ(device->count_nonfinite(nothing), 0U);
+    EXPECT_EQ(square_sum_of(*device, nothing), 0);
+    EXPECT_EQ(nonfinite_in(*device, nothing), 0U);
 }
 
 TEST(Device, RefusesWhatDoesNotFit) {
@@ -152,13 +152,13 @@ std::map<std::string, std::vector<std::uint32_t>> run_everything(int threads) {
     keep("square_accumulate", w);
     device->scaled_square_root(0.3F, sums);
     keep("scaled_square_root", sums);
-    device->frobenius_direction(y, direction);
+    frobenius_direction_of(*device, y, direction);
     keep("frobenius_direction", direction);
-    keep_number("square_sum", device->square_sum(y));
-    keep_number("squared_error", device->squared_error(y, up));
-    keep_number("squared_error_gradient", device->squared_error_gradient(up, y));
+    keep_number("square_sum", square_sum_of(*device, y));
+    keep_number("squared_error", squared_error_of(*device, y, up));
+    device->squared_error_gradient(up, y);
     keep("squared_error_gradient", y);
-    keep_number("count_nonfinite", static_cast<double>(device->count_nonfinite(y)));
+    keep_number("count_nonfinite", static_cast<double>(nonfinite_in(*device, y)));
     const Tensor largest = make(1, tokens), sum = make(1, tokens), target = make(1, tokens);
     const std::vector<std::int32_t> targets(tokens, 7);
     device->start_cross_entropy(largest, sum, target);
@@ -171,12 +171,12 @@ std::map<std::string, std::vector<std::uint32_t>> run_everything(int threads) {
         device->fill_zero(v_state);
         const Tensor positive_norms = make(1, in);
         device->square_accumulate(make(1, in), positive_norms);
-        keep_number("score_and_mask",
-                    static_cast<double>(device->score_and_mask({{}, positive_norms, 0}, pattern, weight, mask)));
+        keep_number("score_and_mask", static_cast<double>(score_and_mask_counting(*device, {{}, positive_norms, 0},
+                                                                                  pattern, weight, mask)));
         keep("score_and_mask", weight);
-        device->rmsprop_step({1e-3F}, scores_of, mask, v_state, weight);
+        device->rmsprop_step({1e-3F}, scores_of, mask, v_state, weight, {});
         keep("rmsprop_step", weight);
-        device->rmsprop_step({1e-3F}, scores_of, {}, v_state, weight);
+        device->rmsprop_step({1e-3F}, scores_of, {}, v_state, weight, {});
         keep("rmsprop_step", weight);
         const Tensor definite = make_poisoned(*device, in, in);
         device->fill_zero(definite);
@@ -185,7 +185,7 @@ std::map<std::string, std::vector<std::uint32_t>> run_everything(int threads) {
                     device->factor_inverse_gram(0.01F, definite, device->make_tensor(DType::u8, 1, in)) ? 1 : 0);
         keep("factor_inverse_gram", definite);
         const Tensor dead = upload_bytes(*device, 1, in, std::vector<std::uint8_t>(in, 0));
-        device->sparsegpt_sweep(definite, dead, pattern, scores_of, mask);
+        sweep_counting(*device, definite, dead, pattern, scores_of, mask);
         keep("sparsegpt_sweep", scores_of);
     }
     const Tensor half = device->make_tensor(DType::f16, tokens, out), widened = make_poisoned(*device, tokens, out);

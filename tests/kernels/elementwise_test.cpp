@@ -99,7 +99,7 @@ TEST_P(ElementwiseTest, ScaledSquareRoot) {
 TEST_P(ElementwiseTest, FrobeniusDirection) {
     const std::vector<float> y = random_.normals(size_, 1e-3);
     const Tensor direction = make_poisoned(*device_, 1, size_);
-    device_->frobenius_direction(on_device(y), direction);
+    frobenius_direction_of(*device_, on_device(y), direction);
     double square = 0;
     for (const float value : y) square += static_cast<double>(value) * static_cast<double>(value);
     Bounded expected(size_);
@@ -113,7 +113,7 @@ TEST_P(ElementwiseTest, FrobeniusDirection) {
 
 TEST_P(ElementwiseTest, FrobeniusDirectionOfZeroIsZero) {
     const Tensor direction = make_poisoned(*device_, 1, size_);
-    device_->frobenius_direction(on_device(std::vector<float>(size_, 0.0F)), direction);
+    frobenius_direction_of(*device_, on_device(std::vector<float>(size_, 0.0F)), direction);
     EXPECT_EQ(download(*device_, direction), std::vector<float>(size_, 0.0F));
 }
 
@@ -175,7 +175,7 @@ TEST(Elementwise, ShapeErrorsAreBugs) {
     expect_error(ExitStatus::bug, {"add"}, [&] { device->add(a, b); });
     expect_error(ExitStatus::bug, {"add_bias"}, [&] { device->add_bias(a, b); });
     expect_error(ExitStatus::bug, {"square_accumulate"}, [&] { device->square_accumulate(a, b); });
-    expect_error(ExitStatus::bug, {"frobenius_direction"}, [&] { device->frobenius_direction(a, b); });
+    expect_error(ExitStatus::bug, {"frobenius_direction"}, [&] { frobenius_direction_of(*device, a, b); });
     expect_error(ExitStatus::bug, {"convert"}, [&] { device->convert(a, b); });
     expect_error(ExitStatus::bug, {"copy"}, [&] { device->copy(a, b); });
 }

@@ -153,7 +153,7 @@ TEST(Linear, ConsumersMayUseTheDeviceInsideAndTheirExceptionsArrive) {
     device->linear_weight_gradient(dy, x, [&](std::size_t row_begin, TensorView panel) {
         device->square_accumulate(panel, sum.view().row_range(row_begin, row_begin + panel.rows));
     });
-    EXPECT_GT(device->square_sum(sum), 0);
+    EXPECT_GT(square_sum_of(*device, sum), 0);
     expect_input_error({"the consumer"}, [&] {
         device->linear_weight_gradient(dy, x, [](std::size_t, TensorView) { throw InputError("the consumer"); });
     });

@@ -20,7 +20,7 @@ TEST(RmspropStep, FirstStepIsTenTimesTheRateAgainstTheGradientsSign) {
     const Tensor v = upload(*device, 1, 1001, std::vector<float>(1001, 0.0F)),
                  w = upload(*device, 1, 1001, std::vector<float>(1001, 0.0F));
     const float rate = 3e-7F;
-    device->rmsprop_step({rate}, upload(*device, 1, 1001, gradient), no_mask, v, w);
+    device->rmsprop_step({rate}, upload(*device, 1, 1001, gradient), no_mask, v, w, {});
     const std::vector<float> moved = download(*device, w);
     for (std::size_t i = 0; i < moved.size(); ++i) {
         // sqrt(0.01 g^2) = |g| / 10. The decay 0.99 is rounded to float32 by up to 2^-25, which is 3e-6 of the 0.01
@@ -43,7 +43,7 @@ TEST(RmspropStep, FollowsTheFormulaOverManySteps) {
         constexpr int steps = 5;
         for (int n = 0; n < steps; ++n) {
             const std::vector<float> g = random.normals(size);
-            device->rmsprop_step(step, upload(*device, 1, size, g), no_mask, v_device, w_device);
+            device->rmsprop_step(step, upload(*device, 1, size, g), no_mask, v_device, w_device, {});
             for (std::size_t i = 0; i < size; ++i) {
                 const auto gradient = static_cast<double>(g[i]);
                 v[i] = decay * v[i] + (1 - decay) * gradient * gradient;
@@ -70,7 +70,7 @@ TEST(RmspropStep, HeldMaskKeepsRemovedWeightsAtPositiveZero) {
     for (float& v : v_start) v = static_cast<float>(random.uniform(0, 1));
     const auto run = [&](TensorView held) {
         const Tensor v = upload(*device, 1, size, v_start), w = upload(*device, 1, size, start);
-        device->rmsprop_step({1e-3F}, upload(*device, 1, size, gradient), held, v, w);
+        device->rmsprop_step({1e-3F}, upload(*device, 1, size, gradient), held, v, w, {});
         return std::pair(download(*device, v), download(*device, w));
     };
     const Tensor mask_device = upload_bytes(*device, 1, size, mask);
@@ -93,7 +93,7 @@ TEST(RmspropStep, ZeroGradientDoesNotMove) {
     const auto device = make_test_device();
     const std::vector<float> start = {1, -2, 3};
     const Tensor v = upload(*device, 1, 3, std::vector<float>(3, 0.0F)), w = upload(*device, 1, 3, start);
-    device->rmsprop_step({1.0F}, upload(*device, 1, 3, std::vector<float>(3, 0.0F)), no_mask, v, w);
+    device->rmsprop_step({1.0F}, upload(*device, 1, 3, std::vector<float>(3, 0.0F)), no_mask, v, w, {});
     EXPECT_EQ(download(*device, w), start);
 }
 
@@ -101,8 +101,8 @@ TEST(RmspropStep, ShapeErrorsAreBugs) {
     const auto device = make_test_device();
     const Tensor a = make_poisoned(*device, 1, 3), b = make_poisoned(*device, 1, 4);
     const Tensor mask = device->make_tensor(DType::u8, 1, 4);
-    expect_error(ExitStatus::bug, {"rmsprop_step"}, [&] { device->rmsprop_step({}, a, no_mask, a, b); });
-    expect_error(ExitStatus::bug, {"mask of rmsprop_step"}, [&] { device->rmsprop_step({}, a, mask, a, a); });
+    expect_error(ExitStatus::bug, {"rmsprop_step"}, [&] { device->rmsprop_step({}, a, no_mask, a, b, {}); });
+    expect_error(ExitStatus::bug, {"mask of rmsprop_step"}, [&] { device->rmsprop_step({}, a, mask, a, a, {}); });
 }
 
 }  // namespace

@@ -63,7 +63,7 @@ Outcome run(Device& device, const Problem& problem) {
     if (problem.with_norms) norms = upload(device, 1, columns, problem.norms);
     terms.gradient = gradient;
     terms.input_norms = norms;
-    const std::size_t unusable = device.score_and_mask(terms, problem.pattern, weight, mask);
+    const std::size_t unusable = score_and_mask_counting(device, terms, problem.pattern, weight, mask);
     return {unusable, download_bytes(device, mask), download(device, weight)};
 }
 
@@ -200,7 +200,7 @@ TEST(ScoreAndMask, ContractsAreChecked) {
     const Tensor w = make_poisoned(*device, 2, 6), short_row = make_poisoned(*device, 1, 5);
     const Tensor mask = device->make_tensor(DType::u8, 2, 6), short_mask = device->make_tensor(DType::u8, 1, 6);
     const auto call = [&](const ScoreTerms& terms, const PruningPattern& pattern, TensorView m) {
-        static_cast<void>(device->score_and_mask(terms, pattern, w, m));
+        static_cast<void>(score_and_mask_counting(*device, terms, pattern, w, m));
     };
     expect_error(ExitStatus::bug, {"divides"}, [&] { call({}, {2, 4, 0.5}, mask); });
     expect_error(ExitStatus::bug, {"mask"}, [&] { call({}, {1, 2, 0.5}, short_mask); });

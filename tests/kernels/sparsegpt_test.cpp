@@ -175,7 +175,7 @@ TEST(SparseGptSweep, EqualsTheDirectSweep) {
         const Matrix start = Matrix::random(random, rows, columns);
         const Tensor weight = upload(*device, rows, columns, start.values);
         const Tensor mask = upload_bytes(*device, rows, columns, std::vector<std::uint8_t>(rows * columns, 77));
-        EXPECT_EQ(device->sparsegpt_sweep(factor, upload_bytes(*device, 1, columns, dead), pattern, weight, mask), 0U);
+        EXPECT_EQ(sweep_counting(*device, factor, upload_bytes(*device, 1, columns, dead), pattern, weight, mask), 0U);
 
         const SweepResult expected = direct_sweep(u, dead, pattern, start);
         const std::string what = pattern.name() + " of " + std::to_string(rows) + "x" + std::to_string(columns);
@@ -206,8 +206,8 @@ TEST(SparseGptSweep, EveryRowIsExact) {
         const PruningPattern pattern{0, 0, sparsity};
         const Tensor weight = upload(*device, rows, columns, random.normals(rows * columns));
         const Tensor mask = device->make_tensor(DType::u8, rows, columns);
-        device->sparsegpt_sweep(factor, upload_bytes(*device, 1, columns, std::vector<std::uint8_t>(columns, 0)),
-                                pattern, weight, mask);
+        sweep_counting(*device, factor, upload_bytes(*device, 1, columns, std::vector<std::uint8_t>(columns, 0)),
+                       pattern, weight, mask);
         const std::vector<std::uint8_t> kept = download_bytes(*device, mask);
         for (std::size_t row = 0; row < rows; ++row) {
             const auto begin = kept.begin() + static_cast<std::ptrdiff_t>(row * columns);
@@ -226,8 +226,8 @@ TEST(SparseGptSweep, ReducesTheOutputErrorBelowMaskingAlone) {
     const Tensor factor = upload(*device, n, n, gram.values), weight = upload(*device, rows, n, start.values);
     ASSERT_TRUE(factor_in_place(*device, 0.01F, factor));
     const Tensor mask = device->make_tensor(DType::u8, rows, n);
-    device->sparsegpt_sweep(factor, upload_bytes(*device, 1, n, std::vector<std::uint8_t>(n, 0)), {2, 4, 0.5}, weight,
-                            mask);
+    sweep_counting(*device, factor, upload_bytes(*device, 1, n, std::vector<std::uint8_t>(n, 0)), {2, 4, 0.5}, weight,
+                   mask);
     const std::vector<float> swept = download(*device, weight);
     const std::vector<std::uint8_t> keep = download_bytes(*device, mask);
     const auto output_error = [&](const auto& value_of) {
@@ -258,8 +258,8 @@ TEST(SparseGptSweep, AGroupThatDoesNotDivideTheWidthIsABug) {
                  mask = device->make_tensor(DType::u8, 4, 6);
     const Tensor dead = upload_bytes(*device, 1, 6, std::vector<std::uint8_t>(6, 0));
     expect_error(ExitStatus::bug, {"internal error"}, [&] {
-        static_cast<void>(device->sparsegpt_sweep(factor, dead, {2, 4, 0.5}, weight.view().row_range(0, 1),
-                                                  mask.view().row_range(0, 1)));
+        static_cast<void>(sweep_counting(*device, factor, dead, {2, 4, 0.5}, weight.view().row_range(0, 1),
+                                         mask.view().row_range(0, 1)));
     });
 }
 
@@ -270,8 +270,8 @@ TEST(SparseGptSweep, CountsNonFiniteScores) {
     const Tensor dead = upload_bytes(*device, 1, 4, std::vector<std::uint8_t>(4, 0));
     for (const float bad : {std::numeric_limits<float>::quiet_NaN(), 1e30F}) {
         const Tensor weight = upload(*device, 1, 4, std::vector<float>{1, bad, 2, 3});
-        EXPECT_EQ(device->sparsegpt_sweep(factor, dead, {2, 4, 0.5}, weight, mask), 1U);
-        EXPECT_EQ(device->sparsegpt_sweep(factor, dead, {0, 0, 0.5}, weight, mask), 1U);
+        EXPECT_EQ(sweep_counting(*device, factor, dead, {2, 4, 0.5}, weight, mask), 1U);
+        EXPECT_EQ(sweep_counting(*device, factor, dead, {0, 0, 0.5}, weight, mask), 1U);
     }
 }
 

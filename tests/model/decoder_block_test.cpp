@@ -72,7 +72,7 @@ INSTANTIATE_TEST_SUITE_P(Families, DecoderBlockTest, testing::ValuesIn(families)
 });
 
 TEST_P(DecoderBlockTest, ForwardEqualsFloat64) {
-    DecoderBlock decoder(*device_, problem_.config, tokens, Passes::forward_only);
+    DecoderBlock decoder(*device_, problem_.config, tokens, Passes::forward_only, DType::f32);
     const Tensor y = make_poisoned(*device_, tokens, problem_.config.hidden_size);
     decoder.forward(weights_, x_, y, nullptr);
     const std::vector<double> expected = reference_block(problem_.config, problem_.block, problem_.wide_x(), tokens);
@@ -87,7 +87,7 @@ TEST_P(DecoderBlockTest, ForwardEqualsFloat64) {
 }
 
 TEST_P(DecoderBlockTest, BackwardIsTheGradient) {
-    DecoderBlock decoder(*device_, problem_.config, tokens, Passes::forward_and_backward);
+    DecoderBlock decoder(*device_, problem_.config, tokens, Passes::forward_and_backward, DType::f32);
     const Tensor y = make_poisoned(*device_, tokens, problem_.config.hidden_size),
                  dy = upload(*device_, tokens, problem_.config.hidden_size, problem_.dy);
     CollectingSink sink(*device_, problem_.layout);
@@ -119,7 +119,7 @@ TEST_P(DecoderBlockTest, BackwardIsTheGradient) {
 }
 
 TEST_P(DecoderBlockTest, LayersAreFinishedFromTheOutputInwards) {
-    DecoderBlock decoder(*device_, problem_.config, tokens, Passes::forward_and_backward);
+    DecoderBlock decoder(*device_, problem_.config, tokens, Passes::forward_and_backward, DType::f32);
     const Tensor y = make_poisoned(*device_, tokens, problem_.config.hidden_size),
                  dy = upload(*device_, tokens, problem_.config.hidden_size, problem_.dy);
     CollectingSink sink(*device_, problem_.layout);
@@ -149,7 +149,7 @@ class DestroyingSink final : public WeightGradientSink {
 };
 
 TEST_P(DecoderBlockTest, AWeightMayChangeOnceItsGradientIsHandedOut) {
-    DecoderBlock decoder(*device_, problem_.config, tokens, Passes::forward_and_backward);
+    DecoderBlock decoder(*device_, problem_.config, tokens, Passes::forward_and_backward, DType::f32);
     const Tensor y = make_poisoned(*device_, tokens, problem_.config.hidden_size);
     CollectingSink expected(*device_, problem_.layout), found(*device_, problem_.layout);
     decoder.forward(weights_, x_, y, nullptr);
@@ -174,7 +174,7 @@ class RecordingObserver final : public LinearInputObserver {
 };
 
 TEST_P(DecoderBlockTest, ObserverSeesEachOfTheFourInputsOnce) {
-    DecoderBlock decoder(*device_, problem_.config, tokens, Passes::forward_only);
+    DecoderBlock decoder(*device_, problem_.config, tokens, Passes::forward_only, DType::f32);
     const Tensor y = make_poisoned(*device_, tokens, problem_.config.hidden_size);
     RecordingObserver observer(*device_);
     decoder.forward(weights_, x_, y, &observer);
@@ -198,7 +198,7 @@ TEST_P(DecoderBlockTest, ObserverSeesEachOfTheFourInputsOnce) {
 }
 
 TEST_P(DecoderBlockTest, ObservingInputsStopsAtTheLastOneAskedFor) {
-    DecoderBlock decoder(*device_, problem_.config, tokens, Passes::forward_only);
+    DecoderBlock decoder(*device_, problem_.config, tokens, Passes::forward_only, DType::f32);
     RecordingObserver all(*device_);
     decoder.forward(weights_, x_, make_poisoned(*device_, tokens, problem_.config.hidden_size), &all);
     for (std::size_t i = 0; i < linear_inputs; ++i) {
@@ -213,7 +213,7 @@ TEST(DecoderBlock, BackwardNeedsItsActivations) {
     const auto device = make_test_device();
     const Problem problem("llama");
     const BlockWeights weights = upload_block(*device, problem.layout, problem.block);
-    DecoderBlock decoder(*device, problem.config, tokens, Passes::forward_only);
+    DecoderBlock decoder(*device, problem.config, tokens, Passes::forward_only, DType::f32);
     CollectingSink sink(*device, problem.layout);
     const Tensor dy = make_poisoned(*device, tokens, problem.config.hidden_size);
     expect_error(ExitStatus::bug, {"backward passes"}, [&] { decoder.backward(weights, dy, sink); });

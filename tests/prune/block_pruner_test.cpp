@@ -237,9 +237,9 @@ class RegionalOptimizerTest : public testing::Test {
         const auto device = make_test_device(1);
         const auto alone = make_single_communicator();
         const Topology topology(1, 4, 1, problem_.samples, options.shards);
-        const GroupContext context{*device,         *alone,          topology,       topology.groups()[0],
+        const GroupContext context{*device,         *alone,          *alone,         topology, topology.groups()[0],
                                    problem_.config, problem_.layout, problem_.tokens};
-        DecoderBlock decoder(*device, problem_.config, problem_.tokens, Passes::forward_and_backward);
+        DecoderBlock decoder(*device, problem_.config, problem_.tokens, Passes::forward_and_backward, DType::f32);
         BlockWeights weights = upload_block(*device, problem_.layout, problem_.block);
         const HiddenStates x(*device, {0, problem_.samples}, problem_.tokens, problem_.config.hidden_size),
             outputs(*device, {0, problem_.samples}, problem_.tokens, problem_.config.hidden_size);
@@ -255,11 +255,11 @@ class RegionalOptimizerTest : public testing::Test {
         PhaseClock clock;
         const std::function<void()> on_idle = [] {};
         const RegionalProblem regional{1, decoder, x, outputs, norms, masker, on_idle};
-        RegionalOptimizer optimizer(context, options, regional, clock);
         BlockTensor mask(*device, problem_.layout, DType::u8);
+        RegionalOptimizer optimizer(context, options, regional, weights, mask, clock);
         std::vector<std::size_t> population(problem_.samples);
         std::iota(population.begin(), population.end(), std::size_t{0});
-        optimizer.run(population, *options.ro.learning_rate, weights, mask, {});
+        optimizer.run(population, *options.ro.learning_rate, {});
         return {download(*device, weights.matrices.all()), download_bytes(*device, mask.all())};
     }
 };

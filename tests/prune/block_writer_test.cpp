@@ -9,6 +9,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <utility>
+
 namespace espalier {
 namespace {
 
@@ -44,6 +47,7 @@ class BlockWriterTest : public testing::Test {
     RunFolder run_{folder_.path() / "run"};
     ModelConfig config_ = parse_tiny_config("qwen3");
     BlockLayout layout_{config_};
+    std::unique_ptr<Device> device_ = make_cpu_device(1);
 
     BlockWriterTest() { run_.prepare("{}"); }
 
@@ -53,15 +57,16 @@ class BlockWriterTest : public testing::Test {
         BlockToWrite result{
             index, {dtype, std::vector<DType>(layout_.vectors().size(), DType::f32)}, {}, {}, {{"block", index}}};
         std::vector<float> weights = random.normals(layout_.weights());
-        result.mask.resize(weights.size());
+        result.mask = HostBuffer(*device_, weights.size());
         for (std::size_t i = 0; i < weights.size(); ++i) {
-            result.mask[i] = i % 4 >= 2 ? 1 : 0;
-            if (result.mask[i] == 0) weights[i] = 0;
+            result.mask.bytes()[i] = std::byte{i % 4 >= 2};
+            if (i % 4 < 2) weights[i] = 0;
         }
-        result.tensors.resize(result.storage.total_bytes(layout_));
-        round_from_float(dtype, weights.data(), weights.size(), result.tensors.data());
-        for (std::size_t i = result.storage.matrix_bytes(layout_); i < result.tensors.size(); ++i) {
-            result.tensors[i] = static_cast<std::byte>(random.bits());
+        result.tensors = HostBuffer(*device_, result.storage.total_bytes(layout_));
+        const std::span<std::byte> tensors = result.tensors.bytes();
+        round_from_float(dtype, weights.data(), weights.size(), tensors.data());
+        for (std::size_t i = result.storage.matrix_bytes(layout_); i < tensors.size(); ++i) {
+            tensors[i] = static_cast<std::byte>(random.bits());
         }
         return result;
     }
@@ -78,9 +83,9 @@ TEST_F(BlockWriterTest, BlocksReadBackBitForBit) {
             EXPECT_EQ(written[index].block, index);
             EXPECT_EQ(written[index].record.metrics["block"], index);
             const BlockToWrite expected = block(index, dtype);
-            std::vector<std::byte> back(expected.tensors.size());
+            std::vector<std::byte> back(expected.tensors.bytes().size());
             read_committed_block(run_, index, written[index].record.file, layout_, expected.storage, back);
-            EXPECT_TRUE(back == expected.tensors) << name_of(dtype);
+            EXPECT_TRUE(std::ranges::equal(back, expected.tensors.bytes())) << name_of(dtype);
             const Hdf5Reader reader(run_.block_path(index));
             EXPECT_EQ(reader.attribute("/", "method"), "wanda");
             const std::string mask = hdf5_path(checkpoint_name(index, "mlp.down_proj.mask"));
@@ -99,7 +104,7 @@ TEST_F(BlockWriterTest, AFileThatItsRecordDoesNotVouchForIsNotRead) {
     writer.start(block(1, DType::f32));
     static_cast<void>(writer.take_written(true));
     const BlockToWrite expected = block(0, DType::f32);
-    std::vector<std::byte> back(expected.tensors.size());
+    std::vector<std::byte> back(expected.tensors.bytes().size());
     FileRecord other = record;
     other.xxh3.back() = other.xxh3.back() == '0' ? '1' : '0';
     expect_input_error({"00000.h5", "manifest"},
@@ -112,29 +117,29 @@ TEST_F(BlockWriterTest, AFileThatItsRecordDoesNotVouchForIsNotRead) {
 
 TEST_F(BlockWriterTest, CopiedBlocksHaveNoMasks) {
     BlockToWrite copied = block(1, DType::f32);
-    copied.mask.clear();
-    copied.tensors[0] = std::byte{1};  // not a zero, and nobody minds
+    copied.mask = HostBuffer();
+    copied.tensors.bytes()[0] = std::byte{1};  // not a zero, and nobody minds
     BlockWriter writer(run_, layout_, two_of_four, {});
-    writer.start(copied);
+    writer.start(std::move(copied));
     EXPECT_EQ(writer.take_written(true).size(), 1U);
     EXPECT_FALSE(Hdf5Reader(run_.block_path(1)).contains(hdf5_path(checkpoint_name(1, "mlp.down_proj.mask"))));
 }
 
 TEST_F(BlockWriterTest, AFaultyBlockIsNotCommitted) {
     BlockToWrite faulty = block(2, DType::f32);
-    faulty.mask[0] = 1;  // one weight too many in the first group
+    faulty.mask.bytes()[0] = std::byte{1};  // one weight too many in the first group
     {
         BlockWriter writer(run_, layout_, two_of_four, {});
-        writer.start(faulty);
+        writer.start(std::move(faulty));
         expect_error(ExitStatus::bug, {"q_proj/mask", "row 0, column 0", "removes 1"},
                      [&] { static_cast<void>(writer.take_written(true)); });
     }
     EXPECT_FALSE(std::filesystem::exists(run_.block_path(2)));
     faulty = block(2, DType::f32);
     const float value = 1e-20F;
-    std::memcpy(faulty.tensors.data() + 4 * 4, &value, 4);
+    std::memcpy(faulty.tensors.bytes().data() + 4 * 4, &value, 4);
     BlockWriter writer(run_, layout_, two_of_four, {});
-    writer.start(faulty);
+    writer.start(std::move(faulty));
     expect_error(ExitStatus::bug, {"row 0, column 4", "+0.0"}, [&] { static_cast<void>(writer.take_written(true)); });
 }
 
@@ -144,7 +149,7 @@ TEST_F(BlockWriterTest, AuditNoticesWhatTheDiskChanged) {
     static_cast<void>(writer.take_written(true));
     audit_block_file(run_.block_path(0), block(0, DType::f32), layout_, two_of_four);
     BlockToWrite other = block(0, DType::f32);
-    other.tensors.back() ^= std::byte{1};
+    other.tensors.bytes().back() ^= std::byte{1};
     expect_error(ExitStatus::resources, {"00000.h5", "read back"},
                  [&] { audit_block_file(run_.block_path(0), other, layout_, two_of_four); });
 }

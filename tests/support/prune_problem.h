@@ -59,8 +59,8 @@ struct PruneProblem {
     PruneResult prune(const PruneOptions& options, Communicator& group, std::size_t index = 1) const {
         const auto device = make_test_device(1);
         const Topology topology(static_cast<std::size_t>(group.size()), 4, 1, samples, options.shards);
-        const GroupContext context{*device, group, topology, topology.groups()[0], config, layout, tokens};
-        DecoderBlock decoder(*device, config, tokens, Passes::forward_and_backward);
+        const GroupContext context{*device, group, group, topology, topology.groups()[0], config, layout, tokens};
+        DecoderBlock decoder(*device, config, tokens, Passes::forward_and_backward, DType::f32);
         PhaseClock clock;
         BlockPruner pruner(context, options, decoder, clock);
         BlockWeights weights = upload_block(*device, layout, block);

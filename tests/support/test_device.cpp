@@ -1,12 +1,59 @@
 #include "tests/support/test_device.h"
 
+#include "kernels/device_numbers.h"
+
 #include <bit>
+#include <cstdlib>
 #include <limits>
+#include <string>
 
 namespace espalier::support {
 
+bool test_device_is_gpu() {
+    const char* const name = std::getenv("ESPALIER_TEST_DEVICE");
+    return name != nullptr && std::string(name) == "cuda";
+}
+
 std::unique_ptr<Device> make_test_device(int threads) {
-    return make_cpu_device(threads);
+    return test_device_is_gpu() ? make_cuda_device({}) : make_cpu_device(threads);
+}
+
+double square_sum_of(Device& device, TensorView x) {
+    const DeviceSums sum(device, 1);
+    device.square_sum(x, sum.at(0));
+    return sum.read()[0];
+}
+
+double squared_error_of(Device& device, TensorView y, TensorView target) {
+    const DeviceSums sum(device, 1);
+    device.squared_error(y, target, sum.at(0));
+    return sum.read()[0];
+}
+
+std::size_t nonfinite_in(Device& device, TensorView x) {
+    const DeviceCounters count(device, 1);
+    device.count_nonfinite(x, count.at(0));
+    return count.read()[0];
+}
+
+void frobenius_direction_of(Device& device, TensorView y, TensorView direction) {
+    const DeviceSums sum(device, 1);
+    device.square_sum(y, sum.at(0));
+    device.frobenius_direction(y, sum.at(0), 1.0F, direction);
+}
+
+std::size_t score_and_mask_counting(Device& device, const ScoreTerms& terms, const PruningPattern& pattern,
+                                    TensorView weight, TensorView mask) {
+    const DeviceCounters unusable(device, 1);
+    device.score_and_mask(terms, pattern, weight, mask, unusable.at(0));
+    return unusable.read()[0];
+}
+
+std::size_t sweep_counting(Device& device, TensorView factor, TensorView dead_inputs, const PruningPattern& pattern,
+                           TensorView weight, TensorView mask) {
+    const DeviceCounters unusable(device, 1);
+    device.sparsegpt_sweep(factor, dead_inputs, pattern, weight, mask, unusable.at(0));
+    return unusable.read()[0];
 }
 
 Tensor upload(Device& device, std::size_t rows, std::size_t columns, std::span<const float> values) {

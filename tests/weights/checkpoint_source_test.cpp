@@ -175,10 +175,11 @@ TEST(LoadBlock, WidensAndRefusesNonFiniteWeights) {
         const TemporaryFolder folder;
         model.write(folder.path());
         const CheckpointSource source(folder.path());
-        std::vector<std::byte> raw(source.storage().total_bytes(source.layout()));
-        source.read_block(1, raw);
+        const HostBuffer raw(*device, source.storage().total_bytes(source.layout()));
+        source.read_block(1, raw.bytes());
         BlockWeights weights(*device, source.layout(), DType::f32);
-        load_block(*device, source.layout(), source.storage(), raw, 1, weights);
+        load_block(*device, source.layout(), source.storage(), raw, weights);
+        refuse_nonfinite_weights(*device, source.layout(), 1, weights);
         const TinyTensor& q = model.tensor(q_weight);
         std::vector<float> expected(q.values.size());
         widen_to_float(dtype, stored_bytes(q).data(), expected.size(), expected.data());
@@ -189,9 +190,10 @@ TEST(LoadBlock, WidensAndRefusesNonFiniteWeights) {
         model.tensor("model.layers.1.mlp.up_proj.weight").values[4] = INFINITY;
         model.write(folder.path());
         const CheckpointSource damaged(folder.path());
-        damaged.read_block(1, raw);
+        damaged.read_block(1, raw.bytes());
+        load_block(*device, source.layout(), source.storage(), raw, weights);
         expect_input_error({"model.layers.1.mlp.up_proj.weight", "2 of 384", "not a number"},
-                           [&] { load_block(*device, source.layout(), source.storage(), raw, 1, weights); });
+                           [&] { refuse_nonfinite_weights(*device, source.layout(), 1, weights); });
     }
 }
 

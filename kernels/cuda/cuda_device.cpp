@@ -1,0 +1,172 @@
+#include "kernels/cuda/cuda_device.h"
+
+#include "kernels/cuda/cuda_error.h"
+#include "src/base/error.h"
+#include "src/base/units.h"
+
+#include <sched.h>
+
+#include <algorithm>
+
+namespace espalier {
+
+namespace {
+
+using cuda::check;
+
+std::string readable(std::size_t bytes) {
+    return format_bytes(static_cast<double>(bytes));
+}
+
+/// Compute capability that the kernels are built for, at least.
+constexpr int oldest_major = 8;
+
+void refuse_old_gpu(int gpu) {
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
+    if (properties.major >= oldest_major) return;
+    throw InputError(std::string("--device cuda: ") + properties.name + " has compute capability " +
+                     std::to_string(properties.major) + "." + std::to_string(properties.minor) +
+                     "; 8.0 (A100) or newer is needed; use --device cpu");
+}
+
+}  // namespace
+
+CudaDevice::CudaDevice(const CudaOptions& options) : gpu_(options.gpu) {
+    const CudaAvailability found = cuda_availability();
+    if (options.gpu >= found.gpus) {
+        throw InputError("--device cuda: GPU " + std::to_string(options.gpu) + " is not there (" + found.explanation +
+                         "); use --device cpu");
+    }
+    refuse_old_gpu(gpu_);
+    use_gpu();
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    check(cudaEventCreateWithFlags(&reached_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+    products_ = std::make_unique<cuda::MatrixProducts>(stream_);
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    budget_ = options.memory_budget == 0 ? free : options.memory_budget;
+    if (budget_ > free) {
+        throw ResourceError("--gpu-memory " + readable(budget_) + ": only " + readable(free) + " of " +
+                            readable(total) + " are free on GPU " + std::to_string(gpu_));
+    }
+    cudaMemPool_t pool = nullptr;
+    check(cudaDeviceGetDefaultMemPool(&pool, gpu_), "cudaDeviceGetDefaultMemPool");
+    std::uint64_t keep_all = ~std::uint64_t{0};
+    check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep_all), "cudaMemPoolSetAttribute");
+}
+
+CudaDevice::~CudaDevice() {
+    cudaStreamSynchronize(stream_);
+    products_.reset();
+    for (const auto& [memory, bytes] : host_sizes_) cudaFreeHost(memory);
+    cudaEventDestroy(reached_);
+    cudaStreamDestroy(stream_);
+}
+
+void CudaDevice::use_gpu() const {
+    check(cudaSetDevice(gpu_), "cudaSetDevice");
+}
+
+std::string CudaDevice::description() const {
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, gpu_), "cudaGetDeviceProperties");
+    return "GPU " + std::to_string(gpu_) + ", " + properties.name + ", " + readable(budget_) + " for tensors";
+}
+
+int CudaDevice::add_wait_poll(std::function<void()> poll) {
+    wait_polls_[next_wait_poll_] = std::move(poll);
+    return next_wait_poll_++;
+}
+
+void CudaDevice::synchronize() {
+    check(cudaEventRecord(reached_, stream_), "cudaEventRecord");
+    for (;;) {
+        const cudaError_t status = cudaEventQuery(reached_);
+        if (status == cudaSuccess) return;
+        if (status != cudaErrorNotReady) check(status, "a GPU operation");
+        for (const auto& [id, poll] : wait_polls_) poll();
+        sched_yield();
+    }
+}
+
+std::byte* CudaDevice::allocate(std::size_t bytes) {
+    const auto refuse = [&] {
+        throw ResourceError("out of GPU memory: no room for " + readable(bytes) + " beside the " +
+                            readable(allocated_) + " in use of " + readable(budget_) +
+                            "; use fewer samples, a shorter sequence, more ranks, or a larger --gpu-memory");
+    };
+    if (bytes > budget_ || allocated_ > budget_ - bytes) refuse();
+    void* memory = nullptr;
+    const cudaError_t status = cudaMallocAsync(&memory, std::max<std::size_t>(1, bytes), stream_);
+    if (status == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        refuse();
+    }
+    check(status, "cudaMallocAsync");
+    allocated_ += bytes;
+    peak_ = std::max(peak_, allocated_);
+    return static_cast<std::byte*>(memory);
+}
+
+void CudaDevice::release(std::byte* memory, std::size_t bytes) noexcept {
+    cudaFreeAsync(memory, stream_);
+    allocated_ -= bytes;
+}
+
+std::byte* CudaDevice::allocate_host(std::size_t bytes) {
+    const std::lock_guard lock(host_mutex_);
+    if (const auto kept = free_host_.find(bytes); kept != free_host_.end()) {
+        std::byte* const memory = kept->second;
+        free_host_.erase(kept);
+        return memory;
+    }
+    use_gpu();  // the calling thread may be a new one
+    void* memory = nullptr;
+    const cudaError_t status = cudaHostAlloc(&memory, std::max<std::size_t>(1, bytes), cudaHostAllocPortable);
+    if (status != cudaSuccess) {
+        cudaGetLastError();
+        throw ResourceError("out of memory: no room for " + readable(bytes) + " of page-locked host memory (" +
+                            cudaGetErrorString(status) + "); raise the job's memory or `ulimit -l`");
+    }
+    host_sizes_[static_cast<std::byte*>(memory)] = bytes;
+    return static_cast<std::byte*>(memory);
+}
+
+void CudaDevice::release_host(std::byte* memory) noexcept {
+    const std::lock_guard lock(host_mutex_);
+    free_host_.emplace(host_sizes_.at(memory), memory);
+}
+
+void CudaDevice::copy_from_host(const void* host, TensorView destination) {
+    if (destination.bytes() == 0) return;
+    check(cudaMemcpyAsync(destination.data, host, destination.bytes(), cudaMemcpyHostToDevice, stream_),
+          "cudaMemcpyAsync to the GPU");
+    synchronize();
+}
+
+void CudaDevice::copy_to_host(TensorView source, void* host) {
+    synchronize();  // a copy to pageable memory would wait without looking after the other ranks
+    if (source.bytes() == 0) return;
+    check(cudaMemcpyAsync(host, source.data, source.bytes(), cudaMemcpyDeviceToHost, stream_),
+          "cudaMemcpyAsync from the GPU");
+    synchronize();
+}
+
+void CudaDevice::copy(TensorView source, TensorView destination) {
+    require(source.bytes() == destination.bytes(), "copy between tensors of one size");
+    if (source.bytes() == 0) return;
+    check(cudaMemcpyAsync(destination.data, source.data, source.bytes(), cudaMemcpyDefault, stream_),
+          "cudaMemcpyAsync");
+}
+
+void CudaDevice::fill_zero(TensorView tensor) {
+    if (tensor.bytes() == 0) return;
+    check(cudaMemsetAsync(tensor.data, 0, tensor.bytes(), stream_), "cudaMemsetAsync");
+}
+
+std::unique_ptr<Device> make_cuda_device(const CudaOptions& options) {
+    return std::make_unique<CudaDevice>(options);
+}
+
+}  // namespace espalier

@@ -1,0 +1,36 @@
+#pragma once
+/// One launch for all element-wise kernels: an operation handles the element at i, or `wide` elements from i on.
+
+#include "kernels/cuda/element.cuh"
+
+namespace espalier::cuda {
+
+inline constexpr int elementwise_threads = 256;
+
+/// operation.template apply<count>(i) for all elements, with count = `wide` where `aligned`.
+template <typename Operation>
+__global__ void __launch_bounds__(elementwise_threads)
+    for_each_element_kernel(std::size_t elements, bool aligned, Operation operation) {
+    const std::size_t thread = std::size_t{blockIdx.x} * elementwise_threads + threadIdx.x;
+    const std::size_t stride = std::size_t{gridDim.x} * elementwise_threads;
+    const std::size_t packs = aligned ? elements / wide : 0;
+    for (std::size_t i = thread; i < packs; i += stride) operation.template apply<wide>(i * wide);
+    for (std::size_t i = packs * wide + thread; i < elements; i += stride) operation.template apply<1>(i);
+}
+
+/// Enough blocks for every GPU; each thread then goes on with a stride.
+inline unsigned elementwise_blocks(std::size_t elements) {
+    constexpr std::size_t most_blocks = 2112;  // 16 on each of 132 multiprocessors
+    const std::size_t wanted = (elements + elementwise_threads * wide - 1) / (elementwise_threads * wide);
+    return to_unsigned(wanted < most_blocks ? wanted : most_blocks);
+}
+
+template <typename Operation>
+void for_each_element(const char* name, std::size_t elements, bool aligned, cudaStream_t stream,
+                      const Operation& operation) {
+    if (elements == 0) return;
+    launch(name, for_each_element_kernel<Operation>, {elementwise_blocks(elements), elementwise_threads}, stream,
+           elements, aligned, operation);
+}
+
+}  // namespace espalier::cuda

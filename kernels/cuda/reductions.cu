@@ -1,0 +1,212 @@
+// Sums over tokens or whole tensors. Every sum is cut by shape alone: parts are written down and added in order.
+#include "kernels/cuda/cuda_device.h"
+#include "kernels/cuda/elementwise.cuh"
+#include "kernels/cuda/reduce.cuh"
+
+#include <algorithm>
+
+namespace espalier {
+
+namespace {
+
+using namespace cuda;
+
+constexpr int threads = 256;
+
+// ---- column sums
+
+constexpr std::size_t rows_per_run = 32;
+
+/// sums[run, column] = sum of squares over the rows of one run.
+template <typename T>
+__global__ void __launch_bounds__(threads)
+    run_square_sums_kernel(const T* x, std::size_t rows, std::size_t columns, float* sums) {
+    const std::size_t column = std::size_t{blockIdx.x} * threads + threadIdx.x, first = blockIdx.y * rows_per_run;
+    if (column >= columns) return;
+    const std::size_t last = first + rows_per_run < rows ? first + rows_per_run : rows;
+    float sum = 0;
+    for (std::size_t row = first; row < last; ++row) {
+        const float value = to_float(x[row * columns + column]);
+        sum += value * value;
+    }
+    sums[blockIdx.y * columns + column] = sum;
+}
+
+__global__ void __launch_bounds__(threads)
+    add_runs_kernel(const float* runs, std::size_t count, std::size_t columns, float* sums) {
+    const std::size_t column = std::size_t{blockIdx.x} * threads + threadIdx.x;
+    if (column >= columns) return;
+    float total = 0;
+    for (std::size_t run = 0; run < count; ++run) total += runs[run * columns + column];
+    sums[column] = total;
+}
+
+// ---- float64 sums over a tensor
+
+struct Square {
+    const float* x;
+    template <int count>
+    __device__ double add(std::size_t i, double sum) const {
+        float a[count];
+        load<count>(x + i, a);
+        ESPALIER_UNROLL
+        for (int j = 0; j < count; ++j) sum += static_cast<double>(a[j]) * static_cast<double>(a[j]);
+        return sum;
+    }
+};
+
+struct SquaredDifference {
+    const float* y;
+    const float* target;
+    template <int count>
+    __device__ double add(std::size_t i, double sum) const {
+        float a[count], b[count];
+        load<count>(y + i, a);
+        load<count>(target + i, b);
+        ESPALIER_UNROLL
+        for (int j = 0; j < count; ++j) {
+            const double difference = static_cast<double>(a[j]) - static_cast<double>(b[j]);
+            sum += difference * difference;
+        }
+        return sum;
+    }
+};
+
+/// parts[block] = the block's share of the sum; blocks take elements with a stride, so that their number is bounded.
+template <typename Term>
+__global__ void __launch_bounds__(threads)
+    sum_parts_kernel(std::size_t elements, bool aligned, Term term, double* parts) {
+    const std::size_t thread = std::size_t{blockIdx.x} * threads + threadIdx.x;
+    const std::size_t stride = std::size_t{gridDim.x} * threads;
+    const std::size_t packs = aligned ? elements / wide : 0;
+    double sum = 0;
+    for (std::size_t i = thread; i < packs; i += stride) sum = term.template add<wide>(i * wide, sum);
+    for (std::size_t i = packs * wide + thread; i < elements; i += stride) sum = term.template add<1>(i, sum);
+    sum = reduce_in_block<threads>(sum, 0.0, Sum());
+    if (threadIdx.x == 0) parts[blockIdx.x] = sum;
+}
+
+__global__ void __launch_bounds__(threads) add_parts_kernel(const double* parts, unsigned count, double* total) {
+    double sum = 0;
+    for (unsigned i = threadIdx.x; i < count; i += threads) sum += parts[i];
+    sum = reduce_in_block<threads>(sum, 0.0, Sum());
+    if (threadIdx.x == 0) *total = sum;
+}
+
+// ---- counts
+
+using Counter = unsigned long long;  // CUDA's atomicAdd knows this spelling of 64 bits
+
+/// *count += the counts of all threads of the block. Whole numbers: the order does not matter.
+__device__ void add_to_counter(unsigned found, Counter* count) {
+    found = reduce_in_warp(found, Sum());
+    if (threadIdx.x % warp_size == 0 && found != 0) atomicAdd(count, Counter{found});
+}
+
+template <typename T>
+__global__ void __launch_bounds__(threads)
+    count_nonfinite_kernel(const T* x, std::size_t elements, bool aligned, Counter* count) {
+    const std::size_t thread = std::size_t{blockIdx.x} * threads + threadIdx.x;
+    const std::size_t stride = std::size_t{gridDim.x} * threads;
+    const std::size_t packs = aligned ? elements / wide : 0;
+    unsigned found = 0;
+    const auto look = [&]<int values>(std::size_t i) {
+        float a[values];
+        load<values>(x + i, a);
+        ESPALIER_UNROLL
+        for (int j = 0; j < values; ++j) found += isfinite(a[j]) ? 0U : 1U;
+    };
+    for (std::size_t i = thread; i < packs; i += stride) look.template operator()<wide>(i * wide);
+    for (std::size_t i = packs * wide + thread; i < elements; i += stride) look.template operator()<1>(i);
+    add_to_counter(found, count);
+}
+
+__global__ void __launch_bounds__(threads)
+    compare_masks_kernel(const std::uint8_t* mask, const std::uint8_t* before, std::size_t elements, bool aligned,
+                         Counter* removed, Counter* changed) {
+    const std::size_t thread = std::size_t{blockIdx.x} * threads + threadIdx.x;
+    const std::size_t stride = std::size_t{gridDim.x} * threads;
+    const std::size_t packs = aligned ? elements / wide : 0;
+    unsigned zeros = 0, differences = 0;
+    const auto look = [&]<int values>(std::size_t i) {
+        std::uint8_t now[values], then[values];
+        load_mask<values>(mask + i, now);
+        load_mask<values>(before + i, then);
+        ESPALIER_UNROLL
+        for (int j = 0; j < values; ++j) {
+            zeros += now[j] == 0 ? 1U : 0U;
+            differences += now[j] != then[j] ? 1U : 0U;
+        }
+    };
+    for (std::size_t i = thread; i < packs; i += stride) look.template operator()<wide>(i * wide);
+    for (std::size_t i = packs * wide + thread; i < elements; i += stride) look.template operator()<1>(i);
+    add_to_counter(zeros, removed);
+    add_to_counter(differences, changed);
+}
+
+Counter* counter(TensorView count) {
+    static_assert(sizeof(Counter) == sizeof(std::uint64_t));
+    return reinterpret_cast<Counter*>(count.counts());
+}
+
+/// *sum = the sum of all terms.
+template <typename Term>
+void sum_terms(CudaDevice& device, const char* name, std::size_t elements, bool aligned, cudaStream_t stream,
+               const Term& term, TensorView sum) {
+    constexpr unsigned most_parts = 1024;
+    if (elements == 0) {
+        device.fill_zero(sum);
+        return;
+    }
+    const unsigned blocks = std::min(most_parts, elementwise_blocks(elements));
+    const Tensor parts = device.make_tensor(DType::f64, 1, blocks);
+    launch(name, sum_parts_kernel<Term>, {blocks, threads}, stream, elements, aligned, term, parts.view().doubles());
+    launch(name, add_parts_kernel, {1, threads}, stream, parts.view().doubles(), blocks, sum.doubles());
+}
+
+}  // namespace
+
+void CudaDevice::column_square_sums(TensorView x, TensorView sums) {
+    require(sums.size() == x.columns, "shapes of column_square_sums");
+    if (x.size() == 0) {
+        fill_zero(sums);
+        return;
+    }
+    const std::size_t runs = (x.rows + rows_per_run - 1) / rows_per_run;
+    const unsigned across = to_unsigned((x.columns + threads - 1) / threads);
+    const Tensor of_runs = make_tensor(DType::f32, runs, x.columns);
+    with_type(x.dtype, [&]<typename T>() {
+        launch("column_square_sums", run_square_sums_kernel<T>, {{across, to_unsigned(runs)}, threads}, stream_,
+               as<T>(x), x.rows, x.columns, of_runs.view().floats());
+    });
+    launch("column_square_sums", add_runs_kernel, {across, threads}, stream_, of_runs.view().floats(), runs, x.columns,
+           sums.floats());
+}
+
+void CudaDevice::square_sum(TensorView x, TensorView sum) {
+    sum_terms(*this, "square_sum", x.size(), are_aligned({x.data}), stream_, Square{x.floats()}, sum);
+}
+
+void CudaDevice::squared_error(TensorView y, TensorView target, TensorView sum) {
+    require(y.size() == target.size(), "shapes of squared_error");
+    sum_terms(*this, "squared_error", y.size(), are_aligned({y.data, target.data}), stream_,
+              SquaredDifference{y.floats(), target.floats()}, sum);
+}
+
+void CudaDevice::count_nonfinite(TensorView x, TensorView count) {
+    if (x.size() == 0) return;
+    with_type(x.dtype, [&]<typename T>() {
+        launch("count_nonfinite", count_nonfinite_kernel<T>, {elementwise_blocks(x.size()), threads}, stream_, as<T>(x),
+               x.size(), are_aligned({x.data}), counter(count));
+    });
+}
+
+void CudaDevice::compare_masks(TensorView mask, TensorView before, TensorView removed, TensorView changed) {
+    require(mask.size() == before.size(), "shapes of compare_masks");
+    if (mask.size() == 0) return;
+    launch("compare_masks", compare_masks_kernel, {elementwise_blocks(mask.size()), threads}, stream_,
+           mask.mask_bytes(), before.mask_bytes(), mask.size(), are_aligned({mask.data, before.data}), counter(removed),
+           counter(changed));
+}
+
+}  // namespace espalier

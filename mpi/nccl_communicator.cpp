@@ -1,0 +1,224 @@
+#include "mpi/nccl_communicator.h"
+
+#include "mpi/deadline.h"
+#include "src/base/clock.h"
+#include "src/base/error.h"
+
+#include <cuda_runtime_api.h>
+#include <nccl.h>
+#include <sched.h>
+
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <string>
+
+namespace espalier {
+
+namespace {
+
+void check_cuda(cudaError_t status, const char* call) {
+    if (status != cudaSuccess) throw ResourceError(std::string(call) + " failed: " + cudaGetErrorString(status));
+}
+
+/// A point in a stream.
+class Event {
+  public:
+    Event() { check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreateWithFlags"); }
+    Event(const Event&) = delete;
+    Event& operator=(const Event&) = delete;
+    ~Event() { cudaEventDestroy(event_); }
+
+    void record(cudaStream_t stream) { check_cuda(cudaEventRecord(event_, stream), "cudaEventRecord"); }
+    void delay(cudaStream_t stream) const { check_cuda(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent"); }
+    bool has_passed() const {
+        const cudaError_t status = cudaEventQuery(event_);
+        if (status != cudaErrorNotReady) check_cuda(status, "cudaEventQuery");
+        return status == cudaSuccess;
+    }
+
+  private:
+    cudaEvent_t event_ = nullptr;
+};
+
+class NcclCommunicator final : public Communicator {
+  public:
+    NcclCommunicator(Communicator& control, Device& device)
+        : control_(control), device_(device), compute_(static_cast<cudaStream_t>(device.stream())) {
+        int lowest = 0, highest = 0;
+        check_cuda(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "cudaDeviceGetStreamPriorityRange");
+        check_cuda(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, highest),
+                   "cudaStreamCreateWithPriority");
+        connect();
+        poll_ = device.add_wait_poll([this] { watch(); });
+    }
+    ~NcclCommunicator() override {
+        device_.remove_wait_poll(poll_);
+        // Peers may be anywhere while an exception unwinds: only an abort returns for certain.
+        if (std::uncaught_exceptions() > exceptions_at_start_)
+            ncclCommAbort(communicator_);
+        else
+            disconnect();
+        cudaStreamDestroy(stream_);
+    }
+
+    int rank() const override { return control_.rank(); }
+    int size() const override { return control_.size(); }
+    void barrier() override { control_.barrier(); }
+
+    std::unique_ptr<Exchange> start_exchange(std::span<const Message> sends,
+                                             std::span<const Message> receives) override;
+
+  protected:
+    void broadcast_bytes(std::span<std::byte> data, int root) override {
+        if (data.empty()) return;
+        begin();
+        settle(ncclBroadcast(data.data(), data.data(), data.size(), ncclUint8, root, communicator_, stream_),
+               "ncclBroadcast");
+        end()->delay(compute_);
+    }
+    void all_gather_bytes(std::span<std::byte> data, std::span<const std::size_t> offsets) override {
+        std::vector<Message> sends, receives;
+        const auto add_part = [&](std::vector<Message>& messages, int owner, int peer) {
+            const auto r = static_cast<std::size_t>(owner);
+            messages.push_back({peer, data.data() + offsets[r], offsets[r + 1] - offsets[r]});
+        };
+        for (int peer = 0; peer < size(); ++peer) {
+            if (peer == rank()) continue;
+            add_part(sends, rank(), peer);
+            add_part(receives, peer, peer);
+        }
+        start_exchange(sends, receives)->finish();
+    }
+
+  private:
+    class Transfer;
+
+    void connect() {
+        ncclUniqueId id{};
+        if (rank() == 0) check(ncclGetUniqueId(&id), "ncclGetUniqueId");
+        control_.broadcast(std::span<char>(id.internal), 0);
+        ncclConfig_t configuration = NCCL_CONFIG_INITIALIZER;
+        configuration.blocking = 0;
+        settle(ncclCommInitRankConfig(&communicator_, size(), id, rank(), &configuration), "ncclCommInitRankConfig");
+    }
+    void disconnect() noexcept {
+        try {
+            settle(ncclCommFinalize(communicator_), "ncclCommFinalize");
+            ncclCommDestroy(communicator_);
+        } catch (const Error&) {
+            ncclCommAbort(communicator_);  // a destructor cannot report; the next call to MPI fails in the same way
+        }
+    }
+
+    /// What follows in NCCL's stream comes after all device operations so far.
+    void begin() {
+        Event reached;
+        reached.record(compute_);
+        reached.delay(stream_);
+    }
+    /// The end of what has been put into NCCL's stream.
+    std::shared_ptr<Event> end() {
+        auto event = std::make_shared<Event>();
+        event->record(stream_);
+        under_way_.push_back({event, Stopwatch()});
+        return event;
+    }
+
+    void check(ncclResult_t result, const char* call) const {
+        if (result == ncclSuccess || result == ncclInProgress) return;
+        throw ResourceError(std::string(call) + " failed: " + ncclGetErrorString(result) + " (" +
+                            ncclGetLastError(communicator_) + "); NCCL_DEBUG=INFO tells more");
+    }
+    /// A call of a non-blocking communicator may still be under way; waits until NCCL has taken it.
+    void settle(ncclResult_t result, const char* call) const {
+        check(result, call);
+        const Stopwatch waiting;
+        ncclResult_t state = ncclInProgress;
+        for (;;) {
+            check(ncclCommGetAsyncError(communicator_, &state), "ncclCommGetAsyncError");
+            check(state, call);
+            if (state == ncclSuccess) return;
+            refuse_longer_than_deadline(waiting, call);
+            sched_yield();
+        }
+    }
+    static void refuse_longer_than_deadline(const Stopwatch& waiting, const char* what) {
+        if (waiting.seconds() < communication_deadline_seconds()) return;
+        throw ResourceError(std::string(what) + ": another rank has not answered for " +
+                            std::to_string(static_cast<long>(waiting.seconds())) + " seconds; the job is ended");
+    }
+    /// Runs while the host waits for the GPU: has a peer failed, or been away for too long?
+    void watch() {
+        while (!under_way_.empty() && under_way_.front().end->has_passed()) under_way_.pop_front();
+        if (under_way_.empty()) return;
+        ncclResult_t state = ncclSuccess;
+        check(ncclCommGetAsyncError(communicator_, &state), "ncclCommGetAsyncError");
+        check(state, "an NCCL exchange");
+        refuse_longer_than_deadline(under_way_.front().since, "an NCCL exchange");
+    }
+
+    struct UnderWay {
+        std::shared_ptr<Event> end;
+        Stopwatch since;
+    };
+
+    Communicator& control_;
+    Device& device_;
+    cudaStream_t compute_;
+    cudaStream_t stream_ = nullptr;
+    ncclComm_t communicator_ = nullptr;
+    std::deque<UnderWay> under_way_;
+    int poll_ = 0;
+    int exceptions_at_start_ = std::uncaught_exceptions();
+};
+
+/// Sends and receives in NCCL's stream. The device's stream waits for them when they are finished; the host never does.
+class NcclCommunicator::Transfer final : public Exchange {
+  public:
+    Transfer(std::shared_ptr<Event> end, cudaStream_t compute) : end_(std::move(end)), compute_(compute) {}
+    ~Transfer() override {
+        // In order with what follows even when forgotten; a failure to wait shows in the next operation.
+        if (end_ != nullptr) {
+            try {
+                finish();
+            } catch (const Error&) {
+                return;
+            }
+        }
+    }
+    void finish() override {
+        if (end_ != nullptr) end_->delay(compute_);
+        end_.reset();
+    }
+
+  private:
+    std::shared_ptr<Event> end_;
+    cudaStream_t compute_;
+};
+
+std::unique_ptr<Exchange> NcclCommunicator::start_exchange(std::span<const Message> sends,
+                                                           std::span<const Message> receives) {
+    begin();
+    check(ncclGroupStart(), "ncclGroupStart");
+    for (const Message& message : sends) {
+        require(message.peer != rank(), "a message to another rank");
+        if (message.bytes == 0) continue;
+        check(ncclSend(message.data, message.bytes, ncclUint8, message.peer, communicator_, stream_), "ncclSend");
+    }
+    for (const Message& message : receives) {
+        require(message.peer != rank(), "a message from another rank");
+        if (message.bytes == 0) continue;
+        check(ncclRecv(message.data, message.bytes, ncclUint8, message.peer, communicator_, stream_), "ncclRecv");
+    }
+    settle(ncclGroupEnd(), "ncclGroupEnd");
+    return std::make_unique<Transfer>(end(), compute_);
+}
+
+}  // namespace
+
+std::unique_ptr<Communicator> make_nccl_communicator(Communicator& control, Device& device) {
+    return std::make_unique<NcclCommunicator>(control, device);
+}
+
+}  // namespace espalier

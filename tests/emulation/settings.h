@@ -1,0 +1,27 @@
+#pragma once
+/// The emulation's variables (README.md). They are read once, at first use; tests change them between launches.
+
+#include <cstddef>
+#include <cstdint>
+
+namespace espalier::emulation {
+
+/// Which of the threads that can go on does.
+enum class Order {
+    forward,  ///< the lowest warp, its lowest lane
+    reverse,  ///< the highest warp, its highest lane; blocks from the last to the first
+    greedy,   ///< the warp of the highest priority runs as far as it can; priorities drawn for each block
+    random,   ///< any thread
+};
+
+struct Settings {
+    Order order = Order::forward;
+    std::uint64_t seed = 1;
+    bool lazy_streams = false;  ///< work waits until something synchronises
+    int gpus = 1;
+    std::size_t gpu_memory = std::size_t{8} << 30;  ///< bytes, of each GPU
+};
+
+Settings& settings();
+
+}  // namespace espalier::emulation
