@@ -4,6 +4,7 @@
 #include "io/file.h"
 #include "io/hdf5_handle.h"
 #include "io/npy.h"
+#include "io/synthetic_tokens.h"
 #include "src/base/error.h"
 
 #include <cstring>
@@ -93,6 +94,7 @@ RawTokens read_hdf5(const std::filesystem::path& path) {
 }  // namespace
 
 TokenTable read_token_file(const std::filesystem::path& path, std::size_t vocabulary) {
+    if (names_synthetic_tokens(path.string())) return make_synthetic_tokens(path.string(), vocabulary);
     const InputFile file(path);
     if (file.size() < 8) throw InputError(path.string() + " has only " + std::to_string(file.size()) + " bytes");
     char magic[8];

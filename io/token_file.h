@@ -17,8 +17,8 @@ struct TokenTable {
     std::string sha256;  ///< of the file
 };
 
-/// Reads and checks the file (by its first bytes, not its name). Throws InputError naming the file: wrong format,
-/// empty, a token id that is negative or not below `vocabulary` (with its place).
+/// Reads and checks the file (by its first bytes, not its name; "synthetic:128x2048" makes them up). Throws InputError
+/// naming the file: wrong format, empty, a token id that is negative or not below `vocabulary` (with its place).
 TokenTable read_token_file(const std::filesystem::path& path, std::size_t vocabulary);
 
 }  // namespace espalier

@@ -33,7 +33,7 @@ HostBuffer& HostBuffer::operator=(HostBuffer&& other) noexcept {
 }
 
 HostBuffer::~HostBuffer() {
-    if (device_ != nullptr) device_->release_host(data_);
+    if (device_ != nullptr) device_->release_host(data_, size_);
 }
 
 TensorView HostBuffer::view(DType dtype, std::size_t offset, std::size_t rows, std::size_t columns) const {

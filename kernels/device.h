@@ -135,7 +135,7 @@ class Device {
     virtual void reset_peak() = 0;
     /// Page-locked memory for HostBuffer. Throws ResourceError. The only operations that any thread may call.
     virtual std::byte* allocate_host(std::size_t bytes) = 0;
-    virtual void release_host(std::byte* memory) noexcept = 0;
+    virtual void release_host(std::byte* memory, std::size_t bytes) noexcept = 0;
     /// Copies between host memory and a tensor of the same number of bytes, and waits for it.
     virtual void copy_from_host(const void* host, TensorView destination) = 0;
     virtual void copy_to_host(TensorView source, void* host) = 0;

@@ -5,7 +5,9 @@
 
 #include <cblas.h>
 #include <omp.h>
+#include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -64,17 +66,19 @@ void CpuDevice::release(std::byte* memory, std::size_t bytes) noexcept {
     allocated_ -= bytes;
 }
 
+// Mapped, not from the heap: blocks are large and made by changing threads, and must go back to the system at once.
 std::byte* CpuDevice::allocate_host(std::size_t bytes) {
-    void* const memory = std::aligned_alloc(alignment, (bytes + alignment) / alignment * alignment);
-    if (memory == nullptr) {
+    void* const memory =
+        mmap(nullptr, std::max<std::size_t>(1, bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
         throw ResourceError("out of memory: no room for " + format_bytes(static_cast<double>(bytes)) +
                             " of host memory");
     }
     return static_cast<std::byte*>(memory);
 }
 
-void CpuDevice::release_host(std::byte* memory) noexcept {
-    std::free(memory);
+void CpuDevice::release_host(std::byte* memory, std::size_t bytes) noexcept {
+    munmap(memory, std::max<std::size_t>(1, bytes));
 }
 
 void CpuDevice::copy_from_host(const void* host, TensorView destination) {

@@ -30,7 +30,7 @@ class CpuDevice final : public Device {
     std::size_t peak_bytes() const override { return peak_; }
     void reset_peak() override { peak_ = allocated_; }
     std::byte* allocate_host(std::size_t bytes) override;
-    void release_host(std::byte* memory) noexcept override;
+    void release_host(std::byte* memory, std::size_t bytes) noexcept override;
     void copy_from_host(const void* host, TensorView destination) override;
     void copy_to_host(TensorView source, void* host) override;
     void copy(TensorView source, TensorView destination) override;

@@ -59,7 +59,7 @@ CudaDevice::CudaDevice(const CudaOptions& options) : gpu_(options.gpu) {
 CudaDevice::~CudaDevice() {
     cudaStreamSynchronize(stream_);
     products_.reset();
-    for (const auto& [memory, bytes] : host_sizes_) cudaFreeHost(memory);
+    for (std::byte* const memory : host_memory_) cudaFreeHost(memory);
     cudaEventDestroy(reached_);
     cudaStreamDestroy(stream_);
 }
@@ -129,13 +129,13 @@ std::byte* CudaDevice::allocate_host(std::size_t bytes) {
         throw ResourceError("out of memory: no room for " + readable(bytes) + " of page-locked host memory (" +
                             cudaGetErrorString(status) + "); raise the job's memory or `ulimit -l`");
     }
-    host_sizes_[static_cast<std::byte*>(memory)] = bytes;
+    host_memory_.push_back(static_cast<std::byte*>(memory));
     return static_cast<std::byte*>(memory);
 }
 
-void CudaDevice::release_host(std::byte* memory) noexcept {
+void CudaDevice::release_host(std::byte* memory, std::size_t bytes) noexcept {
     const std::lock_guard lock(host_mutex_);
-    free_host_.emplace(host_sizes_.at(memory), memory);
+    free_host_.emplace(bytes, memory);
 }
 
 void CudaDevice::copy_from_host(const void* host, TensorView destination) {

@@ -38,7 +38,7 @@ class CudaDevice final : public Device {
     std::size_t peak_bytes() const override { return peak_; }
     void reset_peak() override { peak_ = allocated_; }
     std::byte* allocate_host(std::size_t bytes) override;
-    void release_host(std::byte* memory) noexcept override;
+    void release_host(std::byte* memory, std::size_t bytes) noexcept override;
     void copy_from_host(const void* host, TensorView destination) override;
     void copy_to_host(TensorView source, void* host) override;
     void copy(TensorView source, TensorView destination) override;
@@ -107,7 +107,7 @@ class CudaDevice final : public Device {
     std::size_t peak_ = 0;
     double flops_ = 0;
     std::mutex host_mutex_;
-    std::map<std::byte*, std::size_t> host_sizes_;      ///< of all page-locked memory
+    std::vector<std::byte*> host_memory_;               ///< all that is page-locked
     std::multimap<std::size_t, std::byte*> free_host_;  ///< page-locking is slow: kept for the next of a size
 };
 

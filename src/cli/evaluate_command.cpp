@@ -18,7 +18,7 @@ namespace {
 
 std::vector<OptionSpec> evaluate_options() {
     std::vector<OptionSpec> specs = {
-        {"model", "Hugging Face folder, or a completed run folder", {}, false, true},
+        {"model", "Hugging Face folder, completed run folder, or synthetic:NAME", {}, false, true},
         {"tokens", "HDF5 with /input_ids, or .npy; read as one long text", {}, false, true},
         {"sequence-length", "tokens of a window", "2048"},
         {"json", "file to write the result to; without a name, or '-', one line on stdout", {}},

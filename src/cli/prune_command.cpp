@@ -20,8 +20,8 @@ constexpr const char* summary = "prune a model block by block into a run folder 
 
 std::vector<OptionSpec> prune_options() {
     std::vector<OptionSpec> specs = {
-        {"model", "Hugging Face folder, or a completed run folder", {}, false, true},
-        {"calibration", "tokens: HDF5 with /input_ids, or .npy, [samples, sequence length]", {}, false, true},
+        {"model", "Hugging Face folder, completed run folder, or synthetic:llama-2-7b and the like", {}, false, true},
+        {"calibration", "tokens [samples, length]: HDF5 with /input_ids, .npy, or synthetic:128x2048", {}, false, true},
         {"output", "run folder to write", {}, false, true},
         {"method", "magnitude, wanda, sparsegpt, rgs, ro or wanda++", "wanda++"},
         {"pattern", "2:4, 4:8, any N:M (keeps N of every M inputs), or unstructured", "2:4"},

@@ -18,7 +18,6 @@ Json BlockReport::to_json(const BlockLayout& layout) const {
                  {"flops", flops}};
     if (!draws.empty()) {
         json["learning_rate"] = learning_rate;
-        json["unchanged_weight_share"] = unchanged_weight_share;
         json["draws"] = draws;
     }
     return json;

@@ -1,5 +1,6 @@
 #pragma once
-/// What a run measures on one block; the `blocks` entries of metrics.json.
+/// What a run measures on one block while it prunes it: `blocks` entries of metrics.json. The writer adds
+/// `unchanged_weight_share`.
 
 #include "src/base/strict_json.h"
 #include "src/model/block_layout.h"
@@ -23,7 +24,6 @@ struct BlockReport {
     std::size_t peak_bytes = 0;                   ///< device memory, most of any rank
     double flops = 0;                             ///< of all ranks
     double learning_rate = 0;                     ///< of the regional optimiser; 0 when there is none
-    double unchanged_weight_share = 0;            ///< surviving weights that are written with their dense bits
     std::vector<std::vector<std::size_t>> draws;  ///< samples of each round, in drawing order
 
     Json to_json(const BlockLayout& layout) const;

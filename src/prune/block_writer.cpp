@@ -6,6 +6,7 @@
 #include "src/weights/mask_check.h"
 
 #include <chrono>
+#include <cstring>
 #include <utility>
 
 namespace espalier {
@@ -54,8 +55,17 @@ std::vector<std::byte> pack_mask(std::span<const std::uint8_t> mask, std::size_t
     const std::size_t rows = columns == 0 ? 0 : mask.size() / columns, row_bytes = (columns + 7) / 8;
     std::vector<std::byte> packed(rows * row_bytes);
     for (std::size_t row = 0; row < rows; ++row) {
-        for (std::size_t j = 0; j < columns; ++j) {
-            if (mask[row * columns + j] != 0) packed[row * row_bytes + j / 8] |= std::byte{1} << (j % 8);
+        const std::uint8_t* const from = mask.data() + row * columns;
+        std::byte* const to = packed.data() + row * row_bytes;
+        std::size_t j = 0;
+        for (; j + 8 <= columns; j += 8) {
+            std::uint64_t eight;
+            std::memcpy(&eight, from + j, 8);
+            // Lowest bit of each byte, gathered in the highest byte by one multiplication.
+            to[j / 8] = static_cast<std::byte>(((eight & 0x0101010101010101U) * 0x0102040810204080U) >> 56);
+        }
+        for (; j < columns; ++j) {
+            if (from[j] != 0) to[j / 8] |= std::byte{1} << (j % 8);
         }
     }
     return packed;
@@ -109,7 +119,8 @@ BlockWriter::~BlockWriter() {
 
 void BlockWriter::start(BlockToWrite block) {
     if (pending_.valid()) written_.push_back(pending_.get());
-    pending_ = std::async(std::launch::async, [this, shared = std::make_shared<const BlockToWrite>(std::move(block))] {
+    pending_ = std::async(std::launch::async, [this, shared = std::make_shared<BlockToWrite>(std::move(block))] {
+        if (shared->complete_metrics) shared->complete_metrics(*shared);
         return write(*shared);
     });
 }

@@ -21,7 +21,11 @@ struct BlockToWrite {
     BlockStorage storage;  ///< of `tensors`
     HostBuffer tensors;    ///< matrices in the output type, then vectors with their bits
     HostBuffer mask;       ///< one byte a weight, 1 = kept; empty for a block that is copied
+    HostBuffer dense;      ///< what was read, when `complete_metrics` wants it
     Json metrics;
+    /// Runs in the writer's thread before the file is written: measurements for which the host is needed, not the
+    /// device. May be empty.
+    std::function<void(BlockToWrite&)> complete_metrics;
 };
 
 /// The mask as numbers; empty for a block that is copied.
@@ -38,7 +42,7 @@ struct WrittenBlock {
 void audit_block_file(const std::filesystem::path& file, const BlockToWrite& block, const BlockLayout& layout,
                       const PruningPattern& pattern);
 
-/// Rows of a mask packed eight to a byte, lowest bit first, each row padded to whole bytes.
+/// Rows of a mask (0 or 1) packed eight to a byte, lowest bit first, each row padded to whole bytes.
 std::vector<std::byte> pack_mask(std::span<const std::uint8_t> mask, std::size_t columns);
 std::vector<std::uint8_t> unpack_mask(std::span<const std::byte> packed, std::size_t rows, std::size_t columns);
 

@@ -230,7 +230,7 @@ class Pipeline {
                 continue;
             }
             c_.progress.live("block " + std::to_string(block));
-            const HostBuffer dense = fetch(g, block, Version::dense, true);
+            HostBuffer dense = fetch(g, block, Version::dense, true);
             clock.mark("load");
             PrunedBlock result;
             if (c_.options.prunes(block)) {
@@ -242,7 +242,7 @@ class Pipeline {
                 result.report.pruned = false;
             }
             if (group_communicator_->rank() == group.owner_of(block))
-                hand_to_writer(block, dense, result, clock);
+                hand_to_writer(block, std::move(dense), result, clock);
             else
                 static_cast<void>(clock.take());
             collect();
@@ -250,7 +250,7 @@ class Pipeline {
     }
 
     /// The owner copies the finished block to host memory and lets the background thread write it.
-    void hand_to_writer(std::size_t block, const HostBuffer& dense, PrunedBlock& result, PhaseClock& clock) {
+    void hand_to_writer(std::size_t block, HostBuffer dense, PrunedBlock& result, PhaseClock& clock) {
         // The block before this one goes first: two in host memory at once would break the bound.
         clock.mark("hand_over");
         for (const WrittenBlock& written : writer_.take_written(true)) post(written);
@@ -270,25 +270,29 @@ class Pipeline {
             c_.device.copy(result.mask.all(), out.mask.view(DType::u8, 0, 1, layout_.weights()));
         }
         c_.device.synchronize();
-        if (result.report.pruned && uses_regional_optimization(c_.options.method)) measure_rounding(dense, out, result);
         clock.mark("hand_over");
         result.report.seconds = clock.take();
         out.metrics = result.report.to_json(layout_);
         if (!result.sentences.empty()) out.metrics["sentences"] = result.sentences;
+        if (result.report.pruned && uses_regional_optimization(c_.options.method)) {
+            out.dense = std::move(dense);
+            out.complete_metrics = [this](BlockToWrite& written) { measure_rounding(written); };
+        }
         writer_.start(std::move(out));
     }
 
-    void measure_rounding(const HostBuffer& dense, const BlockToWrite& out, PrunedBlock& result) const {
+    void measure_rounding(BlockToWrite& block) const {
         const double share =
-            unchanged_weight_share(c_.source.storage().matrix_dtype, dense.bytes(), written_storage_.matrix_dtype,
-                                   out.tensors.bytes(), mask_bytes(out));
-        result.report.unchanged_weight_share = share;
-        if (out.block != first_pruned_block() || share < 0.1) return;
-        result.sentences.push_back(fmt::format(
+            unchanged_weight_share(c_.source.storage().matrix_dtype, block.dense.bytes(), written_storage_.matrix_dtype,
+                                   block.tensors.bytes(), mask_bytes(block));
+        block.dense = {};
+        block.metrics["unchanged_weight_share"] = share;
+        if (block.block != first_pruned_block() || share < 0.1) return;
+        block.metrics["sentences"].push_back(fmt::format(
             "warning: {} rounds {:.0f} % of the surviving weights of block {} back to their dense values: "
             "so much of regional optimisation is lost (--ro-learning-rate auto finds a rate that moves them, "
             "--output-dtype float32 keeps it)",
-            name_of(written_storage_.matrix_dtype), 100 * share, out.block));
+            name_of(written_storage_.matrix_dtype), 100 * share, block.block));
     }
 
     // ---- bookkeeping

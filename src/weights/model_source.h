@@ -1,5 +1,5 @@
 #pragma once
-/// Where the weights of a whole model come from: a Hugging Face folder or a run folder, read block by block.
+/// Where the weights of a whole model come from: a Hugging Face folder, a run folder or a generator, block by block.
 
 #include "kernels/device.h"
 #include "src/base/dtype.h"
@@ -78,7 +78,8 @@ class ModelSource {
     BlockLayout layout_;
 };
 
-/// Opens a Hugging Face folder, or a run folder that Espalier has completed. Throws InputError.
+/// Opens a Hugging Face folder, a run folder that Espalier has completed, or a synthetic model (SyntheticSource). Throws
+/// InputError.
 std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
 
 /// Name of an outer tensor in a checkpoint: "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight".

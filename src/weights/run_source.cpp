@@ -5,6 +5,7 @@
 #include "io/hdf5_handle.h"
 #include "src/base/error.h"
 #include "src/weights/checkpoint_source.h"
+#include "src/weights/synthetic_source.h"
 
 namespace espalier {
 
@@ -122,6 +123,7 @@ std::string RunSource::identity() const {
 }
 
 std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path) {
+    if (SyntheticSource::is_named(path)) return std::make_unique<SyntheticSource>(path.string());
     if (RunFolder(path).has_manifest()) return std::make_unique<RunSource>(path);
     return std::make_unique<CheckpointSource>(path);
 }

@@ -216,11 +216,3 @@ inline float __fmaf_rn(float a, float b, float c) {
 [[noreturn]] inline void __trap() {
     std::abort();
 }
-
-// ---- launch attributes
-
-/// The toolkit declares this form for nvcc only.
-template <typename... Parameters>
-cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute attribute, int value) {
-    return cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), attribute, value);
-}

@@ -92,4 +92,31 @@ void Scheduler::fail_in_deadlock() {
          std::to_string(waiting) + " wait for lanes or threads that never come:" + list);
 }
 
+// ---- what kernels call
+
+namespace {
+
+Scheduler& scheduler_of(const Place& place) {
+    if (Scheduler::running == nullptr) fail(written(place) + " was called outside a kernel");
+    return *Scheduler::running;
+}
+
+}  // namespace
+
+int wait_for_block(bool predicate, Place place) {
+    return scheduler_of(place).wait_for_block(predicate, place);
+}
+
+std::byte* begin_exchange(std::uint32_t mask, Place place, bool whole_warp) {
+    return scheduler_of(place).begin_exchange(mask, place, whole_warp);
+}
+
+void wait_for_lanes() {
+    Scheduler::running->wait_for_lanes();
+}
+
+std::uint32_t existing_lanes(std::uint32_t mask) {
+    return Scheduler::running->existing_lanes(mask);
+}
+
 }  // namespace espalier::emulation

@@ -13,6 +13,7 @@ constinit thread_local dim3 gridDim{};
 namespace espalier::emulation {
 
 constinit thread_local int lane_of_thread = 0;
+constinit thread_local Scheduler* Scheduler::running = nullptr;
 
 // ---- grids and blocks
 

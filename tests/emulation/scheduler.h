@@ -20,6 +20,9 @@ struct BlockBarrier {
 /// Of one OS thread.
 class Scheduler {
   public:
+    /// Null while no kernel runs.
+    static constinit thread_local Scheduler* running;
+
     Scheduler() { fibers_.reserve(most_threads); }
 
     void run_grid(dim3 grid, dim3 block, std::size_t dynamic_shared_bytes, const std::function<void()>& thread);

@@ -2,6 +2,7 @@
 
 #include "tests/emulation/failure.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
@@ -49,10 +50,24 @@ void read_streams(Settings& settings) {
     settings.lazy_streams = text == "lazy";
 }
 
+void read_fault(Settings& settings) {
+    constexpr const char* name = "ESPALIER_EMULATED_NCCL_FAULT";
+    std::string_view text = variable(name);
+    const auto next = [&] {
+        const std::string_view part = text.substr(0, text.find(':'));
+        text.remove_prefix(std::min(text.size(), part.size() + 1));
+        return part;
+    };
+    settings.nccl_fault.call = next();
+    if (!text.empty()) settings.nccl_fault.calls_until = number_of<int>(next(), name);
+    if (!text.empty()) settings.nccl_fault.rank = number_of<int>(next(), name);
+}
+
 Settings from_environment() {
     Settings settings;
     read_order(settings);
     read_streams(settings);
+    read_fault(settings);
     for (const char* const name : {"OMPI_COMM_WORLD_LOCAL_SIZE", "ESPALIER_EMULATED_GPUS"}) {
         if (const auto text = variable(name); !text.empty()) settings.gpus = number_of<int>(text, name);
     }

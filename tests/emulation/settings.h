@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 namespace espalier::emulation {
 
@@ -14,12 +15,20 @@ enum class Order {
     random,   ///< any thread
 };
 
+/// A call of NCCL that fails (nccl_fault.h).
+struct NcclFault {
+    std::string call;
+    int calls_until = 1;  ///< it fails
+    int rank = -1;        ///< in MPI_COMM_WORLD; -1: all
+};
+
 struct Settings {
     Order order = Order::forward;
     std::uint64_t seed = 1;
     bool lazy_streams = false;  ///< work waits until something synchronises
     int gpus = 1;
     std::size_t gpu_memory = std::size_t{8} << 30;  ///< bytes, of each GPU
+    NcclFault nccl_fault;
 };
 
 Settings& settings();

@@ -39,6 +39,9 @@ FILE_ROWS, FILE_LENGTH = 10, 40
 SAMPLES, SEQUENCE_LENGTH = 8, 32
 
 
+DEVICE = os.environ.get("ESPALIER_TEST_DEVICE", "cpu")
+
+
 @pytest.fixture(scope="session")
 def espalier() -> Path:
     """The program under test."""
@@ -68,7 +71,9 @@ def prune_arguments(options: PruneOptions, pattern: str, sparsity: str) -> List[
     if pattern == "unstructured":
         arguments += ["--sparsity", sparsity]
     arguments += ["--samples", options.samples, "--sequence-length", options.sequence_length, "--seed", 0]
-    arguments += ["--device", "cpu"]
+    arguments += ["--device", DEVICE]
+    if options.optimises and DEVICE == "cuda":
+        arguments += ["--ro-compute", "float32"]
     if options.uses_gradient:
         arguments += ["--alpha", options.alpha]
     if options.optimises:
@@ -226,7 +231,7 @@ def evaluate(espalier: Path, model: Path, tokens: Path, length: int, report: Pat
     """The program's own perplexity report."""
     run_program(
         espalier, "evaluate", "--model", model, "--tokens", tokens, "--sequence-length", length, "--json", report,
-        "--device", "cpu",
+        "--device", DEVICE,
     )  # fmt: skip
     return json.loads(report.read_text())
 

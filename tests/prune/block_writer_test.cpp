@@ -54,8 +54,10 @@ class BlockWriterTest : public testing::Test {
     /// A block whose first two weights of every group are removed.
     BlockToWrite block(std::size_t index, DType dtype) {
         Random random(index + 1);
-        BlockToWrite result{
-            index, {dtype, std::vector<DType>(layout_.vectors().size(), DType::f32)}, {}, {}, {{"block", index}}};
+        BlockToWrite result;
+        result.block = index;
+        result.storage = {dtype, std::vector<DType>(layout_.vectors().size(), DType::f32)};
+        result.metrics = {{"block", index}};
         std::vector<float> weights = random.normals(layout_.weights());
         result.mask = HostBuffer(*device_, weights.size());
         for (std::size_t i = 0; i < weights.size(); ++i) {
