@@ -73,6 +73,13 @@ struct AttentionShape {
 /// only. A device may call it concurrently for different panels; operations of the same device may be used inside.
 using GradientPanelConsumer = std::function<void(std::size_t row_begin, TensorView panel)>;
 
+/// One of the weight gradients that share an input.
+struct WeightGradient {
+    TensorView dy;
+    GradientPanelConsumer consume;
+    std::function<void()> finished;  ///< called after the last panel, before the next gradient begins
+};
+
 /// How products of float32 matrices are computed: exactly rounded inputs, or inputs rounded to TensorFloat-32 (10
 /// mantissa bits), which GPUs multiply about eight times faster. Sums are float32 in both.
 enum class Float32Products { exact, tf32 };
@@ -149,12 +156,18 @@ class Device {
     // ---- matrix products
     // ------------------------------------------------------------------------------------------------
     // x, dy and W have the compute type; y and dx have it too, or are float32.
-    /// y [T, out] = x [T, in] W^T, plus y itself when `accumulate`. W is [out, in] as checkpoints store it.
-    virtual void linear(TensorView x, TensorView weight, bool accumulate, TensorView y) = 0;
+    /// y [T, out] = x [T, in] W^T, plus `added` [T, out], of y's type, when it is not empty; it may be y itself. W is
+    /// [out, in] as checkpoints store it.
+    virtual void linear(TensorView x, TensorView weight, TensorView added, TensorView y) = 0;
     /// dx [T, in] = dy [T, out] W, plus dx itself when `accumulate`.
     virtual void linear_input_gradient(TensorView dy, TensorView weight, bool accumulate, TensorView dx) = 0;
-    /// float32 dW [out, in] = dy^T x, handed over in row panels that fit a cache; the whole dW never exists.
-    virtual void linear_weight_gradient(TensorView dy, TensorView x, const GradientPanelConsumer& consume) = 0;
+    /// float32 dW [out, in] = dy^T x of one layer after the other, all with the input x, handed over in row panels that
+    /// fit a cache; no whole dW ever exists.
+    virtual void linear_weight_gradients(TensorView x, std::span<const WeightGradient> gradients) = 0;
+    void linear_weight_gradient(TensorView dy, TensorView x, const GradientPanelConsumer& consume) {
+        const WeightGradient gradient{dy, consume, [] {}};
+        linear_weight_gradients(x, {&gradient, 1});
+    }
     /// The upper triangle of float32 gram [in, in] += that of x^T x (SparseGPT's Hessian without its factor 2). Below
     /// it, gram is left undefined.
     virtual void accumulate_gram(TensorView x, TensorView gram) = 0;
@@ -185,6 +198,10 @@ class Device {
     virtual void silu_multiply_backward(TensorView dout, TensorView gate, TensorView up) = 0;
     /// y += x, same shape, both float32.
     virtual void add(TensorView x, TensorView y) = 0;
+    /// difference = a - b, rounded to its own type; a and b float32.
+    virtual void subtract(TensorView a, TensorView b, TensorView difference) = 0;
+    /// result = a + difference, the inverse; a and result float32.
+    virtual void sum(TensorView a, TensorView difference, TensorView result) = 0;
     /// y [T, n] += float32 bias [1, n] on every row.
     virtual void add_bias(TensorView bias, TensorView y) = 0;
 

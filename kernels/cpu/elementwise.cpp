@@ -49,6 +49,28 @@ void CpuDevice::add(TensorView x, TensorView y) {
     for_each_element(y.size(), [=](std::size_t i) { out[i] += in[i]; });
 }
 
+void CpuDevice::subtract(TensorView a, TensorView b, TensorView difference) {
+    require(a.size() == b.size() && a.size() == difference.size(), "shapes of subtract");
+    const float *const x = a.floats(), *const y = b.floats();
+    const DType dtype = difference.dtype;
+    for_each_element(a.size(), [=, size = bytes_of(dtype), out = difference.data](std::size_t i) {
+        const float value = x[i] - y[i];
+        round_from_float(dtype, &value, 1, out + i * size);
+    });
+}
+
+void CpuDevice::sum(TensorView a, TensorView difference, TensorView result) {
+    require(a.size() == difference.size() && a.size() == result.size(), "shapes of sum");
+    const float* const x = a.floats();
+    float* const out = result.floats();
+    const DType dtype = difference.dtype;
+    for_each_element(a.size(), [=, size = bytes_of(dtype), in = difference.data](std::size_t i) {
+        float value = 0;
+        widen_to_float(dtype, in + i * size, 1, &value);
+        out[i] = x[i] + value;
+    });
+}
+
 void CpuDevice::add_bias(TensorView bias, TensorView y) {
     require(bias.size() == y.columns, "shapes of add_bias");
     const float* const b = bias.floats();

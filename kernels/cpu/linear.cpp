@@ -30,9 +30,12 @@ struct GradientPanelScratch {};
 
 }  // namespace
 
-void CpuDevice::linear(TensorView x, TensorView weight, bool accumulate, TensorView y) {
+void CpuDevice::linear(TensorView x, TensorView weight, TensorView added, TensorView y) {
     require(x.columns == weight.columns && y.rows == x.rows && y.columns == weight.rows, "shapes of linear");
+    require(added.empty() || added.size() == y.size(), "shape of what linear adds");
     if (y.size() == 0) return;
+    const bool accumulate = !added.empty();
+    if (accumulate && added.data != y.data) copy(added, y);
     const std::size_t in = weight.columns, out = weight.rows;
     const double flops = product_flops(x.rows, out, in);
     cpu::parallel_chunks(
@@ -63,20 +66,25 @@ void CpuDevice::linear_input_gradient(TensorView dy, TensorView weight, bool acc
     flops_ += flops;
 }
 
-void CpuDevice::linear_weight_gradient(TensorView dy, TensorView x, const GradientPanelConsumer& consume) {
-    require(dy.rows == x.rows, "shapes of linear_weight_gradient");
-    const std::size_t in = x.columns, out = dy.columns;
-    const double flops = product_flops(dy.rows, in, out);
-    cpu::parallel_chunks(
-        out, gradient_panel_rows(in),
-        [&](std::size_t begin, std::size_t end) {
-            float* const panel = cpu::thread_scratch<GradientPanelScratch>((end - begin) * in);
-            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(end - begin), to_blas(in), to_blas(dy.rows),
-                        1.0F, dy.floats() + begin, to_blas(out), x.floats(), to_blas(in), 0.0F, panel, to_blas(in));
-            consume(begin, {reinterpret_cast<std::byte*>(panel), DType::f32, end - begin, in});
-        },
-        flops / 2);
-    flops_ += flops;
+void CpuDevice::linear_weight_gradients(TensorView x, std::span<const WeightGradient> gradients) {
+    const std::size_t in = x.columns;
+    for (const auto& [dy, consume, finished] : gradients) {
+        require(dy.rows == x.rows, "shapes of linear_weight_gradient");
+        const std::size_t out = dy.columns;
+        const double flops = product_flops(dy.rows, in, out);
+        cpu::parallel_chunks(
+            out, gradient_panel_rows(in),
+            [&, dy = dy, &consume = consume](std::size_t begin, std::size_t end) {
+                float* const panel = cpu::thread_scratch<GradientPanelScratch>((end - begin) * in);
+                cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(end - begin), to_blas(in),
+                            to_blas(dy.rows), 1.0F, dy.floats() + begin, to_blas(out), x.floats(), to_blas(in), 0.0F,
+                            panel, to_blas(in));
+                consume(begin, {reinterpret_cast<std::byte*>(panel), DType::f32, end - begin, in});
+            },
+            flops / 2);
+        flops_ += flops;
+        finished();
+    }
 }
 
 void CpuDevice::accumulate_gram(TensorView x, TensorView gram) {

@@ -55,7 +55,8 @@ struct Tiles {
     static constexpr std::size_t shared_bytes = (queries + 2 * keys) * stride * sizeof(Storage<Element>);
 };
 
-/// Running maximum and sum of exponentials of the rows of one 16-row tile that a lane holds, in units of log2.
+/// Running maximum of the rows of one 16-row tile that a lane holds, in units of log2, and the sum of the exponentials
+/// in this lane's columns.
 struct OnlineSoftmax {
     float largest[2] = {-INFINITY, -INFINITY};
     float sum[2] = {};
@@ -72,18 +73,18 @@ struct OnlineSoftmax {
             }
             tile_largest = reduce_in_warp<4>(tile_largest, Maximum());
             const float new_largest = fmaxf(largest[lower], tile_largest * scale);
-            const float factor = exp2f(largest[lower] - new_largest);
+            const float factor = approximate_exp2(largest[lower] - new_largest);
             largest[lower] = new_largest;
             float tile_sum = 0;
             ESPALIER_UNROLL
             for (int n = 0; n < keys / 8; ++n) {
                 ESPALIER_UNROLL
                 for (int i = 2 * lower; i < 2 * lower + 2; ++i) {
-                    scores[n].v[i] = exp2f(scores[n].v[i] * scale - new_largest);
+                    scores[n].v[i] = approximate_exp2(scores[n].v[i] * scale - new_largest);
                     tile_sum += scores[n].v[i];
                 }
             }
-            sum[lower] = sum[lower] * factor + reduce_in_warp<4>(tile_sum, Sum());
+            sum[lower] = sum[lower] * factor + tile_sum;
             ESPALIER_UNROLL
             for (int n = 0; n < width / 8; ++n) {
                 out[n].v[2 * lower] *= factor;
@@ -174,14 +175,16 @@ __global__ void __launch_bounds__(threads) attention_kernel(ForwardArguments<Sto
     ESPALIER_UNROLL
     for (int m = 0; m < Size::row_tiles; ++m) {
         const int first = first_row + m * 16;
-        const float scales[2] = {1.0F / softmax[m].sum[0], 1.0F / softmax[m].sum[1]};
+        const float sums[2] = {reduce_in_warp<4>(softmax[m].sum[0], Sum()),
+                               reduce_in_warp<4>(softmax[m].sum[1], Sum())};
+        const float scales[2] = {1.0F / sums[0], 1.0F / sums[1]};
         store_rows<width>(result, first, out[m], scales, a.sizes);
         ESPALIER_UNROLL
         for (int lower = 0; lower < 2; ++lower) {
             const int token = first + place.row + 8 * lower;
             if (place.pair != 0 || token >= a.sizes.tokens) continue;
             a.log_sum_exp[static_cast<std::size_t>(head) * a.sizes.tokens + token] =
-                softmax[m].largest[lower] / log2_of_e + logf(softmax[m].sum[lower]);
+                softmax[m].largest[lower] / log2_of_e + logf(sums[lower]);
         }
     }
 }

@@ -21,9 +21,13 @@ std::string readable(std::size_t bytes) {
 /// Compute capability that the kernels are built for, at least.
 constexpr int oldest_major = 8;
 
-void refuse_old_gpu(int gpu) {
+cudaDeviceProp properties_of(int gpu) {
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
+    return properties;
+}
+
+void refuse_old_gpu(const cudaDeviceProp& properties) {
     if (properties.major >= oldest_major) return;
     throw InputError(std::string("--device cuda: ") + properties.name + " has compute capability " +
                      std::to_string(properties.major) + "." + std::to_string(properties.minor) +
@@ -38,7 +42,9 @@ CudaDevice::CudaDevice(const CudaOptions& options) : gpu_(options.gpu) {
         throw InputError("--device cuda: GPU " + std::to_string(options.gpu) + " is not there (" + found.explanation +
                          "); use --device cpu");
     }
-    refuse_old_gpu(gpu_);
+    const cudaDeviceProp properties = properties_of(gpu_);
+    refuse_old_gpu(properties);
+    multiprocessors_ = static_cast<std::size_t>(std::max(1, properties.multiProcessorCount));
     use_gpu();
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     check(cudaEventCreateWithFlags(&reached_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
@@ -69,9 +75,7 @@ void CudaDevice::use_gpu() const {
 }
 
 std::string CudaDevice::description() const {
-    cudaDeviceProp properties{};
-    check(cudaGetDeviceProperties(&properties, gpu_), "cudaGetDeviceProperties");
-    return "GPU " + std::to_string(gpu_) + ", " + properties.name + ", " + readable(budget_) + " for tensors";
+    return "GPU " + std::to_string(gpu_) + ", " + properties_of(gpu_).name + ", " + readable(budget_) + " for tensors";
 }
 
 int CudaDevice::add_wait_poll(std::function<void()> poll) {

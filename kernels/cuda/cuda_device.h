@@ -45,9 +45,9 @@ class CudaDevice final : public Device {
     void fill_zero(TensorView tensor) override;
     double flops() const override { return flops_; }
 
-    void linear(TensorView x, TensorView weight, bool accumulate, TensorView y) override;
+    void linear(TensorView x, TensorView weight, TensorView added, TensorView y) override;
     void linear_input_gradient(TensorView dy, TensorView weight, bool accumulate, TensorView dx) override;
-    void linear_weight_gradient(TensorView dy, TensorView x, const GradientPanelConsumer& consume) override;
+    void linear_weight_gradients(TensorView x, std::span<const WeightGradient> gradients) override;
     void accumulate_gram(TensorView x, TensorView gram) override;
 
     void rms_norm(TensorView x, TensorView weight, float epsilon, TensorView y, TensorView inverse_rms) override;
@@ -62,6 +62,8 @@ class CudaDevice final : public Device {
     void silu_multiply(TensorView gate, TensorView up, TensorView out) override;
     void silu_multiply_backward(TensorView dout, TensorView gate, TensorView up) override;
     void add(TensorView x, TensorView y) override;
+    void subtract(TensorView a, TensorView b, TensorView difference) override;
+    void sum(TensorView a, TensorView difference, TensorView result) override;
     void add_bias(TensorView bias, TensorView y) override;
 
     void column_square_sums(TensorView x, TensorView sums) override;
@@ -92,11 +94,14 @@ class CudaDevice final : public Device {
 
   private:
     void use_gpu() const;
+    /// float32 x [m, n] transposed, [n, m].
+    Tensor transposed(TensorView x);
     /// Adds a product's multiplications and additions to the count.
     void count_product(std::size_t m, std::size_t n, std::size_t k);
 
     int gpu_;
     std::size_t budget_ = 0;
+    std::size_t multiprocessors_ = 1;
     cudaStream_t stream_ = nullptr;
     cudaEvent_t reached_ = nullptr;
     std::unique_ptr<cuda::MatrixProducts> products_;

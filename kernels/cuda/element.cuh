@@ -95,6 +95,20 @@ __device__ void load_mask(const std::uint8_t* source, std::uint8_t (&values)[cou
     }
 }
 
+template <int count>
+__device__ void store_mask(std::uint8_t* destination, const std::uint8_t (&values)[count]) {
+    if constexpr (count == 1) {
+        *destination = values[0];
+    } else {
+        struct alignas(count) Bytes {
+            std::uint8_t values[count];
+        } bytes;
+        ESPALIER_UNROLL
+        for (int i = 0; i < count; ++i) bytes.values[i] = values[i];
+        *reinterpret_cast<Bytes*>(destination) = bytes;
+    }
+}
+
 /// True when `wide` elements from every one of these addresses on can be taken at a time.
 inline bool are_aligned(std::initializer_list<const void*> addresses) {
     for (const void* const address : addresses) {

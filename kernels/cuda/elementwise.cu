@@ -48,6 +48,38 @@ struct SiluMultiplyBackward {
     }
 };
 
+template <typename T>
+struct Subtract {
+    const float* a;
+    const float* b;
+    T* difference;
+    template <int count>
+    __device__ void apply(std::size_t i) const {
+        float x[count], y[count];
+        load<count>(a + i, x);
+        load<count>(b + i, y);
+        ESPALIER_UNROLL
+        for (int j = 0; j < count; ++j) x[j] -= y[j];
+        store<count>(difference + i, x);
+    }
+};
+
+template <typename T>
+struct AddDifference {
+    const float* a;
+    const T* difference;
+    float* result;
+    template <int count>
+    __device__ void apply(std::size_t i) const {
+        float x[count], y[count];
+        load<count>(a + i, x);
+        load<count>(difference + i, y);
+        ESPALIER_UNROLL
+        for (int j = 0; j < count; ++j) x[j] += y[j];
+        store<count>(result + i, x);
+    }
+};
+
 struct Add {
     const float* x;
     float* y;
@@ -110,10 +142,13 @@ struct FrobeniusDirection {
     const double* square_sum;
     float scale;
     float* direction;
+    float factor = 0;
+    __device__ void prepare() {
+        const double norm = sqrt(*square_sum);
+        factor = norm > 0 ? static_cast<float>(static_cast<double>(scale) / norm) : 0.0F;
+    }
     template <int count>
     __device__ void apply(std::size_t i) const {
-        const double norm = sqrt(*square_sum);
-        const float factor = norm > 0 ? static_cast<float>(static_cast<double>(scale) / norm) : 0.0F;
         float a[count];
         load<count>(y + i, a);
         ESPALIER_UNROLL
@@ -192,6 +227,22 @@ void CudaDevice::silu_multiply_backward(TensorView dout, TensorView gate, Tensor
 void CudaDevice::add(TensorView x, TensorView y) {
     require(x.size() == y.size(), "shapes of add");
     for_each_element("add", y.size(), are_aligned({x.data, y.data}), stream_, Add{x.floats(), y.floats()});
+}
+
+void CudaDevice::subtract(TensorView a, TensorView b, TensorView difference) {
+    require(a.size() == b.size() && a.size() == difference.size(), "shapes of subtract");
+    with_type(difference.dtype, [&]<typename T>() {
+        for_each_element("subtract", a.size(), are_aligned({a.data, b.data, difference.data}), stream_,
+                         Subtract<T>{a.floats(), b.floats(), as<T>(difference)});
+    });
+}
+
+void CudaDevice::sum(TensorView a, TensorView difference, TensorView result) {
+    require(a.size() == difference.size() && a.size() == result.size(), "shapes of sum");
+    with_type(difference.dtype, [&]<typename T>() {
+        for_each_element("sum", a.size(), are_aligned({a.data, difference.data, result.data}), stream_,
+                         AddDifference<T>{a.floats(), as<const T>(difference), result.floats()});
+    });
 }
 
 void CudaDevice::add_bias(TensorView bias, TensorView y) {

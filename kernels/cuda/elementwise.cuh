@@ -7,13 +7,15 @@ namespace espalier::cuda {
 
 inline constexpr int elementwise_threads = 256;
 
-/// operation.template apply<count>(i) for all elements, with count = `wide` where `aligned`.
+/// operation.template apply<count>(i) for all elements, with count = `wide` where `aligned`; before,
+/// operation.prepare() once a thread, when there is one.
 template <typename Operation>
 __global__ void __launch_bounds__(elementwise_threads)
     for_each_element_kernel(std::size_t elements, bool aligned, Operation operation) {
     const std::size_t thread = std::size_t{blockIdx.x} * elementwise_threads + threadIdx.x;
     const std::size_t stride = std::size_t{gridDim.x} * elementwise_threads;
     const std::size_t packs = aligned ? elements / wide : 0;
+    if constexpr (requires { operation.prepare(); }) operation.prepare();
     for (std::size_t i = thread; i < packs; i += stride) operation.template apply<wide>(i * wide);
     for (std::size_t i = packs * wide + thread; i < elements; i += stride) operation.template apply<1>(i);
 }

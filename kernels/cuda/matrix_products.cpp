@@ -131,7 +131,7 @@ const MatrixProducts::Plan& MatrixProducts::plan_for(const Shape& shape) {
 }
 
 void MatrixProducts::multiply(std::size_t m, std::size_t n, std::size_t k, const Factor& a, const Factor& b,
-                              bool accumulate, Float32Products products, const Factor& c) {
+                              const std::byte* added, Float32Products products, const Factor& c) {
     require(a.dtype == b.dtype && (c.dtype == a.dtype || c.dtype == DType::f32), "types of a matrix product");
     const Shape shape{m,
                       n,
@@ -141,18 +141,19 @@ void MatrixProducts::multiply(std::size_t m, std::size_t n, std::size_t k, const
                       c.stride,
                       alignment_of(a.data),
                       alignment_of(b.data),
-                      alignment_of(c.data),
+                      std::min(alignment_of(c.data), added == nullptr ? alignment_of(c.data) : alignment_of(added)),
                       a.transposed,
                       b.transposed,
-                      accumulate,
+                      added != nullptr,
                       a.dtype == DType::f32 && products == Float32Products::tf32,
                       a.dtype,
                       c.dtype};
     const Plan& plan = plan_for(shape);
-    const float one = 1, before = accumulate ? 1 : 0;
+    const float one = 1, share_of_added = added != nullptr ? 1 : 0;
     void* const result = const_cast<std::byte*>(c.data);
+    const void* const addend = added != nullptr ? added : result;
     check_cublas(
-        cublasLtMatmul(handle_, plan.operation, &one, b.data, plan.first, a.data, plan.second, &before, result,
+        cublasLtMatmul(handle_, plan.operation, &one, b.data, plan.first, a.data, plan.second, &share_of_added, addend,
                        plan.result, result, plan.result, &plan.algorithm, workspace_, workspace_bytes, stream_),
         "cublasLtMatmul");
 }

@@ -29,9 +29,9 @@ class MatrixProducts {
     MatrixProducts& operator=(const MatrixProducts&) = delete;
     ~MatrixProducts();
 
-    /// c [m, n] = op(a) [m, k] op(b) [k, n], plus c itself when `accumulate`. a and b have one type; c has it too, or
-    /// is float32. Sums are float32.
-    void multiply(std::size_t m, std::size_t n, std::size_t k, const Factor& a, const Factor& b, bool accumulate,
+    /// c [m, n] = op(a) [m, k] op(b) [k, n], plus `added` unless it is null, a matrix like c that may be c itself. a
+    /// and b have one type; c has it too, or is float32. Sums are float32.
+    void multiply(std::size_t m, std::size_t n, std::size_t k, const Factor& a, const Factor& b, const std::byte* added,
                   Float32Products products, const Factor& c);
 
   private:

@@ -17,27 +17,48 @@ constexpr int threads = 256;
 
 constexpr std::size_t rows_per_run = 32;
 
-/// sums[run, column] = sum of squares over the rows of one run.
-template <typename T>
-__global__ void __launch_bounds__(threads)
+/// Few threads to a block: a sample has only a few thousand columns, and they should keep every multiprocessor busy.
+constexpr int column_threads = 64;
+
+/// sums[run, column] = sum of squares over the rows of one run; a thread takes `count` columns.
+template <int count, typename T>
+__global__ void __launch_bounds__(column_threads)
     run_square_sums_kernel(const T* x, std::size_t rows, std::size_t columns, float* sums) {
-    const std::size_t column = std::size_t{blockIdx.x} * threads + threadIdx.x, first = blockIdx.y * rows_per_run;
+    const std::size_t column = (std::size_t{blockIdx.x} * column_threads + threadIdx.x) * count;
+    const std::size_t first = blockIdx.y * rows_per_run;
     if (column >= columns) return;
     const std::size_t last = first + rows_per_run < rows ? first + rows_per_run : rows;
-    float sum = 0;
-    for (std::size_t row = first; row < last; ++row) {
-        const float value = to_float(x[row * columns + column]);
-        sum += value * value;
+    float sum[count] = {};
+    const auto add_row = [&](std::size_t row) {
+        float values[count];
+        load<count>(x + row * columns + column, values);
+        ESPALIER_UNROLL
+        for (int j = 0; j < count; ++j) sum[j] += values[j] * values[j];
+    };
+    if (last - first == rows_per_run) {
+        ESPALIER_UNROLL
+        for (std::size_t i = 0; i < rows_per_run; ++i) add_row(first + i);
+    } else {
+        for (std::size_t row = first; row < last; ++row) add_row(row);
     }
-    sums[blockIdx.y * columns + column] = sum;
+    store<count>(sums + blockIdx.y * columns + column, sum);
 }
 
-__global__ void __launch_bounds__(threads)
+__global__ void __launch_bounds__(column_threads)
     add_runs_kernel(const float* runs, std::size_t count, std::size_t columns, float* sums) {
-    const std::size_t column = std::size_t{blockIdx.x} * threads + threadIdx.x;
+    const std::size_t column = std::size_t{blockIdx.x} * column_threads + threadIdx.x;
     if (column >= columns) return;
+    constexpr std::size_t at_once = 16;  // loads under way before the first is added
     float total = 0;
-    for (std::size_t run = 0; run < count; ++run) total += runs[run * columns + column];
+    std::size_t run = 0;
+    for (; run + at_once <= count; run += at_once) {
+        float values[at_once];
+        ESPALIER_UNROLL
+        for (std::size_t i = 0; i < at_once; ++i) values[i] = runs[(run + i) * columns + column];
+        ESPALIER_UNROLL
+        for (std::size_t i = 0; i < at_once; ++i) total += values[i];
+    }
+    for (; run < count; ++run) total += runs[run * columns + column];
     sums[column] = total;
 }
 
@@ -173,14 +194,24 @@ void CudaDevice::column_square_sums(TensorView x, TensorView sums) {
         return;
     }
     const std::size_t runs = (x.rows + rows_per_run - 1) / rows_per_run;
-    const unsigned across = to_unsigned((x.columns + threads - 1) / threads);
     const Tensor of_runs = make_tensor(DType::f32, runs, x.columns);
+    const auto blocks_across = [&](std::size_t count) {
+        const std::size_t columns = column_threads * count;
+        return to_unsigned((x.columns + columns - 1) / columns);
+    };
     with_type(x.dtype, [&]<typename T>() {
-        launch("column_square_sums", run_square_sums_kernel<T>, {{across, to_unsigned(runs)}, threads}, stream_,
-               as<T>(x), x.rows, x.columns, of_runs.view().floats());
+        const auto run = [&]<int count>() {
+            launch("column_square_sums", run_square_sums_kernel<count, T>,
+                   {{blocks_across(count), to_unsigned(runs)}, column_threads}, stream_, as<T>(x), x.rows, x.columns,
+                   of_runs.view().floats());
+        };
+        if (x.columns % wide == 0 && are_aligned({x.data}))
+            run.template operator()<wide>();
+        else
+            run.template operator()<1>();
     });
-    launch("column_square_sums", add_runs_kernel, {across, threads}, stream_, of_runs.view().floats(), runs, x.columns,
-           sums.floats());
+    launch("column_square_sums", add_runs_kernel, {blocks_across(1), column_threads}, stream_, of_runs.view().floats(),
+           runs, x.columns, sums.floats());
 }
 
 void CudaDevice::square_sum(TensorView x, TensorView sum) {

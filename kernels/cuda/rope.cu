@@ -38,7 +38,7 @@ __global__ void rope_kernel(T* x, std::size_t tokens, std::size_t heads, std::si
 
 void CudaDevice::apply_rope(TensorView x, std::size_t head_size, TensorView cosine, TensorView sine, bool inverse) {
     const std::size_t half_size = head_size / 2;
-    require(head_size % 2 == 0 && x.columns % head_size == 0, "shapes of apply_rope");
+    require(head_size % 2 == 0 && x.columns % head_size == 0, "head size of apply_rope");
     require(cosine.columns == half_size && sine.columns == half_size && cosine.rows >= x.rows && sine.rows >= x.rows,
             "tables of apply_rope");
     const bool aligned = are_aligned({x.data, cosine.data, sine.data}) && half_size % wide == 0;

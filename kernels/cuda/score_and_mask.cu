@@ -22,10 +22,24 @@ struct Scorer {
     const float* input_norms;
     float alpha;
     __device__ float operator()(float weight, std::size_t index, std::size_t column) const {
-        float factor = gradient == nullptr && input_norms == nullptr ? 1.0F : 0.0F;
-        if (input_norms != nullptr) factor = input_norms[column];
-        if (gradient != nullptr) factor = alpha * gradient[index] + factor;
-        return fabsf(weight) * factor;
+        float score[1] = {weight};
+        replace_by_scores<1>(score, index, column);
+        return score[0];
+    }
+    /// The same for `count` weights in a row.
+    template <int count>
+    __device__ void replace_by_scores(float (&weights)[count], std::size_t index, std::size_t column) const {
+        float factors[count], of_gradient[count];
+        ESPALIER_UNROLL
+        for (int i = 0; i < count; ++i) factors[i] = gradient == nullptr && input_norms == nullptr ? 1.0F : 0.0F;
+        if (input_norms != nullptr) load<count>(input_norms + column, factors);
+        if (gradient != nullptr) {
+            load<count>(gradient + index, of_gradient);
+            ESPALIER_UNROLL
+            for (int i = 0; i < count; ++i) factors[i] = alpha * of_gradient[i] + factors[i];
+        }
+        ESPALIER_UNROLL
+        for (int i = 0; i < count; ++i) weights[i] = fabsf(weights[i]) * factors[i];
     }
 };
 
@@ -36,31 +50,61 @@ struct Matrix {
     std::size_t size, columns;
 };
 
-/// A group of `width` weights is loaded, scored, ranked and stored by one thread; width divides the columns.
-template <int width, typename T>
+/// Marks the `remove` lowest of `width` scores from `first` on with false.
+template <int width, int count>
+__device__ void rank_group(const float (&scores)[count], int first, int remove, bool (&keep)[count]) {
+    int smaller[width] = {};
+    ESPALIER_UNROLL
+    for (int j = 1; j < width; ++j) {
+        ESPALIER_UNROLL
+        for (int i = 0; i < j; ++i) {  // of two equal scores the first is the smaller
+            const bool second_is_smaller = scores[first + j] < scores[first + i];
+            smaller[i] += second_is_smaller ? 1 : 0;
+            smaller[j] += second_is_smaller ? 0 : 1;
+        }
+    }
+    ESPALIER_UNROLL
+    for (int i = 0; i < width; ++i) keep[first + i] = smaller[i] >= remove;
+}
+
+/// Groups of `width` weights are loaded, scored, ranked and stored by one thread, `count` weights at a time: 16 bytes
+/// and more where memory is `aligned`. `width` divides the columns, and `count` does where aligned.
+template <int width, bool aligned, typename T>
 __global__ void __launch_bounds__(threads)
     mask_groups_kernel(Scorer scorer, Matrix<T> matrix, int remove, Counter* unusable) {
-    const std::size_t group = std::size_t{blockIdx.x} * threads + threadIdx.x;
+    constexpr int count = aligned && width < wide ? wide : width;
+    const std::size_t first = (std::size_t{blockIdx.x} * threads + threadIdx.x) * count;
     unsigned bad = 0;
-    if (group < matrix.size / width) {
-        const std::size_t first = group * width, column = first % matrix.columns;
-        float weights[width], scores[width];
+    if (first < matrix.size) {
+        float weights[count], scores[count];
+        bool keep[count];
+        constexpr int at_once = aligned ? wide : 1;
         ESPALIER_UNROLL
-        for (int i = 0; i < width; ++i) {
-            weights[i] = to_float(matrix.weight[first + i]);
-            scores[i] = scorer(weights[i], first + i, column + i);
-            bad += isfinite(scores[i]) ? 0U : 1U;
+        for (int part = 0; part < count; part += at_once) {
+            float values[at_once];
+            load<at_once>(matrix.weight + first + part, values);
+            ESPALIER_UNROLL
+            for (int i = 0; i < at_once; ++i) weights[part + i] = values[i];
+            scorer.template replace_by_scores<at_once>(values, first + part, (first + part) % matrix.columns);
+            ESPALIER_UNROLL
+            for (int i = 0; i < at_once; ++i) {
+                scores[part + i] = values[i];
+                bad += isfinite(values[i]) ? 0U : 1U;
+            }
         }
         ESPALIER_UNROLL
-        for (int i = 0; i < width; ++i) {
-            int smaller = 0;
+        for (int group = 0; group < count; group += width) rank_group<width, count>(scores, group, remove, keep);
+        ESPALIER_UNROLL
+        for (int part = 0; part < count; part += at_once) {
+            float values[at_once];
+            std::uint8_t kept[at_once];
             ESPALIER_UNROLL
-            for (int j = 0; j < width; ++j) {
-                smaller += scores[j] < scores[i] || (scores[j] == scores[i] && j < i) ? 1 : 0;
+            for (int i = 0; i < at_once; ++i) {
+                values[i] = keep[part + i] ? weights[part + i] : 0.0F;
+                kept[i] = keep[part + i] ? 1 : 0;
             }
-            const bool keep = smaller >= remove;
-            matrix.mask[first + i] = keep ? 1 : 0;
-            if (!keep) matrix.weight[first + i] = from_float<T>(0.0F);
+            store<at_once>(matrix.weight + first + part, values);
+            store_mask<at_once>(matrix.mask + first + part, kept);
         }
     }
     bad = reduce_in_warp(bad, Sum());
@@ -179,10 +223,13 @@ void CudaDevice::score_and_mask(const ScoreTerms& terms, const PruningPattern& p
         pattern.structured() ? pattern.group - pattern.keep : pattern.removed_per_row(weight.columns);
     with_type(weight.dtype, [&]<typename T>() {
         const Matrix<T> matrix{as<T>(weight), mask.mask_bytes(), weight.size(), weight.columns};
+        const bool aligned = weight.columns % std::max<std::size_t>(group, wide) == 0 &&
+                             are_aligned({weight.data, mask.data, terms.gradient.data, terms.input_norms.data});
         const auto by_thread = [&]<int width>() {
-            const std::size_t blocks = (weight.size() / width + threads - 1) / threads;
-            launch("score_and_mask", mask_groups_kernel<width, T>, {to_unsigned(blocks), threads}, stream_, scorer,
-                   matrix, static_cast<int>(remove), count);
+            const std::size_t per_thread = aligned ? std::max(width, wide) : width;
+            const std::size_t blocks = (weight.size() / per_thread + threads - 1) / threads;
+            launch("score_and_mask", aligned ? mask_groups_kernel<width, true, T> : mask_groups_kernel<width, false, T>,
+                   {to_unsigned(blocks), threads}, stream_, scorer, matrix, static_cast<int>(remove), count);
         };
         if (group == 4)
             by_thread.template operator()<4>();

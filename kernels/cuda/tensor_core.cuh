@@ -4,8 +4,9 @@
 ///
 /// A warp multiplies a 16 x 16 tile A by a 16 x 8 tile B into a 16 x 8 tile of float32 accumulators, of which lane l
 /// holds rows l/4 and l/4 + 8 of columns 2 (l % 4) and 2 (l % 4) + 1. Tiles come from shared memory or, for A, from
-/// accumulators. Element types: bfloat16 and half (PTX mma.m16n8k16), Tf32 (two mma.m16n8k8 on rounded float32), and
-/// Tf32Split (three products of float32 split into two Tf32 parts: errors of about 2^-22).
+/// accumulators. Element types: bfloat16 and half (PTX mma.m16n8k16), Tf32 (two mma.m16n8k8 on float32 of which the
+/// tensor cores see 10 mantissa bits, as in cuBLAS's products), and Tf32Split (three products of float32 split into two
+/// Tf32 parts: errors of about 2^-22).
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/reduce.cuh"
@@ -67,7 +68,7 @@ template <typename T>
 float half_of(unsigned pair, int index) {
     const auto bits = static_cast<unsigned short>(pair >> (16 * index));
     T value;
-    std::memcpy(&value, &bits, sizeof value);
+    std::memcpy(static_cast<void*>(&value), &bits, sizeof value);
     return to_float(value);
 }
 
@@ -88,7 +89,7 @@ void mma_instruction(Accumulator& c, const unsigned (&a)[4], const unsigned (&b)
     }
 }
 
-/// mma.m16n8k8 for Tf32.
+/// mma.m16n8k8 for Tf32, which takes no notice of the 13 low bits.
 inline void mma_tf32_instruction(Accumulator& c, const unsigned (&a)[4], const unsigned (&b)[2]) {
     const LanePlace place;
     const auto* const lanes = emulation::share_in_warp(MmaOperands<float>{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}});
@@ -96,18 +97,24 @@ inline void mma_tf32_instruction(Accumulator& c, const unsigned (&a)[4], const u
         const int row = place.row, lower = i / 2, column = 2 * place.pair + i % 2;
         float sum = c.v[i];
         for (int k = 0; k < 8; ++k) {
-            const float left = __uint_as_float(lanes[row * 4 + k % 4].a[2 * (k / 4) + lower]);
-            sum += left * __uint_as_float(lanes[column * 4 + k % 4].b[k / 4]);
+            const float left = __uint_as_float(lanes[row * 4 + k % 4].a[2 * (k / 4) + lower] & ~0x1fffU);
+            sum += left * __uint_as_float(lanes[column * 4 + k % 4].b[k / 4] & ~0x1fffU);
         }
         c.v[i] = sum;
     }
 }
 
-/// ldmatrix.x4: four 8 x 8 tiles of 16-bit elements, of which lane l names row l % 8 of tile l / 8 by its address.
+/// ldmatrix.x4: four tiles of 8 rows of 16 bytes (8 elements of 16 bits, 4 of 32), of which lane l names row l % 8 of
+/// tile l / 8 by its address. Only tiles of 16-bit elements can be transposed.
 template <bool transposed, typename T>
 void load_four_tiles(unsigned (&registers)[4], const T* row_of_lane) {
     const int lane = static_cast<int>(threadIdx.x) % warp_size;
     const auto* const rows = emulation::share_in_warp(row_of_lane);
+    if constexpr (sizeof(T) == 4) {
+        static_assert(!transposed);
+        for (int tile = 0; tile < 4; ++tile) std::memcpy(&registers[tile], rows[tile * 8 + lane / 4] + lane % 4, 4);
+        return;
+    }
     for (int tile = 0; tile < 4; ++tile) {
         unsigned short bits[2];
         for (int i = 0; i < 2; ++i) {
@@ -116,6 +123,11 @@ void load_four_tiles(unsigned (&registers)[4], const T* row_of_lane) {
         }
         registers[tile] = bits[0] | static_cast<unsigned>(bits[1]) << 16;
     }
+}
+
+/// 2^x to about 2^-22; 0 instead of a subnormal result.
+inline float approximate_exp2(float x) {
+    return x < -126.0F ? 0.0F : exp2f(x);
 }
 
 /// 16 bytes from global to shared memory; zeros when they do not exist.
@@ -174,6 +186,12 @@ __device__ void load_four_tiles(unsigned (&registers)[4], const T* row_of_lane) 
                      : "r"(address)
                      : "memory");
     }
+}
+
+__device__ inline float approximate_exp2(float x) {
+    float result;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
 }
 
 __device__ inline void copy_16_bytes(void* shared, const void* global, bool exists) {
@@ -242,8 +260,9 @@ struct TensorCore {
     }
 };
 
-/// float32 elements, rounded or split. A 16 x 16 tile is two of depth 8. Where A comes from accumulators, a lane holds
-/// neighbouring columns instead of columns 4 apart: the order of the depth is permuted, and load_b permutes B alike.
+/// float32 elements, as they are or split. A 16 x 16 tile is two of depth 8. Where A comes from accumulators, a lane
+/// holds neighbouring columns instead of columns 4 apart: the order of the depth is permuted, and load_b permutes B
+/// alike.
 template <bool split>
 struct Tf32Core {
     struct Value {
@@ -257,26 +276,35 @@ struct Tf32Core {
     };
 
     __device__ static void load_a(A& a, const float* tile, int stride) {
-        const LanePlace place;
+        const int lane = static_cast<int>(threadIdx.x) % warp_size;
         ESPALIER_UNROLL
         for (int depth = 0; depth < 2; ++depth) {
+            unsigned bits[4];
+            load_four_tiles<false>(bits, tile + lane % 16 * stride + depth * 8 + lane / 16 * 4);
             ESPALIER_UNROLL
-            for (int i = 0; i < 4; ++i) {
-                a.r[depth][i] = value_of(tile[(place.row + i % 2 * 8) * stride + depth * 8 + place.pair + i / 2 * 4]);
-            }
+            for (int i = 0; i < 4; ++i) a.r[depth][i] = stored_value(bits[i]);
         }
     }
     __device__ static void load_b_transposed(B& b, const float* tile, int stride) {
-        const LanePlace place;
-        for_tiles([&](int t, int depth, int i) {
-            b.r[t][depth][i] = value_of(tile[(t * 8 + place.row) * stride + depth * 8 + place.pair + i * 4]);
-        });
+        const int lane = static_cast<int>(threadIdx.x) % warp_size;
+        ESPALIER_UNROLL
+        for (int t = 0; t < 2; ++t) {
+            unsigned bits[4];
+            load_four_tiles<false>(bits, tile + (t * 8 + lane % 8) * stride + lane / 8 * 4);
+            ESPALIER_UNROLL
+            for (int i = 0; i < 4; ++i) b.r[t][i / 2][i % 2] = stored_value(bits[i]);
+        }
     }
     __device__ static void load_b(B& b, const float* tile, int stride) {
         const LanePlace place;
-        for_tiles([&](int t, int depth, int i) {
-            b.r[t][depth][i] = value_of(tile[(depth * 8 + 2 * place.pair + i) * stride + t * 8 + place.row]);
-        });
+        ESPALIER_UNROLL
+        for (int t = 0; t < 2; ++t) {
+            ESPALIER_UNROLL
+            for (int i = 0; i < 4; ++i) {
+                const float value = tile[(i / 2 * 8 + 2 * place.pair + i % 2) * stride + t * 8 + place.row];
+                b.r[t][i / 2][i % 2] = stored_value(__float_as_uint(value));
+            }
+        }
     }
     __device__ static void from_accumulators(A& a, const Accumulator& left, const Accumulator& right) {
         ESPALIER_UNROLL
@@ -295,15 +323,12 @@ struct Tf32Core {
     }
 
   private:
-    template <typename Body>
-    __device__ static void for_tiles(const Body& body) {
-        ESPALIER_UNROLL
-        for (int t = 0; t < 2; ++t) {
-            ESPALIER_UNROLL
-            for (int depth = 0; depth < 2; ++depth) {
-                body(t, depth, 0);
-                body(t, depth, 1);
-            }
+    /// A factor as it lies in memory: the tensor cores drop the low bits themselves.
+    __device__ static Value stored_value(unsigned bits) {
+        if constexpr (split) {
+            return value_of(__uint_as_float(bits));
+        } else {
+            return {{bits}};
         }
     }
     __device__ static Value value_of(float value) {

@@ -36,7 +36,7 @@ void measure(Device& device) {
                  y = device.make_tensor(DType::f32, tokens, width);
     for (const Tensor* tensor : {&x, &w, &y}) device.fill_zero(*tensor);
     const double gemm = time_of([&] {
-        device.linear(x, w, false, y);
+        device.linear(x, w, {}, y);
         device.synchronize();
     });
     row("matrix products", fmt::format("{:.1f} GFLOP/s (float32, {} x {} x {})",

@@ -73,7 +73,7 @@ class PerplexityPass {
             const Tensor logits = c_.device.make_tensor(DType::f32, predictions, rows);
             for (std::size_t w = windows_.begin; w < windows_.end; ++w) {
                 const std::size_t i = w - windows_.begin, row = i * c_.tokens;
-                c_.device.linear(normed.view().row_range(row, row + predictions), panel, false, logits);
+                c_.device.linear(normed.view().row_range(row, row + predictions), panel, {}, logits);
                 c_.device.cross_entropy_panel(logits, first, tokens_.subspan(w * c_.tokens + 1, predictions),
                                               running_max.view().row_range(i, i + 1),
                                               running_sum.view().row_range(i, i + 1),

@@ -2,6 +2,8 @@
 
 #include "src/model/rope_table.h"
 
+#include <vector>
+
 namespace espalier {
 
 DecoderBlock::DecoderBlock(Device& device, const ModelConfig& config, std::size_t tokens, Passes passes,
@@ -64,7 +66,7 @@ TensorView DecoderBlock::as_factor(TensorView gradient) {
 
 void DecoderBlock::project(const BlockWeights& weights, LinearLayer layer, BlockVector bias, TensorView x,
                            TensorView y) {
-    device_.linear(x, weights.matrices.matrix(layer), false, y);
+    device_.linear(x, weights.matrices.matrix(layer), {}, y);
     if (!weights.vector(bias).empty()) device_.add_bias(weights.vector(bias), y);
 }
 
@@ -112,8 +114,7 @@ void DecoderBlock::attend_backward(const BlockWeights& weights) {
 
 void DecoderBlock::add_projection(const BlockWeights& weights, LinearLayer layer, BlockVector bias, TensorView x,
                                   TensorView residual, TensorView y) {
-    device_.copy(residual, y);
-    device_.linear(x, weights.matrices.matrix(layer), true, y);
+    device_.linear(x, weights.matrices.matrix(layer), residual, y);
     if (!weights.vector(bias).empty()) device_.add_bias(weights.vector(bias), y);
 }
 
@@ -151,10 +152,15 @@ void DecoderBlock::forward(const BlockWeights& weights, TensorView x, TensorView
     add_projection(weights, LinearLayer::down_proj, BlockVector::down_bias, now(kept_.activation), kept_.hidden, y);
 }
 
-void DecoderBlock::emit(WeightGradientSink& sink, LinearLayer layer, TensorView dy, TensorView x) {
-    device_.linear_weight_gradient(
-        dy, x, [&](std::size_t row_begin, TensorView panel) { sink.consume(layer, row_begin, panel); });
-    sink.finished(layer);
+void DecoderBlock::emit(WeightGradientSink& sink, TensorView x, std::initializer_list<LayerGradient> gradients) {
+    std::vector<WeightGradient> requests;
+    for (const auto& [layer, dy] : gradients) {
+        requests.push_back(
+            {dy,
+             [&sink, layer = layer](std::size_t row_begin, TensorView panel) { sink.consume(layer, row_begin, panel); },
+             [&sink, layer = layer] { sink.finished(layer); }});
+    }
+    device_.linear_weight_gradients(x, requests);
 }
 
 void DecoderBlock::backward(const BlockWeights& weights, TensorView dy, WeightGradientSink& sink) {
@@ -167,23 +173,23 @@ void DecoderBlock::backward(const BlockWeights& weights, TensorView dy, WeightGr
     // once.
     TensorView factor = as_factor(dy);
     device_.linear_input_gradient(factor, weight(LinearLayer::down_proj), false, dactivation);
-    emit(sink, LinearLayer::down_proj, factor, now(kept_.activation));
+    emit(sink, now(kept_.activation), {{LinearLayer::down_proj, factor}});
     device_.silu_multiply_backward(dactivation, gate, up);
     device_.linear_input_gradient(up, weight(LinearLayer::up_proj), false, gradients_.normed);
     device_.linear_input_gradient(gate, weight(LinearLayer::gate_proj), true, gradients_.normed);
-    emit(sink, LinearLayer::up_proj, up, normed_hidden);
-    emit(sink, LinearLayer::gate_proj, gate, normed_hidden);
+    emit(sink, normed_hidden, {{LinearLayer::up_proj, up}, {LinearLayer::gate_proj, gate}});
 
     // dy becomes the gradient of the hidden states between the two halves: residual path plus MLP path.
     device_.rms_norm_backward(kept_.hidden, weights.vector(BlockVector::post_attention_norm), kept_.inverse_rms_hidden,
                               gradients_.normed, true, dy);
     factor = as_factor(dy);
     device_.linear_input_gradient(factor, weight(LinearLayer::o_proj), false, dattention);
-    emit(sink, LinearLayer::o_proj, factor, now(kept_.attention_out));
+    emit(sink, now(kept_.attention_out), {{LinearLayer::o_proj, factor}});
     attend_backward(weights);
-    emit(sink, LinearLayer::v_proj, now(gradients_.v), now(kept_.normed));
-    emit(sink, LinearLayer::k_proj, now(gradients_.k), now(kept_.normed));
-    emit(sink, LinearLayer::q_proj, now(gradients_.q), now(kept_.normed));
+    emit(sink, now(kept_.normed),
+         {{LinearLayer::v_proj, now(gradients_.v)},
+          {LinearLayer::k_proj, now(gradients_.k)},
+          {LinearLayer::q_proj, now(gradients_.q)}});
 }
 
 }  // namespace espalier

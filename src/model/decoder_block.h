@@ -11,6 +11,7 @@
 #include "src/model/model_config.h"
 
 #include <cstddef>
+#include <initializer_list>
 
 namespace espalier {
 
@@ -83,7 +84,11 @@ class DecoderBlock {
     void add_projection(const BlockWeights& weights, LinearLayer layer, BlockVector bias, TensorView x,
                         TensorView residual, TensorView y);
     void compute_inputs(const BlockWeights& weights, TensorView x, LinearInput last, LinearInputObserver* observer);
-    void emit(WeightGradientSink& sink, LinearLayer layer, TensorView dy, TensorView x);
+    struct LayerGradient {
+        LinearLayer layer;
+        TensorView dy;
+    };
+    void emit(WeightGradientSink& sink, TensorView x, std::initializer_list<LayerGradient> gradients);
 
     Device& device_;
     AttentionShape shape_;

@@ -18,7 +18,7 @@ namespace espalier {
 /// What one pass of all samples through the dense block leaves.
 struct BlockPruner::DensePass {
     WeightPartition partition;     ///< of scores and optimiser state
-    HiddenStates outputs;          ///< f0(X_n)
+    DenseOutputs outputs;          ///< f0(X_n)
     InputNormCollector norms;      ///< square sums by sample
     PartTensor gradient;           ///< G, for the methods that use it
     double output_square_sum = 0;  ///< sum of ||f0(X_n)||^2 over all samples
@@ -84,7 +84,8 @@ PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenS
 BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const BlockWeights& weights,
                                                    const HiddenStates& x) {
     DensePass pass{choose_partition(context_, options_, block),
-                   HiddenStates(context_.device, context_.my_samples(), context_.tokens, context_.config.hidden_size),
+                   DenseOutputs(context_.device, context_.my_samples(), context_.tokens, context_.config.hidden_size,
+                                weights.dtype()),
                    InputNormCollector(context_),
                    {}};
     const bool with_gradient = uses_regional_gradient(options_.method);
@@ -98,11 +99,12 @@ BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const Bloc
         const IndexRange samples = context_.topology.samples_of_shard(shard);
         for (std::size_t n = samples.begin; n < samples.end; ++n) {
             pass.norms.begin_sample(n);
-            decoder_.forward(weights, x.sample(n), pass.outputs.sample(n), &pass.norms);
-            const TensorView square_sum = squares.at(n - x.samples().begin);
-            context_.device.square_sum(pass.outputs.sample(n), square_sum);
+            const TensorView output = pass.outputs.place_of(n), square_sum = squares.at(n - x.samples().begin);
+            decoder_.forward(weights, x.sample(n), output, &pass.norms);
+            pass.outputs.keep(n, x.sample(n));
+            context_.device.square_sum(output, square_sum);
             if (!with_gradient) continue;
-            context_.device.frobenius_direction(pass.outputs.sample(n), square_sum, gradient->scale(), direction);
+            context_.device.frobenius_direction(output, square_sum, gradient->scale(), direction);
             decoder_.backward(weights, direction, *gradient);
         }
         if (with_gradient) gradient->end_shard();
@@ -153,7 +155,7 @@ void BlockPruner::optimise_regionally(const DensePass& dense, const HiddenStates
         masker.gather_mask(result.mask);
         context_.device.copy(result.mask.all(), first_mask.all());
         result.report.error_after_first_mask =
-            relative_output_error(context_, decoder_, optimizer.weights(), x, dense.outputs, all_samples_);
+            relative_output_error(context_, decoder_, optimizer.measured_weights(), x, dense.outputs, all_samples_);
         clock_.mark("first_mask_error");
         on_idle_();
     });
@@ -166,8 +168,9 @@ void BlockPruner::optimise_regionally(const DensePass& dense, const HiddenStates
 double BlockPruner::finish(const DensePass& dense, const BlockWeights& weights, HiddenStates& x) {
     const DeviceSums errors(context_.device, x.samples().size());
     for (std::size_t n = x.samples().begin; n < x.samples().end; ++n) {
+        const TensorView dense_output = dense.outputs.of(n, x.sample(n));
         decoder_.forward(weights, x.sample(n), x.sample(n), nullptr);
-        context_.device.squared_error(x.sample(n), dense.outputs.sample(n), errors.at(n - x.samples().begin));
+        context_.device.squared_error(x.sample(n), dense_output, errors.at(n - x.samples().begin));
     }
     const double error = sum_in_sample_order(context_, all_samples_, errors.read());
     if (!std::isfinite(error)) {

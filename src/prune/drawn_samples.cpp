@@ -24,7 +24,7 @@ std::vector<std::size_t> StepAssignment::offsets(std::size_t batch) const {
     return offsets;
 }
 
-DrawnSamples::DrawnSamples(const GroupContext& context, const HiddenStates& x, const HiddenStates& dense_outputs,
+DrawnSamples::DrawnSamples(const GroupContext& context, const HiddenStates& x, const DenseOutputs& dense_outputs,
                            std::vector<std::size_t> draws, std::size_t batch, StepAssignment assignment)
     : context_(context),
       x_(x),
@@ -43,12 +43,14 @@ void DrawnSamples::start(std::size_t step) {
     Slot& slot = slots_[step % 2];
     slot.samples.clear();
     std::size_t used = 0;
-    const auto next_buffer = [&]() -> TensorView {
-        if (used == slot.buffers.size()) {
-            slot.buffers.push_back(
-                context_.device.make_tensor(DType::f32, context_.tokens, context_.config.hidden_size));
+    const auto next_buffers = [&]() -> StepSample {
+        if (used == slot.x.size()) {
+            const std::size_t tokens = context_.tokens, hidden = context_.config.hidden_size;
+            slot.x.push_back(context_.device.make_tensor(DType::f32, tokens, hidden));
+            slot.outputs.push_back(context_.device.make_tensor(dense_outputs_.kept_dtype(), tokens, hidden));
         }
-        return slot.buffers[used++];
+        ++used;
+        return {slot.x[used - 1], slot.outputs[used - 1]};
     };
     const std::vector<std::size_t> offsets = offsets_of_step(step);
     std::vector<Message> sends, receives;
@@ -57,15 +59,15 @@ void DrawnSamples::start(std::size_t step) {
             const std::size_t sample = draws_[step * batch_ + position];
             const std::size_t holder = context_.holder_of(sample);
             if (r == context_.me() && holder == r) {
-                slot.samples.push_back({x_.sample(sample), dense_outputs_.sample(sample)});
+                slot.samples.push_back({x_.sample(sample), dense_outputs_.kept(sample)});
             } else if (r == context_.me()) {
-                const StepSample arriving{next_buffer(), next_buffer()};
-                for (const TensorView part : {arriving.x, arriving.dense_output}) {
+                const StepSample arriving = next_buffers();
+                for (const TensorView part : {arriving.x, arriving.kept_output}) {
                     receives.push_back({static_cast<int>(holder), part.data, part.bytes()});
                 }
                 slot.samples.push_back(arriving);
             } else if (holder == context_.me()) {
-                for (const TensorView part : {x_.sample(sample), dense_outputs_.sample(sample)}) {
+                for (const TensorView part : {x_.sample(sample), dense_outputs_.kept(sample)}) {
                     sends.push_back({static_cast<int>(r), part.data, part.bytes()});
                 }
             }

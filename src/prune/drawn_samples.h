@@ -1,6 +1,7 @@
 #pragma once
 /// Brings the samples of each optimiser step to the ranks that compute them, one step ahead of the computation.
 
+#include "src/prune/dense_outputs.h"
 #include "src/prune/group_context.h"
 #include "src/prune/hidden_states.h"
 
@@ -13,8 +14,8 @@ namespace espalier {
 
 /// One sample of a mini-batch on the rank that computes it.
 struct StepSample {
-    TensorView x;             ///< input of the block
-    TensorView dense_output;  ///< f0(x)
+    TensorView x;            ///< input of the block
+    TensorView kept_output;  ///< of f0(x), as DenseOutputs keeps it
 };
 
 /// Positions of a mini-batch of `batch` samples that each rank computes: contiguous runs on the first min(batch, ranks)
@@ -36,7 +37,7 @@ class StepAssignment {
 class DrawnSamples {
   public:
     /// `draws` in drawing order, cut into mini-batches of `batch` (the last may be smaller).
-    DrawnSamples(const GroupContext& context, const HiddenStates& x, const HiddenStates& dense_outputs,
+    DrawnSamples(const GroupContext& context, const HiddenStates& x, const DenseOutputs& dense_outputs,
                  std::vector<std::size_t> draws, std::size_t batch, StepAssignment assignment);
 
     std::size_t steps() const { return (draws_.size() + batch_ - 1) / batch_; }
@@ -49,7 +50,7 @@ class DrawnSamples {
 
   private:
     struct Slot {
-        std::vector<Tensor> buffers;
+        std::vector<Tensor> x, outputs;  ///< of samples that other ranks hold
         std::vector<StepSample> samples;
         std::unique_ptr<Exchange> exchange;
     };
@@ -57,7 +58,7 @@ class DrawnSamples {
 
     GroupContext context_;
     const HiddenStates& x_;
-    const HiddenStates& dense_outputs_;
+    const DenseOutputs& dense_outputs_;
     std::vector<std::size_t> draws_;
     std::size_t batch_;
     StepAssignment assignment_;

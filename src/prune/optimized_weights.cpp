@@ -13,8 +13,8 @@ TensorView rows_of(const BlockWeights& weights, const RowSlice& slice) {
 }  // namespace
 
 OptimizedWeights::OptimizedWeights(const GroupContext& context, const WeightPartition& partition, DType of_passes,
-                                   BlockWeights& run)
-    : context_(context), partition_(partition), run_(run) {
+                                   bool measures_rounded, BlockWeights& run)
+    : context_(context), partition_(partition), measures_rounded_(measures_rounded), run_(run) {
     if (of_passes != run.dtype()) own_.emplace(context.device, context.layout, of_passes);
     if (of_passes != DType::f32 && run.dtype() != DType::f32) {
         masters_ = PartTensor(context.device, partition, context.me());
@@ -32,6 +32,12 @@ void OptimizedWeights::load() {
     for (const RowSlice& slice : partition_.slices_of(context_.me())) {
         context_.device.convert(rows_of(run_, slice), master(slice));
     }
+}
+
+const BlockWeights& OptimizedWeights::measured() {
+    if (!measures_rounded_ || !own_ || masters_are_apart()) return of_passes();
+    context_.device.convert(own_->matrices.all(), run_.matrices.all());
+    return run_;
 }
 
 TensorView OptimizedWeights::master(const RowSlice& slice) const {

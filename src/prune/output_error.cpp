@@ -5,7 +5,7 @@
 namespace espalier {
 
 double relative_output_error(const GroupContext& context, DecoderBlock& decoder, const BlockWeights& weights,
-                             const HiddenStates& x, const HiddenStates& dense_outputs,
+                             const HiddenStates& x, const DenseOutputs& dense_outputs,
                              const std::vector<std::size_t>& samples) {
     const Tensor output = context.device.make_tensor(DType::f32, context.tokens, context.config.hidden_size);
     std::vector<std::size_t> mine;
@@ -15,8 +15,9 @@ double relative_output_error(const GroupContext& context, DecoderBlock& decoder,
     const DeviceSums errors(context.device, mine.size()), norms(context.device, mine.size());
     for (std::size_t i = 0; i < mine.size(); ++i) {
         decoder.forward(weights, x.sample(mine[i]), output, nullptr);
-        context.device.squared_error(output, dense_outputs.sample(mine[i]), errors.at(i));
-        context.device.square_sum(dense_outputs.sample(mine[i]), norms.at(i));
+        const TensorView dense_output = dense_outputs.of(mine[i], x.sample(mine[i]));
+        context.device.squared_error(output, dense_output, errors.at(i));
+        context.device.square_sum(dense_output, norms.at(i));
     }
     const double error = sum_in_sample_order(context, samples, errors.read());
     const double norm = sum_in_sample_order(context, samples, norms.read());

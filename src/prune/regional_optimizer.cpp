@@ -90,7 +90,7 @@ RegionalOptimizer::RegionalOptimizer(const GroupContext& context, const PruneOpt
       problem_(problem),
       clock_(clock),
       weights_(context, problem.masker.partition(), options.ro.type_of_passes(context.device, weights.dtype()),
-               weights),
+               options.ro.compute == RegionalCompute::tf32, weights),
       mask_(mask),
       norms_(context),
       square_average_(context.device, problem.masker.partition(), context.me()),
@@ -99,10 +99,11 @@ RegionalOptimizer::RegionalOptimizer(const GroupContext& context, const PruneOpt
 }
 
 InputNorms RegionalOptimizer::current_norms(const std::vector<std::size_t>& samples) {
+    const BlockWeights& weights = weights_.measured();
     for (const std::size_t sample : samples) {
         if (!context_.my_samples().contains(sample)) continue;
         norms_.begin_sample(sample);
-        problem_.decoder.observe_inputs(weights(), problem_.x.sample(sample), LinearInput::mlp_activation, norms_);
+        problem_.decoder.observe_inputs(weights, problem_.x.sample(sample), LinearInput::mlp_activation, norms_);
     }
     return norms_.gather(samples, options_.input_norm, problem_.block);
 }
@@ -170,8 +171,8 @@ void RegionalOptimizer::optimise(const std::vector<std::size_t>& draws) {
 }
 
 void RegionalOptimizer::output_gradient(const StepSample& sample) {
-    problem_.decoder.forward(weights(), sample.x, output_, nullptr);
-    context_.device.squared_error_gradient(sample.dense_output, output_);
+    problem_.decoder.forward(weights_.of_passes(), sample.x, output_, nullptr);
+    context_.device.squared_error_gradient(problem_.dense_outputs.from_kept(sample.kept_output, sample.x), output_);
 }
 
 void RegionalOptimizer::step_alone(const std::vector<StepSample>& samples) {
@@ -179,7 +180,7 @@ void RegionalOptimizer::step_alone(const std::vector<StepSample>& samples) {
                        options_.ro.hold_mask ? &mask_ : nullptr);
     for (const StepSample& sample : samples) {
         output_gradient(sample);
-        problem_.decoder.backward(weights(), output_, sink);
+        problem_.decoder.backward(weights_.of_passes(), output_, sink);
     }
 }
 
@@ -196,7 +197,7 @@ void RegionalOptimizer::step_together(const std::vector<StepSample>& samples, co
     for (std::size_t i = 0; i < samples.size(); ++i) {
         output_gradient(samples[i]);
         sink.begin_sample(i + 1 == samples.size());
-        problem_.decoder.backward(weights(), output_, sink);
+        problem_.decoder.backward(weights_.of_passes(), output_, sink);
     }
     if (samples.empty()) {
         for (const LinearLayer layer : backward_order) sink.start_reduce(layer);

@@ -5,6 +5,7 @@
 #include "mpi/ordered_sum.h"
 #include "src/model/decoder_block.h"
 #include "src/prune/block_masker.h"
+#include "src/prune/dense_outputs.h"
 #include "src/prune/drawn_samples.h"
 #include "src/prune/group_context.h"
 #include "src/prune/hidden_states.h"
@@ -40,7 +41,7 @@ struct RegionalProblem {
     std::size_t block = 0;
     DecoderBlock& decoder;
     const HiddenStates& x;
-    const HiddenStates& dense_outputs;
+    const DenseOutputs& dense_outputs;
     const InputNormCollector& dense_norms;  ///< every sample observed with the dense weights
     const BlockMasker& masker;
     const std::function<void()>& on_idle;  ///< called after every round, for bookkeeping that should not wait longer
@@ -48,8 +49,8 @@ struct RegionalProblem {
 
 class RegionalOptimizer {
   public:
-    /// `weights` are the run's weights of the block, dense at first; `mask` is written in this rank's part. Both
-    /// outlive the object.
+    /// `weights` are the run's weights of the block, dense when run() begins; `mask` is written in this rank's part.
+    /// Both outlive the object.
     RegionalOptimizer(const GroupContext& context, const PruneOptions& options, const RegionalProblem& problem,
                       BlockWeights& weights, BlockTensor& mask, PhaseClock& clock);
 
@@ -63,8 +64,8 @@ class RegionalOptimizer {
     /// ones, rounded to the output type. Collective.
     void finish(const std::vector<std::size_t>& samples);
 
-    /// The weights as the passes read them now.
-    const BlockWeights& weights() const { return weights_.of_passes(); }
+    /// The present weights as statistics and errors are measured with them.
+    const BlockWeights& measured_weights() { return weights_.measured(); }
 
   private:
     InputNorms current_norms(const std::vector<std::size_t>& samples);

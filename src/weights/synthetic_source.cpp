@@ -85,7 +85,7 @@ inline std::uint32_t mixed(std::uint32_t value) {
 }
 
 /// Elements first … of the tensor `key` as bfloat16.
-void fill_bell_shaped(std::uint32_t key, std::uint64_t first, std::span<std::byte> destination) {
+void fill_part(std::uint32_t key, std::uint64_t first, std::span<std::byte> destination) {
     constexpr float deviation = 0.02F, of_the_sum = 37837.2F;  // 65536 sqrt(4 / 12)
     constexpr std::size_t piece = 1024;
     std::array<float, piece> values;
@@ -102,6 +102,17 @@ void fill_bell_shaped(std::uint32_t key, std::uint64_t first, std::span<std::byt
             values[i] = static_cast<float>(sum) * (deviation / of_the_sum);
         }
         round_from_float(DType::bf16, values.data(), count, destination.data() + 2 * begin);
+    }
+}
+
+/// The same on this rank's share of the cores: making a block up must not take longer than pruning it.
+void fill_bell_shaped(std::uint32_t key, std::uint64_t first, std::span<std::byte> destination) {
+    constexpr std::size_t part_bytes = std::size_t{1} << 20;
+    const std::size_t parts = (destination.size() + part_bytes - 1) / part_bytes;
+#pragma omp parallel for schedule(static)
+    for (std::size_t part = 0; part < parts; ++part) {
+        const std::size_t begin = part * part_bytes, size = std::min(part_bytes, destination.size() - begin);
+        fill_part(key, first + begin / 2, destination.subspan(begin, size));
     }
 }
 

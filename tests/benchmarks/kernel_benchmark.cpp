@@ -113,7 +113,7 @@ class Benchmark {
                 if ((dtype != DType::f32 || !on_gpu_) && products == Float32Products::tf32) continue;
                 device_.set_float32_products(products);
                 const double flops = 2.0 * static_cast<double>(n * n * n);
-                const double seconds = seconds_of(device_, [&] { device_.linear(a, b, false, c); });
+                const double seconds = seconds_of(device_, [&] { device_.linear(a, b, {}, c); });
                 const double rate = flops / seconds;
                 (dtype == half() ? rate_half_ : products == Float32Products::tf32 ? rate_tf32_ : rate_exact_) = rate;
                 print(fmt::format("product of {} squares, {}{}: {:.0f} TFLOP/s", n, name_of(dtype),
@@ -137,10 +137,10 @@ class Benchmark {
                 const Tensor wide = device_.make_tensor(DType::f32, tokens, out);
                 const std::string shape = fmt::format(" {} x {}{}", out, in, of);
                 const double flops = 2.0 * static_cast<double>(tokens * in * out);
-                computing("linear" + shape, flops, ceiling, [&] { device_.linear(x, weight, false, y); });
+                computing("linear" + shape, flops, ceiling, [&] { device_.linear(x, weight, {}, y); });
                 if (out == hidden) {
                     computing("linear onto the residual" + shape, flops, ceiling,
-                              [&] { device_.linear(x, weight, true, wide); });
+                              [&] { device_.linear(x, weight, wide, wide); });
                 }
                 computing("linear_input_gradient" + shape, flops, ceiling,
                           [&] { device_.linear_input_gradient(dy, weight, false, dx); });

@@ -85,9 +85,12 @@ cublasStatus_t check(const Operation& operation, const Layout& a, const Layout& 
 }
 
 ColumnMajor matrix_of(const Layout& layout, const void* data, cublasOperation_t operation = CUBLAS_OP_N) {
-    return {data,           layout.type,
-            layout.rows,    layout.columns,
-            static_cast<std::size_t>(layout.leading), operation == CUBLAS_OP_T};
+    return {data,
+            layout.type,
+            layout.rows,
+            layout.columns,
+            static_cast<std::size_t>(layout.leading),
+            operation == CUBLAS_OP_T};
 }
 
 bool are_aligned(const Algorithm& algorithm, const std::array<const void*, 4>& addresses,
@@ -231,8 +234,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t /*handle*/, cublasLtMatmulDesc_t 
     if (product_scale != 1 || (before_scale != 0 && before_scale != 1)) return CUBLAS_STATUS_NOT_SUPPORTED;
     enqueue(stream, [=] {
         multiply(matrix_of(layouts[0], a, operation.a), matrix_of(layouts[1], b, operation.b),
-                 operation.compute == CUBLAS_COMPUTE_32F_FAST_TF32, matrix_of(layouts[2], before_scale == 0 ? nullptr : c),
-                 matrix_of(layouts[3], d));
+                 operation.compute == CUBLAS_COMPUTE_32F_FAST_TF32,
+                 matrix_of(layouts[2], before_scale == 0 ? nullptr : c), matrix_of(layouts[3], d));
     });
     return CUBLAS_STATUS_SUCCESS;
 }

@@ -1,5 +1,6 @@
 // The CUDA runtime's functions about GPUs and errors.
 #include "tests/emulation/cuda_status.h"
+#include "tests/emulation/execution.h"
 #include "tests/emulation/gpu_memory.h"
 #include "tests/emulation/settings.h"
 
@@ -11,6 +12,7 @@
 #include <cstring>
 #include <functional>
 #include <string>
+#include <utility>
 
 namespace espalier::emulation {
 

@@ -1,6 +1,7 @@
 #pragma once
 /// Memory that shows mistakes: filled with 0xff, which is NaN in every floating-point type, and exactly as large as
-/// asked for, so that address sanitizer's red zone begins right behind it. Without the sanitizer a guard zone lies there.
+/// asked for, so that address sanitizer's red zone begins right behind it. Without the sanitizer a guard zone lies
+/// there.
 
 #include <algorithm>
 #include <cstddef>

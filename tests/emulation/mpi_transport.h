@@ -3,11 +3,11 @@
 /// beside the program's, and go on whenever the program waits in MPI: it is linked with wrappers of MPI_Init_thread,
 /// MPI_Finalize, MPI_Test and MPI_Testall that let streams run.
 
+#include <mpi.h>
+
 #include <cstddef>
 #include <span>
 #include <vector>
-
-#include <mpi.h>
 
 namespace espalier::emulation {
 

@@ -1,6 +1,7 @@
 // NCCL, as far as it is used: non-blocking communicators with one process a rank, groups of sends and receives, and
 // broadcasts, which run in streams.
 #include "tests/emulation/execution.h"
+#include "tests/emulation/gpu_memory.h"
 #include "tests/emulation/mpi_transport.h"
 #include "tests/emulation/nccl_fault.h"
 #include "tests/emulation/nccl_members.h"
@@ -67,16 +68,9 @@ class GroupOfMessages {
         Communicator& c = *communicator_;
         if (c.aborted) return finish();
         if (c.failure != ncclSuccess || !c.members.are_known()) return false;
-        if (!started_) {
-            if (!silent_) silent_ = fault_of("silence") != ncclSuccess;
-            if (silent_) return false;
-            start();
-        }
-        if (fault_of("exchange") != ncclSuccess) {
-            c.fail(ncclRemoteError, "an exchange failed on purpose");
-            return false;
-        }
-        if (!messages_.have_arrived()) return false;
+        if (!has_begun_) begin();
+        if (is_silent_ || c.failure != ncclSuccess || !messages_.have_arrived()) return false;
+        const DeviceAccess access;
         for (const auto& [index, device] : receives_) {
             const auto bytes = messages_.received(index);
             std::memcpy(device, bytes.data(), bytes.size());
@@ -85,9 +79,16 @@ class GroupOfMessages {
     }
 
   private:
-    void start() {
-        started_ = true;
+    void begin() {
+        has_begun_ = true;
+        is_silent_ = fault_of("silence") != ncclSuccess;
+        if (is_silent_) return;
+        if (fault_of("exchange") != ncclSuccess) {
+            communicator_->fail(ncclRemoteError, "an exchange failed on purpose");
+            return;
+        }
         const NcclMembers& members = communicator_->members;
+        const DeviceAccess access;
         for (const Message& message : wanted_) {
             const int peer = members.world_rank_of(message.peer);
             if (message.is_receive) {
@@ -106,7 +107,7 @@ class GroupOfMessages {
     std::vector<Message> wanted_;
     Messages messages_;
     std::vector<std::pair<std::size_t, std::byte*>> receives_;
-    bool started_ = false, silent_ = false;
+    bool has_begun_ = false, is_silent_ = false;
 };
 
 /// Between ncclGroupStart and ncclGroupEnd; the messages of one communicator in one stream are one piece of work.
@@ -125,7 +126,8 @@ void launch_group() {
     for (Group::Part& part : std::exchange(group.parts, {})) {
         part.communicator->just_called = true;
         auto messages = std::make_shared<GroupOfMessages>(part.communicator, std::move(part.messages));
-        enqueue_work(part.stream, [messages] { return messages->advance(); }, true);
+        enqueue_work(
+            part.stream, [messages] { return messages->advance(); }, true);
     }
 }
 
@@ -152,8 +154,9 @@ ncclResult_t check_call(const char* call, ncclComm_t handle) {
     Communicator& c = *handle->communicator;
     if (c.failure != ncclSuccess) return c.failure;
     if (c.just_called || !c.members.are_known()) {
-        return c.fail(ncclInvalidUsage, std::string(call) + " while an earlier call is under way: ask for "
-                                                            "ncclCommGetAsyncError first");
+        return c.fail(ncclInvalidUsage, std::string(call) +
+                                            " while an earlier call is under way: ask for "
+                                            "ncclCommGetAsyncError first");
     }
     if (const ncclResult_t fault = fault_of(call); fault != ncclSuccess) {
         return c.fail(fault, std::string(call) + " failed on purpose");
@@ -199,8 +202,8 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t handle, ncclResult_t* state) {
     if (handle == nullptr) return ncclInvalidArgument;
     Communicator& c = *handle->communicator;
     drive_streams();
-    const bool under_way = std::exchange(c.just_called, false) || !c.members.are_known() ||
-                           (c.finalizing && c.exchanges > 0);
+    const bool under_way =
+        std::exchange(c.just_called, false) || !c.members.are_known() || (c.finalizing && c.exchanges > 0);
     *state = c.failure != ncclSuccess ? c.failure : under_way ? ncclInProgress : ncclSuccess;
     return ncclSuccess;
 }
@@ -283,7 +286,8 @@ ncclResult_t ncclBroadcast(const void* from, void* to, std::size_t count, ncclDa
     if (const ncclResult_t status = check_call("ncclBroadcast", handle); status != ncclSuccess) return status;
     Communicator& c = *handle->communicator;
     if (root < 0 || root >= c.size || from != to || group.depth > 0) {
-        return c.fail(ncclInvalidArgument, "ncclBroadcast is emulated in place, outside groups, from a rank that exists");
+        return c.fail(ncclInvalidArgument,
+                      "ncclBroadcast is emulated in place, outside groups, from a rank that exists");
     }
     std::vector<Message> messages;
     auto* const device = static_cast<std::byte*>(to);

@@ -79,13 +79,14 @@ void NcclMembers::answer() {
         const bool fits = report.size == size_ && report.rank >= 0 && report.rank < size_;
         if (!fits || table_[static_cast<std::size_t>(report.rank)] >= 0) {
             fail("ncclCommInitRankConfig: world rank " + std::to_string(report.world_rank) + " is rank " +
-                 std::to_string(report.rank) + " of " + std::to_string(report.size) + ", which is taken or not one of " +
-                 std::to_string(size_));
+                 std::to_string(report.rank) + " of " + std::to_string(report.size) +
+                 ", which is taken or not one of " + std::to_string(size_));
         }
         table_[static_cast<std::size_t>(report.rank)] = report.world_rank;
     }
     for (int rank = 0; rank < size_; ++rank) {
-        if (rank != rank_) answers_->send(world_rank_of(rank), first_tag_ + 1, std::as_bytes(std::span<const int>(table_)));
+        if (rank != rank_)
+            answers_->send(world_rank_of(rank), first_tag_ + 1, std::as_bytes(std::span<const int>(table_)));
     }
 }
 

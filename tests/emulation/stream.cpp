@@ -31,11 +31,7 @@ bool advance(CUstream_st& stream, std::uint64_t position) {
     while (stream.done < position) {
         if (stream.in_work) return false;  // work that waits for its own stream, through others
         stream.in_work = true;
-        bool finished = false;
-        {
-            const DeviceAccess access;
-            finished = stream.queue.front()();
-        }
+        const bool finished = stream.queue.front()();
         stream.in_work = false;
         if (!finished) return false;
         stream.queue.pop_front();
@@ -96,6 +92,7 @@ void enqueue_work(cudaStream_t stream, Work work, bool peers_wait) {
 
 void enqueue(cudaStream_t stream, std::function<void()> work) {
     enqueue_work(stream, [work = std::move(work)] {
+        const DeviceAccess access;
         work();
         return true;
     });
@@ -106,7 +103,7 @@ std::shared_ptr<EventPoint> record_event(cudaStream_t stream) {
     auto point = std::make_shared<EventPoint>();
     point->stream = stream;
     point->position = stream->put + 1;
-    enqueue(stream, [point] { point->passed = true; });
+    enqueue_work(stream, [point] { return point->passed = true; });
     return point;
 }
 

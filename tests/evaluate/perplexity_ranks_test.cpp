@@ -34,7 +34,7 @@ double window_loss(Device& device, const CheckpointSource& source, std::span<con
     source.read_outer_rows(OuterTensor::head, 0, vocabulary, std::as_writable_bytes(std::span(head)));
     const Tensor inverse = make_poisoned(device, 1, length), logits = make_poisoned(device, length - 1, vocabulary);
     device.rms_norm(x, upload(device, 1, hidden, norm), config.rms_norm_epsilon, normed, inverse);
-    device.linear(normed.view().row_range(0, length - 1), upload(device, vocabulary, hidden, head), false, logits);
+    device.linear(normed.view().row_range(0, length - 1), upload(device, vocabulary, hidden, head), {}, logits);
     const Tensor largest = make_poisoned(device, 1, length - 1), sum = make_poisoned(device, 1, length - 1),
                  target = make_poisoned(device, 1, length - 1);
     device.start_cross_entropy(largest, sum, target);

@@ -60,7 +60,7 @@ TEST_P(LinearTest, Forward) {
         const Tensor y =
             accumulate ? upload(*device_, tokens, out, start.values) : make_poisoned(*device_, tokens, out);
         const double flops = device_->flops();
-        device_->linear(x_device, w_device, accumulate, y);
+        device_->linear(x_device, w_device, accumulate ? y.view() : TensorView{}, y);
         EXPECT_EQ(device_->flops() - flops, 2.0 * static_cast<double>(tokens * in * out));
         const Bounded expected = product(
             tokens, out, in, x, [&](std::size_t k, std::size_t j) { return w(j, k); },
@@ -132,7 +132,7 @@ TEST(Linear, ExactForSmallIntegers) {
     for (float& value : x.values) value = static_cast<float>(random.below(17)) - 8;
     for (float& value : w.values) value = static_cast<float>(random.below(17)) - 8;
     const Tensor y = make_poisoned(*device, tokens, out);
-    device->linear(upload(*device, tokens, in, x.values), upload(*device, out, in, w.values), false, y);
+    device->linear(upload(*device, tokens, in, x.values), upload(*device, out, in, w.values), {}, y);
     const std::vector<float> values = download(*device, y);
     for (std::size_t t = 0; t < tokens; ++t) {
         for (std::size_t j = 0; j < out; ++j) {
@@ -162,7 +162,7 @@ TEST(Linear, ConsumersMayUseTheDeviceInsideAndTheirExceptionsArrive) {
 TEST(Linear, ShapeErrorsAreBugs) {
     const auto device = make_test_device();
     const Tensor a = make_poisoned(*device, 2, 3), b = make_poisoned(*device, 4, 5), c = make_poisoned(*device, 2, 4);
-    expect_error(ExitStatus::bug, {"linear"}, [&] { device->linear(a, b, false, c); });
+    expect_error(ExitStatus::bug, {"linear"}, [&] { device->linear(a, b, {}, c); });
     expect_error(ExitStatus::bug, {"linear_input_gradient"}, [&] { device->linear_input_gradient(a, b, false, c); });
     expect_error(ExitStatus::bug, {"linear_weight_gradient"},
                  [&] { device->linear_weight_gradient(a, b, [](std::size_t, TensorView) {}); });

@@ -192,7 +192,7 @@ TEST_P(DecoderBlockTest, ObserverSeesEachOfTheFourInputsOnce) {
     const BlockWeights silent_weights = upload_block(*device_, problem_.layout, silent);
     decoder.forward(silent_weights, x_, without_mlp, nullptr);
     device_->linear(upload(*device_, tokens, problem_.config.intermediate_size, observer.seen[3].second),
-                    weights_.matrices.matrix(LinearLayer::down_proj), true, without_mlp);
+                    weights_.matrices.matrix(LinearLayer::down_proj), without_mlp, without_mlp);
     const std::vector<float> expected = download(*device_, y), found = download(*device_, without_mlp);
     for (std::size_t i = 0; i < found.size(); ++i) EXPECT_NEAR(found[i], expected[i], 30 * unit_roundoff * 5);
 }

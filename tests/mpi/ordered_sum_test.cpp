@@ -1,6 +1,7 @@
 // Sums whose order is that of a fixed tree: bits do not depend on which rank holds which leaf.
 #include "mpi/ordered_sum.h"
 
+#include "mpi/tensor_communicator.h"
 #include "mpi/topology.h"
 #include "tests/support/random.h"
 #include "tests/support/ranks.h"
@@ -78,7 +79,8 @@ std::vector<std::size_t> random_offsets(Random& random, std::size_t count) {
 void expect_tree_sum(std::uint64_t seed, std::size_t length, const std::vector<std::size_t>& leaf_offsets,
                      const PartOffsets& parts) {
     const auto device = support::make_test_device(1);
-    OrderedSum sum(*device, world(), length, leaf_offsets);
+    const TensorCommunicator tensors(world(), *device);
+    OrderedSum sum(*device, tensors.get(), length, leaf_offsets);
     for (std::uint64_t repetition = 0; repetition < 2; ++repetition) {  // the object takes leaves again
         std::vector<std::vector<float>> leaves;
         for (std::size_t leaf = 0; leaf < leaf_offsets.back(); ++leaf) {
@@ -160,7 +162,8 @@ TEST(OrderedSum, WholeVectorToOneRank) {
 TEST(OrderedSum, WithoutLeavesIsZero) {
     const auto device = support::make_test_device(1);
     const auto leaf_offsets = even_offsets(0);
-    OrderedSum sum(*device, world(), 10, leaf_offsets);
+    const TensorCommunicator tensors(world(), *device);
+    OrderedSum sum(*device, tensors.get(), 10, leaf_offsets);
     EXPECT_EQ(reduce(sum, *device, {}, leaf_offsets, even_offsets(10), 10), std::vector<float>(10, 0.0F));
 }
 
@@ -175,14 +178,16 @@ TEST(OrderedSum, IsExactForExactlySummableValues) {
             total[i] += leaves[leaf][i];
         }
     }
-    OrderedSum sum(*device, world(), length, even_offsets(count));
+    const TensorCommunicator tensors(world(), *device);
+    OrderedSum sum(*device, tensors.get(), length, even_offsets(count));
     EXPECT_EQ(reduce(sum, *device, leaves, even_offsets(count), even_offsets(length), length), total);
 }
 
 TEST(OrderedSum, BuffersAreReusedFromReductionToReduction) {
     const auto device = support::make_test_device(1);
     const auto leaf_offsets = even_offsets(16);
-    OrderedSum sum(*device, world(), 1000, leaf_offsets);
+    const TensorCommunicator tensors(world(), *device);
+    OrderedSum sum(*device, tensors.get(), 1000, leaf_offsets);
     const std::vector<std::vector<float>> leaves(16, std::vector<float>(1000, 1.0F));
     reduce(sum, *device, leaves, leaf_offsets, even_offsets(1000), 1000);
     const std::size_t after_one = device->allocated_bytes();

@@ -241,13 +241,14 @@ class RegionalOptimizerTest : public testing::Test {
                                    problem_.config, problem_.layout, problem_.tokens};
         DecoderBlock decoder(*device, problem_.config, problem_.tokens, Passes::forward_and_backward, DType::f32);
         BlockWeights weights = upload_block(*device, problem_.layout, problem_.block);
-        const HiddenStates x(*device, {0, problem_.samples}, problem_.tokens, problem_.config.hidden_size),
-            outputs(*device, {0, problem_.samples}, problem_.tokens, problem_.config.hidden_size);
+        const HiddenStates x(*device, {0, problem_.samples}, problem_.tokens, problem_.config.hidden_size);
+        const DenseOutputs outputs(*device, {0, problem_.samples}, problem_.tokens, problem_.config.hidden_size,
+                                   DType::f32);
         device->copy_from_host(problem_.x.data(), x.all());
         InputNormCollector norms(context);
         for (std::size_t n = 0; n < problem_.samples; ++n) {
             norms.begin_sample(n);
-            decoder.forward(weights, x.sample(n), outputs.sample(n), &norms);
+            decoder.forward(weights, x.sample(n), outputs.place_of(n), &norms);
         }
         const WeightPartition partition = WeightPartition::balanced(problem_.layout, 1);
         const PartTensor no_gradient;

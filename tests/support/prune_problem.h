@@ -1,6 +1,7 @@
 #pragma once
 /// One random block with calibration samples, pruned by the program's own BlockPruner in any group of ranks.
 
+#include "mpi/tensor_communicator.h"
 #include "src/prune/block_pruner.h"
 #include "tests/support/test_device.h"
 #include "tests/support/tiny_model.h"
@@ -59,7 +60,9 @@ struct PruneProblem {
     PruneResult prune(const PruneOptions& options, Communicator& group, std::size_t index = 1) const {
         const auto device = make_test_device(1);
         const Topology topology(static_cast<std::size_t>(group.size()), 4, 1, samples, options.shards);
-        const GroupContext context{*device, group, group, topology, topology.groups()[0], config, layout, tokens};
+        const TensorCommunicator tensors(group, *device);
+        const GroupContext context{*device, tensors.get(), group, topology, topology.groups()[0],
+                                   config,  layout,        tokens};
         DecoderBlock decoder(*device, config, tokens, Passes::forward_and_backward, DType::f32);
         PhaseClock clock;
         BlockPruner pruner(context, options, decoder, clock);
