@@ -1,8 +1,11 @@
 #include "io/hdf5_handle.h"
 
+#include "io/fletcher32.h"
 #include "src/base/error.h"
 
 #include <algorithm>
+#include <cstring>
+#include <memory>
 #include <utility>
 
 namespace espalier {
@@ -47,16 +50,19 @@ std::size_t row_bytes_of(DType dtype, const std::vector<std::uint64_t>& shape) {
     return bytes;
 }
 
-/// Whole rows, about 4 MiB, the dataset itself when it is smaller.
-Hdf5Handle chunked_properties(DType dtype, const std::vector<std::uint64_t>& shape) {
+/// Rows of a chunk: about 4 MiB, the dataset itself when it is smaller.
+std::uint64_t chunk_rows_of(DType dtype, const std::vector<std::uint64_t>& shape) {
     constexpr std::size_t chunk_bytes = std::size_t{4} << 20;
+    return std::min<std::uint64_t>(shape[0], std::max<std::size_t>(1, chunk_bytes / row_bytes_of(dtype, shape)));
+}
+
+Hdf5Handle chunked_properties(DType dtype, const std::vector<std::uint64_t>& shape) {
     Hdf5Handle properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
     H5Pset_obj_track_times(properties.id(), false);
     const bool empty = std::find(shape.begin(), shape.end(), 0U) != shape.end();
     if (shape.empty() || empty) return properties;
     std::vector<hsize_t> chunk(shape.begin(), shape.end());
-    const std::size_t rows = std::max<std::size_t>(1, chunk_bytes / row_bytes_of(dtype, shape));
-    chunk[0] = std::min<hsize_t>(chunk[0], rows);
+    chunk[0] = chunk_rows_of(dtype, shape);
     H5Pset_chunk(properties.id(), static_cast<int>(chunk.size()), chunk.data());
     H5Pset_fletcher32(properties.id());
     return properties;
@@ -85,6 +91,42 @@ std::vector<hsize_t> dimensions_of(hid_t space) {
     return shape;
 }
 
+/// A dataset's bytes as its chunks: each followed by its checksum, the last filled up with zeros.
+struct Chunks {
+    std::span<const std::byte> data;
+    std::size_t chunk_bytes;
+
+    std::size_t count() const { return (data.size() + chunk_bytes - 1) / chunk_bytes; }
+    std::size_t stored_bytes() const { return chunk_bytes + sizeof(std::uint32_t); }
+    /// Chunk `index` as the file holds it.
+    void assemble(std::size_t index, std::span<std::byte> stored) const {
+        const auto part = data.subspan(index * chunk_bytes, std::min(chunk_bytes, data.size() - index * chunk_bytes));
+        std::copy(part.begin(), part.end(), stored.begin());
+        std::fill(stored.begin() + static_cast<std::ptrdiff_t>(part.size()), stored.end(), std::byte{0});
+        const std::uint32_t checksum = fletcher32(stored.first(chunk_bytes));  // little-endian, as we are
+        std::memcpy(stored.data() + chunk_bytes, &checksum, sizeof checksum);
+    }
+};
+
+/// Memory for the chunks that `threads` threads work on at a time; not cleared.
+struct ChunkBuffer {
+    std::size_t chunks;
+    std::size_t bytes_each;
+    std::unique_ptr<std::byte[]> memory;
+
+    ChunkBuffer(const Chunks& of, int threads)
+        : chunks(std::min(of.count(), static_cast<std::size_t>(threads))),
+          bytes_each(of.stored_bytes()),
+          memory(std::make_unique_for_overwrite<std::byte[]>(chunks * bytes_each)) {}
+    std::span<std::byte> place(std::size_t i) const { return {memory.get() + i * bytes_each, bytes_each}; }
+};
+
+std::vector<hsize_t> place_of_chunk(std::size_t index, std::uint64_t chunk_rows, std::size_t dimensions) {
+    std::vector<hsize_t> place(dimensions, 0);
+    place[0] = index * chunk_rows;
+    return place;
+}
+
 /// Closing a file while one of its objects is open is an error instead of a delayed close that nobody sees fail.
 Hdf5Handle file_access_properties() {
     Hdf5Handle properties(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
@@ -94,7 +136,7 @@ Hdf5Handle file_access_properties() {
 
 }  // namespace
 
-Hdf5Writer::Hdf5Writer(const std::filesystem::path& path) : path_(path) {
+Hdf5Writer::Hdf5Writer(const std::filesystem::path& path, int threads) : path_(path), threads_(threads) {
     const auto lock = lock_hdf5();
     Hdf5Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
     H5Pset_obj_track_times(creation.id(), false);
@@ -126,7 +168,24 @@ void Hdf5Writer::create(const std::string& name, DType dtype, const std::vector<
 void Hdf5Writer::write(const std::string& name, DType dtype, const std::vector<std::uint64_t>& shape,
                        std::span<const std::byte> data) {
     create(name, dtype, shape);
-    if (!data.empty()) write_rows(name, 0, shape.empty() ? 1 : shape[0], data);
+    if (data.empty()) return;
+    require(!shape.empty(), "a dataset with dimensions");
+    const std::uint64_t chunk_rows = chunk_rows_of(dtype, shape);
+    const Chunks chunks{data, static_cast<std::size_t>(chunk_rows) * row_bytes_of(dtype, shape)};
+    const ChunkBuffer stored(chunks, threads_);
+    for (std::size_t first = 0; first < chunks.count(); first += stored.chunks) {
+        const std::size_t count = std::min(stored.chunks, chunks.count() - first);
+#pragma omp parallel for num_threads(threads_) schedule(static)
+        for (std::size_t i = 0; i < count; ++i) chunks.assemble(first + i, stored.place(i));
+        const auto lock = lock_hdf5();
+        const Hdf5Handle dataset(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), H5Dclose);
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::vector<hsize_t> offset = place_of_chunk(first + i, chunk_rows, shape.size());
+            check(H5Dwrite_chunk(dataset.id(), H5P_DEFAULT, 0, offset.data(), stored.bytes_each,
+                                 stored.place(i).data()) >= 0,
+                  "cannot be written at dataset " + name);
+        }
+    }
 }
 
 void Hdf5Writer::write_rows(const std::string& name, std::uint64_t first_row, std::uint64_t rows,
@@ -246,6 +305,44 @@ void Hdf5Reader::read_rows(const std::string& name, std::uint64_t first_row, std
 void Hdf5Reader::read(const std::string& name, std::span<std::byte> destination) const {
     const Hdf5DatasetInfo found = info(name);
     read_rows(name, 0, found.shape.empty() ? 0 : found.shape[0], destination);
+}
+
+bool Hdf5Reader::holds(const std::string& name, std::span<const std::byte> data, int threads) const {
+    const Hdf5DatasetInfo found = info(name);
+    std::uint64_t elements = 1;
+    for (const std::uint64_t dimension : found.shape) elements *= dimension;
+    if (found.shape.empty() || elements * bytes_of(found.dtype) != data.size()) return false;
+    if (data.empty()) return true;
+    const std::uint64_t chunk_rows = chunk_rows_of(found.dtype, found.shape);
+    const Chunks chunks{data, static_cast<std::size_t>(chunk_rows) * row_bytes_of(found.dtype, found.shape)};
+    const ChunkBuffer stored(chunks, threads), expected(chunks, threads);
+    const std::size_t bytes = chunks.stored_bytes();
+    for (std::size_t first = 0; first < chunks.count(); first += stored.chunks) {
+        const std::size_t count = std::min(stored.chunks, chunks.count() - first);
+        {
+            const auto lock = lock_hdf5();
+            const Hdf5Handle dataset = open_dataset(name);
+            for (std::size_t i = 0; i < count; ++i) {
+                const std::vector<hsize_t> offset = place_of_chunk(first + i, chunk_rows, found.shape.size());
+                hsize_t size = 0;
+                std::uint32_t skipped_filters = 0;
+                if (H5Dget_chunk_storage_size(dataset.id(), offset.data(), &size) < 0 || size != bytes) return false;
+                if (H5Dread_chunk(dataset.id(), H5P_DEFAULT, offset.data(), &skipped_filters, stored.place(i).data()) <
+                        0 ||
+                    skipped_filters != 0) {
+                    return false;
+                }
+            }
+        }
+        bool same = true;
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : same)
+        for (std::size_t i = 0; i < count; ++i) {
+            chunks.assemble(first + i, expected.place(i));
+            same = same && std::memcmp(expected.place(i).data(), stored.place(i).data(), bytes) == 0;
+        }
+        if (!same) return false;
+    }
+    return true;
 }
 
 std::string Hdf5Reader::attribute(const std::string& object, const std::string& name) const {

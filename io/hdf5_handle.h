@@ -50,8 +50,9 @@ struct Hdf5DatasetInfo {
 /// A file being written. Errors throw ResourceError with the file's name; afterwards it must be given up.
 class Hdf5Writer {
   public:
-    /// Truncates. Times are not tracked, so that equal content gives equal bytes.
-    explicit Hdf5Writer(const std::filesystem::path& path);
+    /// Truncates. Times are not tracked, so that equal content gives equal bytes. Checksums are computed by `threads`
+    /// threads.
+    explicit Hdf5Writer(const std::filesystem::path& path, int threads = 1);
     Hdf5Writer(const Hdf5Writer&) = delete;
     Hdf5Writer& operator=(const Hdf5Writer&) = delete;
     ~Hdf5Writer();
@@ -75,6 +76,7 @@ class Hdf5Writer {
   private:
     void check(bool ok, const std::string& what);
     std::filesystem::path path_;
+    int threads_;
     hid_t file_ = -1;
     bool poisoned_ = false;
 };
@@ -96,6 +98,9 @@ class Hdf5Reader {
                    std::span<std::byte> destination) const;
     /// A whole weight or mask dataset, in its own type; its size must be `destination.size()` bytes.
     void read(const std::string& name, std::span<std::byte> destination) const;
+    /// Whether a dataset that Hdf5Writer::write has written holds exactly `data`, checksums included. Compares with
+    /// `threads` threads.
+    bool holds(const std::string& name, std::span<const std::byte> data, int threads = 1) const;
     std::string attribute(const std::string& object, const std::string& name) const;
 
     /// A two-dimensional integer dataset of any width: its shape, then its values.

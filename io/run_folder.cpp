@@ -223,9 +223,9 @@ FileRecord RunFolder::commit_file(const std::filesystem::path& temporary, const 
 
 FileRecord RunFolder::commit_block(std::size_t block, const std::vector<FileTensor>& tensors,
                                    const std::map<std::string, std::string>& attributes,
-                                   const std::function<void(const std::filesystem::path&)>& audit) const {
+                                   const std::function<void(const std::filesystem::path&)>& audit, int threads) const {
     const std::filesystem::path temporary = block_path(block).string() + ".tmp";
-    Hdf5Writer file(temporary);
+    Hdf5Writer file(temporary, threads);
     for (const FileTensor& tensor : tensors)
         file.write(hdf5_path(tensor.name), tensor.dtype, tensor.shape, tensor.data);
     for (const auto& [name, value] : attributes) file.attribute("/", name, value);

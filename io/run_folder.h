@@ -100,9 +100,10 @@ class RunFolder {
 
     /// Writes, audits and commits one block file. `audit` gets the path of the closed temporary file and throws when it
     /// is not as it should be. Thread-safe for different blocks.
+    /// `threads` of the host help.
     FileRecord commit_block(std::size_t block, const std::vector<FileTensor>& tensors,
                             const std::map<std::string, std::string>& attributes,
-                            const std::function<void(const std::filesystem::path&)>& audit) const;
+                            const std::function<void(const std::filesystem::path&)>& audit, int threads = 1) const;
     /// Flushes a closed temporary file and renames it to `file`.
     FileRecord commit_file(const std::filesystem::path& temporary, const std::string& file) const;
     /// model.h5: one logical file over all others. Tensor names of a block come without their prefix.

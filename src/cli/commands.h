@@ -33,6 +33,7 @@ std::vector<OptionSpec> device_options();
 struct ChosenDevice {
     std::unique_ptr<Device> device;
     bool is_gpu = false;
+    int host_threads = 1;  ///< this rank's share of the cores
     std::string gpu_uuid;  ///< empty on the CPU
     std::string note;      ///< for the log: why `auto` computes on the CPU; else empty
 };

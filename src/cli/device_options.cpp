@@ -60,6 +60,7 @@ ChosenDevice make_device(const Session& session, const OptionSet& options) {
     if (choice != "auto" && choice != "cpu" && choice != "cuda")
         throw InputError("--device '" + choice + "' is not one of auto, cpu, cuda");
     ChosenDevice chosen;
+    chosen.host_threads = choose_threads(session, options);
     if (choice != "cpu") {
         const CudaAvailability found = cuda_availability();
         chosen.is_gpu = found.gpus > 0;
@@ -77,7 +78,7 @@ ChosenDevice make_device(const Session& session, const OptionSet& options) {
     if (options.given("gpu-memory")) {
         throw InputError("--gpu-memory " + options.text("gpu-memory") + ": this run computes on the CPU");
     }
-    chosen.device = make_cpu_device(choose_threads(session, options));
+    chosen.device = make_cpu_device(chosen.host_threads);
     return chosen;
 }
 

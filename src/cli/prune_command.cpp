@@ -298,7 +298,7 @@ int prune_command(Session& session, const CommandLine& line) {
     }
     const RunState state = RunState::from_json(shared["state"]);
     prune_model({session, *chosen.device, options, *source, calibration, ledger.get(), state,
-                 shared["attributes"].get<std::map<std::string, std::string>>(), progress});
+                 shared["attributes"].get<std::map<std::string, std::string>>(), progress, chosen.host_threads});
     const std::vector<std::size_t> resident = session.world().all_gather_value(peak_resident_bytes());
     session.agree([&] {
         if (!ledger) return;

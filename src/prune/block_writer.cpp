@@ -1,6 +1,5 @@
 #include "src/prune/block_writer.h"
 
-#include "io/checksum.h"
 #include "io/hdf5_handle.h"
 #include "src/base/error.h"
 #include "src/weights/mask_check.h"
@@ -84,13 +83,11 @@ std::vector<std::uint8_t> unpack_mask(std::span<const std::byte> packed, std::si
 }
 
 void audit_block_file(const std::filesystem::path& file, const BlockToWrite& block, const BlockLayout& layout,
-                      const PruningPattern& pattern) {
+                      const PruningPattern& pattern, int threads) {
     const Hdf5Reader reader(file);
     std::vector<std::vector<std::byte>> packed;
     for (const FileTensor& tensor : list_tensors(block, layout, packed)) {
-        std::vector<std::byte> stored(tensor.data.size());
-        reader.read(hdf5_path(tensor.name), stored);
-        if (xxh3_128(stored) != xxh3_128(tensor.data)) {
+        if (!reader.holds(hdf5_path(tensor.name), tensor.data, threads)) {
             throw ResourceError(file.string() + ": " + hdf5_path(tensor.name) +
                                 " does not read back as it was written; the disk or its file system is failing");
         }
@@ -101,7 +98,7 @@ void audit_block_file(const std::filesystem::path& file, const BlockToWrite& blo
         const std::string fault = check_pruned_matrix(
             mask_bytes(block).subspan(matrix.offset, matrix.size()),
             std::span<const std::byte>(block.tensors.bytes()).subspan(matrix.offset * element, matrix.size() * element),
-            block.storage.matrix_dtype, matrix.columns, pattern);
+            block.storage.matrix_dtype, matrix.columns, pattern, threads);
         if (!fault.empty()) {
             throw BugError("internal error: " + file.string() + ": " + hdf5_path(mask_name(block.block, matrix)) +
                            ": " + fault);
@@ -110,8 +107,8 @@ void audit_block_file(const std::filesystem::path& file, const BlockToWrite& blo
 }
 
 BlockWriter::BlockWriter(const RunFolder& run, const BlockLayout& layout, const PruningPattern& pattern,
-                         std::map<std::string, std::string> attributes)
-    : run_(run), layout_(layout), pattern_(pattern), attributes_(std::move(attributes)) {}
+                         std::map<std::string, std::string> attributes, int threads)
+    : run_(run), layout_(layout), pattern_(pattern), attributes_(std::move(attributes)), threads_(threads) {}
 
 BlockWriter::~BlockWriter() {
     if (pending_.valid()) pending_.wait();
@@ -135,9 +132,10 @@ std::vector<WrittenBlock> BlockWriter::take_written(bool wait) {
 WrittenBlock BlockWriter::write(const BlockToWrite& block) const {
     std::vector<std::vector<std::byte>> packed;
     const std::vector<FileTensor> tensors = list_tensors(block, layout_, packed);
-    const FileRecord record =
-        run_.commit_block(block.block, tensors, attributes_,
-                          [&](const std::filesystem::path& file) { audit_block_file(file, block, layout_, pattern_); });
+    const FileRecord record = run_.commit_block(
+        block.block, tensors, attributes_,
+        [&](const std::filesystem::path& file) { audit_block_file(file, block, layout_, pattern_, threads_); },
+        threads_);
     return {block.block, {record, block.metrics}};
 }
 

@@ -39,8 +39,9 @@ struct WrittenBlock {
 
 /// Throws ResourceError or BugError when the file does not hold exactly what was meant to be written: every group or
 /// row exact, removed weights +0.0, every weight finite, checksums equal.
+/// `threads` of the host look.
 void audit_block_file(const std::filesystem::path& file, const BlockToWrite& block, const BlockLayout& layout,
-                      const PruningPattern& pattern);
+                      const PruningPattern& pattern, int threads = 1);
 
 /// Rows of a mask (0 or 1) packed eight to a byte, lowest bit first, each row padded to whole bytes.
 std::vector<std::byte> pack_mask(std::span<const std::uint8_t> mask, std::size_t columns);
@@ -49,8 +50,10 @@ std::vector<std::uint8_t> unpack_mask(std::span<const std::byte> packed, std::si
 /// At most one block is under way; starting the next waits for it.
 class BlockWriter {
   public:
+    /// `threads` of the host are used while a block is written: one where they compute as well, all of a rank's where
+    /// a GPU does.
     BlockWriter(const RunFolder& run, const BlockLayout& layout, const PruningPattern& pattern,
-                std::map<std::string, std::string> attributes);
+                std::map<std::string, std::string> attributes, int threads = 1);
     BlockWriter(const BlockWriter&) = delete;
     BlockWriter& operator=(const BlockWriter&) = delete;
     ~BlockWriter();
@@ -68,6 +71,7 @@ class BlockWriter {
     const BlockLayout& layout_;
     PruningPattern pattern_;
     std::map<std::string, std::string> attributes_;
+    int threads_;
     std::future<WrittenBlock> pending_;
     std::vector<WrittenBlock> written_;
 };

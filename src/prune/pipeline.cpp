@@ -41,7 +41,8 @@ class Pipeline {
           decoder_(context.device, config_, context.options.sequence_length, passes_needed(), widest_weights()),
           dense_reader_([this](std::size_t block) { return read(block, Version::dense); }),
           written_reader_([this](std::size_t block) { return read(block, Version::as_written); }),
-          writer_(run_, layout_, context.options.pattern, context.block_attributes) {
+          writer_(run_, layout_, context.options.pattern, context.block_attributes,
+                  context.options.on_gpu ? context.host_threads : 1) {
         if (!c_.state.learning_rate.is_null())
             learning_rate_ = LearningRateChoice::from_json(c_.state.learning_rate).learning_rate;
         else if (c_.options.ro.learning_rate)

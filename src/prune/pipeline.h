@@ -27,6 +27,7 @@ struct PipelineContext {
     const RunState& state;
     std::map<std::string, std::string> block_attributes;
     Progress& progress;
+    int host_threads = 1;  ///< this rank's share of the cores, for work beside that of a GPU
 };
 
 /// Prunes all blocks that are not committed yet. Returns when every block of the model is committed. Collective.

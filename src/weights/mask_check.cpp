@@ -52,14 +52,22 @@ std::string place(std::size_t row, std::size_t column) {
 }  // namespace
 
 std::string check_pruned_matrix(std::span<const std::uint8_t> mask, std::span<const std::byte> weights, DType dtype,
-                                std::size_t columns, const PruningPattern& pattern) {
+                                std::size_t columns, const PruningPattern& pattern, int threads) {
     const std::size_t group = pattern.structured() ? pattern.group : columns;
     const std::size_t remove = pattern.structured() ? pattern.group - pattern.keep : pattern.removed_per_row(columns);
-    const std::size_t element = bytes_of(dtype);
+    const std::size_t element = bytes_of(dtype), rows = columns == 0 ? 0 : mask.size() / columns;
+    const auto is_sound = [&](std::size_t row) {
+        return row_is_sound(dtype, mask.data() + row * columns, weights.data() + row * columns * element, columns,
+                            group, remove);
+    };
+    bool all_sound = true;
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : all_sound)
+    for (std::size_t row = 0; row < rows; ++row) all_sound = all_sound && is_sound(row);
+    if (all_sound) return "";
     std::vector<float> values(columns);
-    for (std::size_t row = 0; row < mask.size() / columns; ++row) {
+    for (std::size_t row = 0; row < rows; ++row) {
         const std::byte* const stored = weights.data() + row * columns * element;
-        if (row_is_sound(dtype, mask.data() + row * columns, stored, columns, group, remove)) continue;
+        if (is_sound(row)) continue;
         widen_to_float(dtype, stored, columns, values.data());
         for (std::size_t first = 0; first < columns; first += group) {
             std::size_t removed = 0;

@@ -78,8 +78,8 @@ class ModelSource {
     BlockLayout layout_;
 };
 
-/// Opens a Hugging Face folder, a run folder that Espalier has completed, or a synthetic model (SyntheticSource). Throws
-/// InputError.
+/// Opens a Hugging Face folder, a run folder that Espalier has completed, or a synthetic model (SyntheticSource).
+/// Throws InputError.
 std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
 
 /// Name of an outer tensor in a checkpoint: "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight".

@@ -40,21 +40,19 @@ void set_element(const ColumnMajor& matrix, std::size_t row, std::size_t column,
     }
 }
 
-/// To 10 mantissa bits, nearest, ties away from zero.
-float rounded_to_tf32(float value) {
-    const auto bits = std::bit_cast<std::uint32_t>(value);
-    const bool finite = (bits & 0x7f800000U) != 0x7f800000U;
-    return finite ? std::bit_cast<float>((bits + 0x1000U) & ~0x1fffU) : value;
+/// What tensor cores see of a float32 factor: 10 mantissa bits.
+float narrowed_to_tf32(float value) {
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) & ~0x1fffU);
 }
 
 /// The factor as it takes part, widened, columns one behind the other; transposed when that differs from the matrix.
-std::vector<float> packed(const ColumnMajor& matrix, bool transposed, bool round) {
+std::vector<float> packed(const ColumnMajor& matrix, bool transposed, bool narrow) {
     std::vector<float> values(matrix.rows * matrix.columns);
     for (std::size_t column = 0; column < matrix.columns; ++column) {
         for (std::size_t row = 0; row < matrix.rows; ++row) {
             const float value = element(matrix, row, column);
             values[transposed ? row * matrix.columns + column : column * matrix.rows + row] =
-                round ? rounded_to_tf32(value) : value;
+                narrow ? narrowed_to_tf32(value) : value;
         }
     }
     return values;
@@ -78,12 +76,12 @@ void sum_tile(const float* a, std::size_t a_stride, const std::array<const float
 
 }  // namespace
 
-void multiply(const ColumnMajor& a, const ColumnMajor& b, bool round_factors, const ColumnMajor& before,
+void multiply(const ColumnMajor& a, const ColumnMajor& b, bool narrow_factors, const ColumnMajor& before,
               const ColumnMajor& result) {
     const std::size_t m = result.rows, n = result.columns, depth = a.transposed ? a.rows : a.columns;
-    std::vector<float> left = packed(a, a.transposed, round_factors);  // column k at k * m
+    std::vector<float> left = packed(a, a.transposed, narrow_factors);  // column k at k * m
     left.resize(left.size() + tile_rows);
-    const std::vector<float> right = packed(b, b.transposed, round_factors);  // column j at j * depth
+    const std::vector<float> right = packed(b, b.transposed, narrow_factors);  // column j at j * depth
     Tile sums;
     for (std::size_t column = 0; column < n; column += tile_columns) {
         std::array<const float*, tile_columns> columns{};

@@ -16,9 +16,9 @@ struct ColumnMajor {
     bool transposed = false;
 };
 
-/// result = a b, plus `before` itself (whose memory may be the result's) unless `before` has no data. `round_factors`:
+/// result = a b, plus `before` itself (whose memory may be the result's) unless `before` has no data. `narrow_factors`:
 /// to TensorFloat-32 first.
-void multiply(const ColumnMajor& a, const ColumnMajor& b, bool round_factors, const ColumnMajor& before,
+void multiply(const ColumnMajor& a, const ColumnMajor& b, bool narrow_factors, const ColumnMajor& before,
               const ColumnMajor& result);
 
 }  // namespace espalier::emulation

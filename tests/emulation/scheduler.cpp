@@ -1,6 +1,7 @@
 #include "tests/emulation/scheduler.h"
 
 #include "tests/emulation/exact_memory.h"
+#include "tests/emulation/failure.h"
 
 #include <atomic>
 #include <cstdlib>
@@ -33,6 +34,7 @@ void Scheduler::run_grid(dim3 grid, dim3 block, std::size_t dynamic_shared_bytes
                     static_cast<unsigned>(row / grid.y)};
         if (turn > 0) poison_shared_memory();
         run_block();
+        check_shared_memory();
     }
     std::free(dynamic_shared_);
     dynamic_shared_ = nullptr;
@@ -55,6 +57,15 @@ void Scheduler::run_block() {
 void Scheduler::poison_shared_memory() {
     if (dynamic_shared_bytes_ > 0) poison(dynamic_shared_, dynamic_shared_bytes_);
     for (SharedArraySite* const site : shared_arrays_) poison(site->memory, site->bytes);
+}
+
+void Scheduler::check_shared_memory() const {
+    const auto check = [](const std::byte* memory, std::size_t bytes, const char* what) {
+        if (memory == nullptr || guard_is_intact(memory, bytes)) return;
+        fail("block " + written(blockIdx) + " wrote behind the end of " + std::to_string(bytes) + " bytes of " + what);
+    };
+    check(dynamic_shared_, dynamic_shared_bytes_, "dynamic shared memory");
+    for (const SharedArraySite* const site : shared_arrays_) check(site->memory, site->bytes, "a shared array");
 }
 
 void* Scheduler::shared_memory_of(SharedArraySite& site, std::size_t bytes) {

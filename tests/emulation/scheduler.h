@@ -42,6 +42,7 @@ class Scheduler {
     void continue_elsewhere(const Place& waits_at);
     Fiber& fiber_for(const Thread& thread);
     void poison_shared_memory();
+    void check_shared_memory() const;
     [[noreturn]] void fail_here(const std::string& sentence) const;
     [[noreturn]] void fail_in_deadlock();
 
