@@ -132,16 +132,17 @@ inline float approximate_exp2(float x) {
 
 /// 16 bytes from global to shared memory; zeros when they do not exist.
 inline void copy_16_bytes(void* shared, const void* global, bool exists) {
-    if (exists)
-        std::memcpy(shared, global, 16);
-    else
-        std::memset(shared, 0, 16);
+    emulation::copy_asynchronously(shared, exists ? global : nullptr, 16);
 }
 /// Ends a group of copies.
-inline void commit_copies() {}
+inline void commit_copies() {
+    emulation::commit_copies();
+}
 /// Waits until at most `left` of this thread's groups are under way.
 template <int left>
-void wait_for_copies() {}
+void wait_for_copies() {
+    emulation::wait_for_copies(left);
+}
 
 #else
 

@@ -28,7 +28,8 @@ TEST(Block, SumsHaveTheSameBitsInAllOrders) {
     });
     for (std::size_t block = 0; block < 5; ++block) {
         double expected = 0;
-        for (std::size_t i = block * threads; i < (block + 1) * threads; ++i) expected += static_cast<double>(values[i]);
+        for (std::size_t i = block * threads; i < (block + 1) * threads; ++i)
+            expected += static_cast<double>(values[i]);
         EXPECT_NEAR(results[0][block], expected, 1e-2);
     }
     for (const auto& result : results) EXPECT_EQ(result, results[0]);
@@ -99,6 +100,41 @@ TEST(Block, BarriersCountPredicates) {
          })) {
         EXPECT_EQ(found, std::vector<int>(threads, 43 * 100 + 10));
     }
+}
+
+/// Sums two tiles of `values`, the second of which is copied while the first is read.
+template <unsigned left>
+__global__ void pipelined_kernel(const int* values, int* out) {
+    ESPALIER_SHARED_ARRAY(int, tiles, 2 * threads);
+    const unsigned i = threadIdx.x;
+    for (unsigned tile = 0; tile < 2; ++tile) {
+        copy_asynchronously(tiles + tile * threads + i, values + tile * threads + i, sizeof(int));
+        commit_copies();
+    }
+    wait_for_copies(1);
+    __syncthreads();
+    const int first = tiles[threads - 1 - i];
+    wait_for_copies(left);
+    __syncthreads();
+    out[i] = first + tiles[2 * threads - 1 - i];
+}
+
+template <typename Kernel>
+std::vector<int> pipelined(Kernel kernel) {
+    const GpuArray<int> values(std::vector<int>(2 * threads, 21)), out(threads);
+    const TestStream stream;
+    cuda::launch("pipelined", kernel, {1, threads}, stream, values.data(), out.data());
+    return out.read(stream);
+}
+
+TEST(Block, LazyStreamsShowAMissingWaitForACopy) {
+    SettingsForAWhile settings;
+    const std::vector<int> sums(threads, 42);
+    EXPECT_EQ(pipelined(pipelined_kernel<0>), sums);
+    EXPECT_EQ(pipelined(pipelined_kernel<1>), sums);  // eager: by luck
+    settings->lazy_streams = true;
+    EXPECT_EQ(pipelined(pipelined_kernel<0>), sums);
+    EXPECT_NE(pipelined(pipelined_kernel<1>), sums);
 }
 
 /// Every thread of a grid of three dimensions adds 1 to its own place, and its block to a counter.

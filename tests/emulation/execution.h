@@ -59,6 +59,12 @@ T* shared_array(std::size_t count, SharedArraySite& site) {
     return static_cast<T*>(shared_memory_of(site, count * sizeof(T)));
 }
 
+/// cp.async of the calling thread: starts a copy (no source: zeros), ends a group of them, waits until at most the last
+/// `left` groups are under way (asynchronous_copies.h).
+void copy_asynchronously(void* to, const void* from, std::size_t bytes);
+void commit_copies();
+void wait_for_copies(unsigned left);
+
 /// Waits for all threads of the block. Returns how many of them passed a predicate other than 0.
 int wait_for_block(bool predicate, Place place);
 

@@ -117,6 +117,7 @@ void Scheduler::run_threads() {
 
 void Scheduler::run_current() {
     begun_.await();
+    current_->copies.reset();
     (*kernel_)();
     ended_.signal();
     current_->fiber = nullptr;

@@ -30,6 +30,7 @@ class Scheduler {
     std::byte* begin_exchange(std::uint32_t mask, const Place& place, bool whole_warp);
     void wait_for_lanes();
     std::uint32_t existing_lanes(std::uint32_t mask) const { return mask & current_->warp->existing; }
+    AsynchronousCopies& copies_of_thread() { return current_->copies; }
     void* dynamic_shared() const { return dynamic_shared_; }
     void* shared_memory_of(SharedArraySite& site, std::size_t bytes);
 

@@ -1,6 +1,7 @@
 #pragma once
 /// The threads of the block that runs, which of them can go on, and which of those does.
 
+#include "tests/emulation/asynchronous_copies.h"
 #include "tests/emulation/execution.h"
 #include "tests/emulation/fiber.h"
 #include "tests/emulation/settings.h"
@@ -42,6 +43,7 @@ struct Thread {
     Fiber* fiber = nullptr;  ///< null until it starts and after it returned
     WarpExchange* exchange = nullptr;
     const Place* waits_at = nullptr;
+    AsynchronousCopies copies;
 };
 
 struct Warp {

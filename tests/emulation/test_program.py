@@ -1,0 +1,87 @@
+"""The whole program on emulated GPUs: bits do not depend on their number, and what it says when they fail.
+
+The program is $ESPALIER, by default build/emulation/espalier. test_rank_invariance.py and the oracle run with it too:
+    ESPALIER=build/emulation/espalier pytest tests/prune/test_rank_invariance.py
+    ESPALIER=build/emulation/espalier ESPALIER_TEST_DEVICE=cuda pytest tests/oracle -k "f32 and prune"
+"""
+
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ESPALIER = os.environ.get("ESPALIER", str(ROOT / "build/emulation/espalier"))
+METHODS = {
+    "wanda": ["--method", "wanda"],
+    "sparsegpt": ["--method", "sparsegpt"],
+    "wanda++": ["--method", "wanda++", "--ro-rounds", "1", "--ro-samples", "4", "--ro-batch", "4"],
+    "wanda++ in two groups": ["--method", "wanda++", "--ro-rounds", "1", "--ro-samples", "2", "--block-groups", "2"],
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two wide blocks and eight calibration samples."""
+    folder = tmp_path_factory.mktemp("model")
+    subprocess.run(["/usr/bin/python3", ROOT / "tests/oracle/random_model.py", "--family", "llama-wide", "--dtype", "bf16",
+                    "--blocks", "2", "--output", folder / "m", "--tokens", folder / "t.h5", "--rows", "8",
+                    "--length", "24"], check=True)
+    return folder / "m", folder / "t.h5"
+
+
+def prune(gpus: int, model: tuple[Path, Path], output: Path, arguments: list[str],
+          **variables: str) -> "subprocess.CompletedProcess[str]":
+    """One rank for each GPU."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1",
+                   "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_btl_vader_single_copy_mechanism": "none", **variables}
+    return subprocess.run(["mpirun", "--oversubscribe", "-n", str(gpus), ESPALIER, "prune", "--device", "cuda", "--model",
+                           model[0], "--calibration", model[1], "--output", output, *arguments],
+                          env=environment, capture_output=True, text=True, timeout=300)
+
+
+def digest(run_folder: Path) -> str:
+    """One hash over all files that hold weights or masks."""
+    files = sorted(run_folder.glob("blocks/*.h5")) + [run_folder / "non_block.h5"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_same_bits_on_any_number_of_gpus(method: str, model: tuple[Path, Path], tmp_path: Path) -> None:
+    digests = {}
+    for gpus, order, streams in [(1, "forward", "eager"), (2, "reverse", "lazy"), (4, "greedy", "eager")]:
+        done = prune(gpus, model, tmp_path / str(gpus), METHODS[method], ESPALIER_EMULATION_ORDER=order,
+                     ESPALIER_EMULATION_STREAMS=streams)
+        assert done.returncode == 0, done.stderr
+        digests[gpus] = digest(tmp_path / str(gpus))
+    assert len(set(digests.values())) == 1, digests
+
+
+@pytest.mark.parametrize("fault, words", [
+    ("ncclGetUniqueId:1:0", ["ncclGetUniqueId failed", "NCCL_DEBUG=INFO"]),
+    ("ncclGroupEnd:2:1", ["ncclGroupEnd failed"]),
+    ("ncclBroadcast:1:0", ["ncclBroadcast failed", "failed on purpose"]),
+    ("exchange:3:1", ["an exchange failed on purpose"]),
+    ("silence:3:1", ["has not answered for"]),
+])
+def test_failures_of_nccl_end_all_ranks(fault: str, words: list[str], model: tuple[Path, Path], tmp_path: Path) -> None:
+    done = prune(2, model, tmp_path / "run", METHODS["wanda++"], ESPALIER_EMULATED_NCCL_FAULT=fault,
+                 ESPALIER_COMMUNICATION_DEADLINE="2")
+    assert done.returncode == 3, done.stderr
+    sentences = [line for line in done.stderr.splitlines() if line.startswith("espalier: ")]
+    assert len(sentences) == 1, done.stderr
+    for word in words:
+        assert word in sentences[0], done.stderr
+
+
+def test_too_few_gpus_and_too_little_memory(model: tuple[Path, Path], tmp_path: Path) -> None:
+    few = prune(3, model, tmp_path / "few", METHODS["wanda"], ESPALIER_EMULATED_GPUS="2")
+    assert few.returncode == 2 and "3 ranks on this machine see 2 GPUs" in few.stderr, few.stderr
+    shared = prune(2, model, tmp_path / "shared", METHODS["wanda"], ESPALIER_EMULATED_GPUS="1")
+    assert shared.returncode == 2 and "share the GPU" in shared.stderr, shared.stderr
+    small = prune(1, model, tmp_path / "small", METHODS["wanda"], ESPALIER_EMULATED_GPU_MEMORY=str(33 << 20))
+    assert small.returncode == 3 and "out of GPU memory" in small.stderr, small.stderr
+    none = prune(1, model, tmp_path / "none", METHODS["wanda"], ESPALIER_EMULATED_GPUS="0")
+    assert none.returncode == 2 and "no CUDA-capable device" in none.stderr, none.stderr
