@@ -126,9 +126,9 @@ __global__ void __launch_bounds__(threads) attention_kernel(ForwardArguments<Sto
     T* const q_tile = dynamic_shared<T>();
     T* const k_tile = q_tile + Size::queries * Size::stride;
     T* const v_tile = k_tile + Size::keys * Size::stride;
-    const int head = static_cast<int>(blockIdx.y), key_value_head = head / a.sizes.group();
-    // The longest rows first: the others fill the gaps at the end.
-    const int first_query = static_cast<int>(gridDim.x - 1 - blockIdx.x) * Size::queries;
+    const int head = static_cast<int>(blockIdx.x), key_value_head = head / a.sizes.group();
+    // The longest rows of all heads first: the others fill the gaps at the end.
+    const int first_query = static_cast<int>(gridDim.y - 1 - blockIdx.y) * Size::queries;
     const std::size_t q_stride = static_cast<std::size_t>(a.sizes.query_heads) * a.sizes.head_size;
     const std::size_t k_stride = static_cast<std::size_t>(a.sizes.key_value_heads) * a.sizes.head_size;
     const HeadRows<const T> q{a.q + head * a.sizes.head_size, q_stride};
@@ -200,7 +200,7 @@ void CudaDevice::attention(TensorView q, TensorView k, TensorView v, const Atten
         using Size = Tiles<Element, width>;
         const unsigned tiles = to_unsigned((q.rows + Size::queries - 1) / Size::queries);
         launch("attention", attention_kernel<Element, width>,
-               {{tiles, to_unsigned(shape.query_heads)}, threads, Size::shared_bytes}, stream_,
+               {{to_unsigned(shape.query_heads), tiles}, threads, Size::shared_bytes}, stream_,
                ForwardArguments<T>{as<T>(q), as<T>(k), as<T>(v), as<T>(out), log_sum_exp.floats(), sizes});
     });
     flops_ += 2.0 * lower_triangle_flops(q);

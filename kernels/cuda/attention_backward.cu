@@ -82,7 +82,8 @@ __global__ void __launch_bounds__(KeyWalk<Element, width>::threads)
     T* const dout_tiles = q_tiles + 2 * Size::column_elements;
     float* const numbers = reinterpret_cast<float*>(dout_tiles + 2 * Size::column_elements);  // lse and delta, twice
     const LanePlace place;
-    const int key_value_head = static_cast<int>(blockIdx.y), first_key = static_cast<int>(blockIdx.x) * rows;
+    // The keys with the most queries come first, of all heads: the others fill the gaps at the end.
+    const int key_value_head = static_cast<int>(blockIdx.x), first_key = static_cast<int>(blockIdx.y) * rows;
     const int my_rows = static_cast<int>(threadIdx.x) / warp_size * 16;
     const std::size_t q_stride = static_cast<std::size_t>(a.sizes.query_heads) * a.sizes.head_size;
     const std::size_t k_stride = static_cast<std::size_t>(a.sizes.key_value_heads) * a.sizes.head_size;
@@ -163,9 +164,8 @@ __global__ void __launch_bounds__(QueryWalk<Element, width>::threads)
     T* const k_tiles = dout_tile + Size::row_elements;
     T* const v_tiles = k_tiles + 2 * Size::column_elements;
     const LanePlace place;
-    const int head = static_cast<int>(blockIdx.y);
-    // The longest rows first: the others fill the gaps at the end.
-    const int first_query = static_cast<int>(gridDim.x - 1 - blockIdx.x) * rows;
+    const int head = static_cast<int>(blockIdx.x);
+    const int first_query = static_cast<int>(gridDim.y - 1 - blockIdx.y) * rows;  // the longest rows first
     const int my_rows = static_cast<int>(threadIdx.x) / warp_size * 16 * row_tiles;
     const std::size_t q_stride = static_cast<std::size_t>(a.sizes.query_heads) * a.sizes.head_size;
     const std::size_t k_stride = static_cast<std::size_t>(a.sizes.key_value_heads) * a.sizes.head_size;
@@ -262,13 +262,13 @@ void CudaDevice::attention_backward(TensorView q, TensorView k, TensorView v, Te
         };
         using Keys = KeyWalk<Element, width>;
         launch("attention_backward", key_value_gradient_kernel<Element, width>,
-               {{blocks(Keys::rows), to_unsigned(shape.key_value_heads)},
+               {{to_unsigned(shape.key_value_heads), blocks(Keys::rows)},
                 Keys::threads,
                 Keys::tile_bytes + 4 * Keys::columns * sizeof(float)},
                stream_, arguments);
         using Queries = QueryWalk<Element, width>;
         launch("attention_backward", query_gradient_kernel<Element, width>,
-               {{blocks(Queries::rows), to_unsigned(shape.query_heads)}, Queries::threads, Queries::tile_bytes},
+               {{to_unsigned(shape.query_heads), blocks(Queries::rows)}, Queries::threads, Queries::tile_bytes},
                stream_, arguments);
     });
     // Five products over the lower triangle; the two that are computed twice count once.

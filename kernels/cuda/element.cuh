@@ -80,6 +80,35 @@ __device__ void store(T* destination, const float (&values)[count]) {
     }
 }
 
+/// float32 that are read once and written once, `count` at a time (load_once).
+template <int count>
+__device__ void load_once(const float* source, float (&values)[count]) {
+    if constexpr (count == 1) {
+        values[0] = load_once(source);
+    } else {
+        ESPALIER_UNROLL
+        for (int i = 0; i < count; i += 4) {
+            const float4 four = load_once(reinterpret_cast<const float4*>(source + i));
+            values[i] = four.x;
+            values[i + 1] = four.y;
+            values[i + 2] = four.z;
+            values[i + 3] = four.w;
+        }
+    }
+}
+template <int count>
+__device__ void store_once(float* destination, const float (&values)[count]) {
+    if constexpr (count == 1) {
+        store_once(destination, values[0]);
+    } else {
+        ESPALIER_UNROLL
+        for (int i = 0; i < count; i += 4) {
+            store_once(reinterpret_cast<float4*>(destination + i),
+                       float4{values[i], values[i + 1], values[i + 2], values[i + 3]});
+        }
+    }
+}
+
 /// The same for masks, one byte an element.
 template <int count>
 __device__ void load_mask(const std::uint8_t* source, std::uint8_t (&values)[count]) {

@@ -81,6 +81,7 @@ struct AddDifference {
 };
 
 struct Add {
+    static constexpr int at_once = four_floats;
     const float* x;
     float* y;
     template <int count>
@@ -111,20 +112,22 @@ struct AddBias {
 };
 
 struct SquareAccumulate {
+    static constexpr int at_once = four_floats;
     const float* x;
     float* sum;
     template <int count>
     __device__ void apply(std::size_t i) const {
         float a[count], b[count];
-        load<count>(x + i, a);
-        load<count>(sum + i, b);
+        load<count>(x + i, a);  // in the cache, when it is a panel of gradients
+        load_once<count>(sum + i, b);
         ESPALIER_UNROLL
         for (int j = 0; j < count; ++j) b[j] += a[j] * a[j];
-        store<count>(sum + i, b);
+        store_once<count>(sum + i, b);
     }
 };
 
 struct ScaledSquareRoot {
+    static constexpr int at_once = four_floats;
     float scale;
     float* x;
     template <int count>
@@ -138,6 +141,7 @@ struct ScaledSquareRoot {
 };
 
 struct FrobeniusDirection {
+    static constexpr int at_once = four_floats;
     const float* y;
     const double* square_sum;
     float scale;
@@ -158,6 +162,7 @@ struct FrobeniusDirection {
 };
 
 struct SquaredErrorGradient {
+    static constexpr int at_once = four_floats;
     const float* target;
     float* y;
     template <int count>

@@ -7,17 +7,31 @@ namespace espalier::cuda {
 
 inline constexpr int elementwise_threads = 256;
 
-/// operation.template apply<count>(i) for all elements, with count = `wide` where `aligned`; before,
+/// Elements that an operation takes at a time where memory is aligned: `wide`, or its own at_once.
+template <typename Operation>
+__host__ __device__ constexpr int elements_at_once() {
+    if constexpr (requires { Operation::at_once; }) {
+        return Operation::at_once;
+    } else {
+        return wide;
+    }
+}
+
+/// For operations on float32 only: neighbouring threads then touch neighbouring 16 bytes.
+inline constexpr int four_floats = 4;
+
+/// operation.template apply<count>(i) for all elements, with count > 1 where `aligned`; before,
 /// operation.prepare() once a thread, when there is one.
 template <typename Operation>
 __global__ void __launch_bounds__(elementwise_threads)
     for_each_element_kernel(std::size_t elements, bool aligned, Operation operation) {
     const std::size_t thread = std::size_t{blockIdx.x} * elementwise_threads + threadIdx.x;
     const std::size_t stride = std::size_t{gridDim.x} * elementwise_threads;
-    const std::size_t packs = aligned ? elements / wide : 0;
+    constexpr int at_once = elements_at_once<Operation>();
+    const std::size_t packs = aligned ? elements / at_once : 0;
     if constexpr (requires { operation.prepare(); }) operation.prepare();
-    for (std::size_t i = thread; i < packs; i += stride) operation.template apply<wide>(i * wide);
-    for (std::size_t i = packs * wide + thread; i < elements; i += stride) operation.template apply<1>(i);
+    for (std::size_t i = thread; i < packs; i += stride) operation.template apply<at_once>(i * at_once);
+    for (std::size_t i = packs * at_once + thread; i < elements; i += stride) operation.template apply<1>(i);
 }
 
 /// Enough blocks for every GPU; each thread then goes on with a stride.

@@ -25,6 +25,16 @@ struct LaunchShape {
 
 #define ESPALIER_UNROLL
 
+/// Memory that this kernel touches once: it should not push other data out of the caches.
+template <typename T>
+T load_once(const T* source) {
+    return *source;
+}
+template <typename T>
+void store_once(T* destination, const T& value) {
+    *destination = value;
+}
+
 template <typename T>
 T* dynamic_shared() {
     return static_cast<T*>(emulation::dynamic_shared());
@@ -43,6 +53,15 @@ void launch(const char* /*name*/, void (*kernel)(Parameters...), const LaunchSha
 
 #define ESPALIER_UNROLL _Pragma("unroll")
 #define ESPALIER_SHARED_ARRAY(T, name, count) __shared__ T name[count]
+
+template <typename T>
+__device__ T load_once(const T* source) {
+    return __ldcs(source);
+}
+template <typename T>
+__device__ void store_once(T* destination, const T& value) {
+    __stcs(destination, value);
+}
 
 template <typename T>
 __device__ T* dynamic_shared() {

@@ -1,5 +1,6 @@
 // One RMSprop step on a panel of weights, with the rounding to the type of the passes and the held mask in the same
-// pass over memory. Called while the gradient's panel is in the L2 cache.
+// pass over memory. Called while the gradient's panel is in the L2 cache, where what it reads and writes itself must
+// not push the rest of the panel out.
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/elementwise.cuh"
 
@@ -22,8 +23,8 @@ struct Step {
     __device__ void apply(std::size_t i) const {
         float g[count], v[count], w[count];
         load<count>(gradient + i, g);
-        load<count>(square_average + i, v);
-        load<count>(weight + i, w);
+        load_once<count>(square_average + i, v);
+        load_once<count>(weight + i, w);
         std::uint8_t keep[count] = {};
         if constexpr (held) load_mask<count>(mask + i, keep);
         const float gain = 1.0F - step.decay;
@@ -34,8 +35,8 @@ struct Step {
             w[j] -= step.learning_rate * g[j] / (sqrtf(v[j]) + step.epsilon);
             if constexpr (held) w[j] = keep[j] != 0 ? w[j] : 0.0F;
         }
-        store<count>(square_average + i, v);
-        store<count>(weight + i, w);
+        store_once<count>(square_average + i, v);
+        store_once<count>(weight + i, w);
         if (rounded != nullptr) store<count>(rounded + i, w);
     }
 };

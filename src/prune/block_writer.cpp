@@ -107,24 +107,38 @@ void audit_block_file(const std::filesystem::path& file, const BlockToWrite& blo
 }
 
 BlockWriter::BlockWriter(const RunFolder& run, const BlockLayout& layout, const PruningPattern& pattern,
-                         std::map<std::string, std::string> attributes, int threads)
-    : run_(run), layout_(layout), pattern_(pattern), attributes_(std::move(attributes)), threads_(threads) {}
+                         std::map<std::string, std::string> attributes, WriterShare share)
+    : run_(run), layout_(layout), pattern_(pattern), attributes_(std::move(attributes)), share_(share) {}
 
 BlockWriter::~BlockWriter() {
-    if (pending_.valid()) pending_.wait();
+    for (const std::future<WrittenBlock>& pending : pending_) {
+        if (pending.valid()) pending.wait();
+    }
+}
+
+void BlockWriter::wait_for_room() {
+    while (pending_.size() >= share_.blocks) {
+        std::future<WrittenBlock> oldest = std::move(pending_.front());
+        pending_.pop_front();
+        written_.push_back(oldest.get());
+    }
 }
 
 void BlockWriter::start(BlockToWrite block) {
-    if (pending_.valid()) written_.push_back(pending_.get());
-    pending_ = std::async(std::launch::async, [this, shared = std::make_shared<BlockToWrite>(std::move(block))] {
-        if (shared->complete_metrics) shared->complete_metrics(*shared);
-        return write(*shared);
-    });
+    wait_for_room();
+    pending_.push_back(
+        std::async(std::launch::async, [this, shared = std::make_shared<BlockToWrite>(std::move(block))] {
+            if (shared->complete_metrics) shared->complete_metrics(*shared);
+            return write(*shared);
+        }));
 }
 
 std::vector<WrittenBlock> BlockWriter::take_written(bool wait) {
-    if (pending_.valid() && (wait || pending_.wait_for(std::chrono::seconds(0)) == std::future_status::ready)) {
-        written_.push_back(pending_.get());
+    while (!pending_.empty() &&
+           (wait || pending_.front().wait_for(std::chrono::seconds(0)) == std::future_status::ready)) {
+        std::future<WrittenBlock> oldest = std::move(pending_.front());
+        pending_.pop_front();
+        written_.push_back(oldest.get());
     }
     return std::exchange(written_, {});
 }
@@ -134,8 +148,8 @@ WrittenBlock BlockWriter::write(const BlockToWrite& block) const {
     const std::vector<FileTensor> tensors = list_tensors(block, layout_, packed);
     const FileRecord record = run_.commit_block(
         block.block, tensors, attributes_,
-        [&](const std::filesystem::path& file) { audit_block_file(file, block, layout_, pattern_, threads_); },
-        threads_);
+        [&](const std::filesystem::path& file) { audit_block_file(file, block, layout_, pattern_, share_.threads); },
+        share_.threads);
     return {block.block, {record, block.metrics}};
 }
 

@@ -6,6 +6,7 @@
 #include "src/weights/model_source.h"
 
 #include <cstddef>
+#include <deque>
 #include <functional>
 #include <future>
 #include <map>
@@ -47,21 +48,28 @@ void audit_block_file(const std::filesystem::path& file, const BlockToWrite& blo
 std::vector<std::byte> pack_mask(std::span<const std::uint8_t> mask, std::size_t columns);
 std::vector<std::uint8_t> unpack_mask(std::span<const std::byte> packed, std::size_t rows, std::size_t columns);
 
-/// At most one block is under way; starting the next waits for it.
+/// What of the host a BlockWriter may use.
+struct WriterShare {
+    int threads = 1;         ///< for each block under way
+    std::size_t blocks = 1;  ///< under way at most: each is in host memory
+};
+
+/// Starting a block waits until there is room for it.
 class BlockWriter {
   public:
-    /// `threads` of the host are used while a block is written: one where they compute as well, all of a rank's where
-    /// a GPU does.
+    /// `share` is small where the host computes as well, and larger where a GPU does.
     BlockWriter(const RunFolder& run, const BlockLayout& layout, const PruningPattern& pattern,
-                std::map<std::string, std::string> attributes, int threads = 1);
+                std::map<std::string, std::string> attributes, WriterShare share = {});
     BlockWriter(const BlockWriter&) = delete;
     BlockWriter& operator=(const BlockWriter&) = delete;
     ~BlockWriter();
 
-    /// Waits for the block before, then returns at once. Rethrows what writing it threw. The device of the block's
-    /// buffers must outlive the writer.
+    /// Waits until another block may be under way: before its memory is taken. Rethrows what writing threw.
+    void wait_for_room();
+    /// Waits for room, then returns at once. The device of the block's buffers must outlive the writer.
     void start(BlockToWrite block);
-    /// Blocks committed since the last call; with `wait` also the one under way.
+    /// Blocks committed since the last call, in the order of their start; with `wait` also those under way. Rethrows
+    /// what writing one threw.
     std::vector<WrittenBlock> take_written(bool wait);
 
   private:
@@ -71,8 +79,8 @@ class BlockWriter {
     const BlockLayout& layout_;
     PruningPattern pattern_;
     std::map<std::string, std::string> attributes_;
-    int threads_;
-    std::future<WrittenBlock> pending_;
+    WriterShare share_;
+    std::deque<std::future<WrittenBlock>> pending_;
     std::vector<WrittenBlock> written_;
 };
 

@@ -42,7 +42,7 @@ class Pipeline {
           dense_reader_([this](std::size_t block) { return read(block, Version::dense); }),
           written_reader_([this](std::size_t block) { return read(block, Version::as_written); }),
           writer_(run_, layout_, context.options.pattern, context.block_attributes,
-                  context.options.on_gpu ? context.host_threads : 1) {
+                  context.options.on_gpu ? WriterShare{context.host_threads, 2} : WriterShare{}) {
         if (!c_.state.learning_rate.is_null())
             learning_rate_ = LearningRateChoice::from_json(c_.state.learning_rate).learning_rate;
         else if (c_.options.ro.learning_rate)
@@ -250,11 +250,12 @@ class Pipeline {
         }
     }
 
-    /// The owner copies the finished block to host memory and lets the background thread write it.
+    /// The owner copies the finished block to host memory and lets background threads write it.
     void hand_to_writer(std::size_t block, HostBuffer dense, PrunedBlock& result, PhaseClock& clock) {
-        // The block before this one goes first: two in host memory at once would break the bound.
+        // Blocks before this one go first: more in host memory would break the bound.
         clock.mark("hand_over");
-        for (const WrittenBlock& written : writer_.take_written(true)) post(written);
+        writer_.wait_for_room();
+        for (const WrittenBlock& written : writer_.take_written(false)) post(written);
         clock.mark("write_wait");
         BlockToWrite out;
         out.block = block;

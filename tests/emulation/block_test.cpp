@@ -1,9 +1,11 @@
 // Blocks of several warps: barriers, shared memory, orders, and what shows that a barrier is missing.
 #include "kernels/cuda/reduce.cuh"
 #include "tests/emulation/emulation_test.h"
+#include "tests/emulation/thread_sanitizer.h"
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 
 namespace espalier::emulation {
 namespace {
@@ -73,6 +75,7 @@ TEST(Block, BarriersSeparateWritingFromReading) {
 }
 
 TEST(Block, AMissingBarrierAfterWritingShowsInEveryOrder) {
+    if (thread_sanitizer) GTEST_SKIP() << "thread sanitizer reports the planted race";
     const auto results = reversed_in_all_orders(reverse_kernel<false, true>, 1);
     EXPECT_FALSE(all_equal(results));
     const auto correct = reversed_in_all_orders(reverse_kernel<true, true>, 1);
@@ -80,8 +83,21 @@ TEST(Block, AMissingBarrierAfterWritingShowsInEveryOrder) {
 }
 
 TEST(Block, AMissingBarrierBeforeWritingShowsInSomeOrder) {
+    if (thread_sanitizer) GTEST_SKIP() << "thread sanitizer reports the planted race";
     const auto results = reversed_in_all_orders(reverse_kernel<true, false>, 3);
     EXPECT_FALSE(all_equal(results));
+}
+
+TEST(BlockDeathTest, ThreadSanitizerFindsEveryMissingBarrier) {
+    if (!thread_sanitizer) GTEST_SKIP() << "not compiled with thread sanitizer";
+    const auto run = [](auto kernel) {
+        reversed_in_all_orders(kernel, 3);
+        std::exit(0);
+    };
+    const testing::ExitedWithCode races(66), none(0);
+    EXPECT_EXIT(run(reverse_kernel<true, true>), none, "");
+    EXPECT_EXIT(run(reverse_kernel<false, true>), races, "data race");
+    EXPECT_EXIT(run(reverse_kernel<true, false>), races, "data race");
 }
 
 __global__ void counting_barriers(int* out) {

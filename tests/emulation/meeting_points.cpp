@@ -38,12 +38,22 @@ int Scheduler::wait_for_block(bool predicate, const Place& place) {
     return barrier_.votes[buffer];
 }
 
+WarpExchange& Scheduler::exchange_of(Warp& warp, std::uint32_t mask) {
+    if (mask == all_lanes_of_warp) return warp.whole;
+    main_.impersonate();  // to thread sanitizer no lane provides the memory
+    WarpExchange& exchange = warp.exchange_of(mask);
+    begun_.signal();
+    current_->fiber->impersonate();
+    begun_.await();
+    return exchange;
+}
+
 std::byte* Scheduler::begin_exchange(std::uint32_t mask, const Place& place, bool whole_warp) {
     Thread& self = *current_;
     Warp& warp = *self.warp;
     if ((mask >> self.lane & 1U) == 0) fail_here(written(place) + ": the calling lane is not in the mask");
     if (whole_warp && warp.existing != all_lanes_of_warp) fail_here(written(place) + ": the warp has not 32 lanes");
-    WarpExchange& exchange = warp.exchange_of(mask);
+    WarpExchange& exchange = exchange_of(warp, mask);
     if (exchange.arrived == 0) {
         exchange.place = place;
     } else if (!(exchange.place == place)) {

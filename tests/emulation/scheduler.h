@@ -41,6 +41,7 @@ class Scheduler {
     void become(Thread& thread);
     void run_current();
     void continue_elsewhere(const Place& waits_at);
+    WarpExchange& exchange_of(Warp& warp, std::uint32_t mask);
     Fiber& fiber_for(const Thread& thread);
     void poison_shared_memory();
     void check_shared_memory() const;

@@ -26,9 +26,9 @@ METHODS = {
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two wide blocks and eight calibration samples."""
     folder = tmp_path_factory.mktemp("model")
-    subprocess.run(["/usr/bin/python3", ROOT / "tests/oracle/random_model.py", "--family", "llama-wide", "--dtype", "bf16",
-                    "--blocks", "2", "--output", folder / "m", "--tokens", folder / "t.h5", "--rows", "8",
-                    "--length", "24"], check=True)
+    subprocess.run(["/usr/bin/python3", ROOT / "tests/oracle/random_model.py", "--family", "llama-wide",
+                    "--dtype", "bf16", "--blocks", "2", "--output", folder / "m", "--tokens", folder / "t.h5",
+                    "--rows", "8", "--length", "24"], check=True)
     return folder / "m", folder / "t.h5"
 
 
@@ -36,9 +36,10 @@ def prune(gpus: int, model: tuple[Path, Path], output: Path, arguments: list[str
           **variables: str) -> "subprocess.CompletedProcess[str]":
     """One rank for each GPU."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1",
-                   "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_btl_vader_single_copy_mechanism": "none", **variables}
-    return subprocess.run(["mpirun", "--oversubscribe", "-n", str(gpus), ESPALIER, "prune", "--device", "cuda", "--model",
-                           model[0], "--calibration", model[1], "--output", output, *arguments],
+                   "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+                   **variables}
+    return subprocess.run(["mpirun", "--oversubscribe", "-n", str(gpus), ESPALIER, "prune", "--device", "cuda",
+                           "--model", model[0], "--calibration", model[1], "--output", output, *arguments],
                           env=environment, capture_output=True, text=True, timeout=300)
 
 

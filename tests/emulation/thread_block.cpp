@@ -6,7 +6,6 @@
 namespace espalier::emulation {
 
 WarpExchange& Warp::exchange_of(std::uint32_t mask) {
-    if (mask == all_lanes_of_warp) return whole;
     for (const auto& exchange : partial) {
         if (exchange->mask == mask) return *exchange;
     }

@@ -54,6 +54,7 @@ struct Warp {
     WarpExchange whole{all_lanes_of_warp};
     std::vector<std::unique_ptr<WarpExchange>> partial;
 
+    /// Of a part of the lanes.
     WarpExchange& exchange_of(std::uint32_t mask);
 };
 

@@ -22,7 +22,7 @@ struct ComputeType {
 constexpr ComputeType compute_types[] = {{DType::bf16, Float32Products::exact, 1.5e-2, "bfloat16"},
                                          {DType::f16, Float32Products::exact, 2e-3, "float16"},
                                          {DType::f32, Float32Products::tf32, 3e-3, "tf32"},
-                                         {DType::f32, Float32Products::exact, 2e-6, "float32"}};
+                                         {DType::f32, Float32Products::exact, 5e-6, "float32"}};
 
 class ComputeTypeTest : public testing::TestWithParam<ComputeType> {
   protected:
