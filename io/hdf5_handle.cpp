@@ -1,7 +1,10 @@
 #include "io/hdf5_handle.h"
 
-#include "io/fletcher32.h"
+#include "io/dataset_chunks.h"
+#include "io/file.h"
 #include "src/base/error.h"
+
+#include <omp.h>
 
 #include <algorithm>
 #include <cstring>
@@ -91,30 +94,13 @@ std::vector<hsize_t> dimensions_of(hid_t space) {
     return shape;
 }
 
-/// A dataset's bytes as its chunks: each followed by its checksum, the last filled up with zeros.
-struct Chunks {
-    std::span<const std::byte> data;
-    std::size_t chunk_bytes;
-
-    std::size_t count() const { return (data.size() + chunk_bytes - 1) / chunk_bytes; }
-    std::size_t stored_bytes() const { return chunk_bytes + sizeof(std::uint32_t); }
-    /// Chunk `index` as the file holds it.
-    void assemble(std::size_t index, std::span<std::byte> stored) const {
-        const auto part = data.subspan(index * chunk_bytes, std::min(chunk_bytes, data.size() - index * chunk_bytes));
-        std::copy(part.begin(), part.end(), stored.begin());
-        std::fill(stored.begin() + static_cast<std::ptrdiff_t>(part.size()), stored.end(), std::byte{0});
-        const std::uint32_t checksum = fletcher32(stored.first(chunk_bytes));  // little-endian, as we are
-        std::memcpy(stored.data() + chunk_bytes, &checksum, sizeof checksum);
-    }
-};
-
 /// Memory for the chunks that `threads` threads work on at a time; not cleared.
 struct ChunkBuffer {
     std::size_t chunks;
     std::size_t bytes_each;
     std::unique_ptr<std::byte[]> memory;
 
-    ChunkBuffer(const Chunks& of, int threads)
+    ChunkBuffer(const DatasetChunks& of, int threads)
         : chunks(std::min(of.count(), static_cast<std::size_t>(threads))),
           bytes_each(of.stored_bytes()),
           memory(std::make_unique_for_overwrite<std::byte[]>(chunks * bytes_each)) {}
@@ -171,7 +157,7 @@ void Hdf5Writer::write(const std::string& name, DType dtype, const std::vector<s
     if (data.empty()) return;
     require(!shape.empty(), "a dataset with dimensions");
     const std::uint64_t chunk_rows = chunk_rows_of(dtype, shape);
-    const Chunks chunks{data, static_cast<std::size_t>(chunk_rows) * row_bytes_of(dtype, shape)};
+    const DatasetChunks chunks{data, static_cast<std::size_t>(chunk_rows) * row_bytes_of(dtype, shape)};
     const ChunkBuffer stored(chunks, threads_);
     for (std::size_t first = 0; first < chunks.count(); first += stored.chunks) {
         const std::size_t count = std::min(stored.chunks, chunks.count() - first);
@@ -307,6 +293,27 @@ void Hdf5Reader::read(const std::string& name, std::span<std::byte> destination)
     read_rows(name, 0, found.shape.empty() ? 0 : found.shape[0], destination);
 }
 
+std::vector<std::uint64_t> Hdf5Reader::chunk_addresses(const std::string& name, const DatasetChunks& chunks,
+                                                       std::uint64_t chunk_rows) const {
+    const auto lock = lock_hdf5();
+    const Hdf5Handle dataset = open_dataset(name);
+    const Hdf5Handle space(H5Dget_space(dataset.id()), H5Sclose);
+    const std::size_t dimensions = dimensions_of(space.id()).size();
+    std::vector<std::uint64_t> addresses;
+    for (std::size_t i = 0; i < chunks.count(); ++i) {
+        const std::vector<hsize_t> offset = place_of_chunk(i, chunk_rows, dimensions);
+        unsigned skipped_filters = 0;
+        haddr_t address = HADDR_UNDEF;
+        hsize_t size = 0;
+        if (H5Dget_chunk_info_by_coord(dataset.id(), offset.data(), &skipped_filters, &address, &size) < 0 ||
+            skipped_filters != 0 || address == HADDR_UNDEF || size != chunks.stored_bytes()) {
+            return {};
+        }
+        addresses.push_back(address);
+    }
+    return addresses;
+}
+
 bool Hdf5Reader::holds(const std::string& name, std::span<const std::byte> data, int threads) const {
     const Hdf5DatasetInfo found = info(name);
     std::uint64_t elements = 1;
@@ -314,35 +321,29 @@ bool Hdf5Reader::holds(const std::string& name, std::span<const std::byte> data,
     if (found.shape.empty() || elements * bytes_of(found.dtype) != data.size()) return false;
     if (data.empty()) return true;
     const std::uint64_t chunk_rows = chunk_rows_of(found.dtype, found.shape);
-    const Chunks chunks{data, static_cast<std::size_t>(chunk_rows) * row_bytes_of(found.dtype, found.shape)};
+    const DatasetChunks chunks{data, static_cast<std::size_t>(chunk_rows) * row_bytes_of(found.dtype, found.shape)};
+    const std::vector<std::uint64_t> addresses = chunk_addresses(name, chunks, chunk_rows);
+    if (addresses.empty()) return false;
+    // Read beside the library: other threads may use it meanwhile.
+    const InputFile file(path_);
     const ChunkBuffer stored(chunks, threads), expected(chunks, threads);
-    const std::size_t bytes = chunks.stored_bytes();
-    for (std::size_t first = 0; first < chunks.count(); first += stored.chunks) {
-        const std::size_t count = std::min(stored.chunks, chunks.count() - first);
-        {
-            const auto lock = lock_hdf5();
-            const Hdf5Handle dataset = open_dataset(name);
-            for (std::size_t i = 0; i < count; ++i) {
-                const std::vector<hsize_t> offset = place_of_chunk(first + i, chunk_rows, found.shape.size());
-                hsize_t size = 0;
-                std::uint32_t skipped_filters = 0;
-                if (H5Dget_chunk_storage_size(dataset.id(), offset.data(), &size) < 0 || size != bytes) return false;
-                if (H5Dread_chunk(dataset.id(), H5P_DEFAULT, offset.data(), &skipped_filters, stored.place(i).data()) <
-                        0 ||
-                    skipped_filters != 0) {
-                    return false;
-                }
-            }
+    const auto is_read = [&](std::uint64_t address, std::span<std::byte> place) {
+        try {
+            file.read(address, place);
+            return true;
+        } catch (const InputError&) {  // must not leave the parallel region
+            return false;
         }
-        bool same = true;
-#pragma omp parallel for num_threads(threads) schedule(static) reduction(&& : same)
-        for (std::size_t i = 0; i < count; ++i) {
-            chunks.assemble(first + i, expected.place(i));
-            same = same && std::memcmp(expected.place(i).data(), stored.place(i).data(), bytes) == 0;
-        }
-        if (!same) return false;
+    };
+    bool same = true;
+#pragma omp parallel for num_threads(static_cast <int>(stored.chunks)) schedule(static) reduction(&& : same)
+    for (std::size_t i = 0; i < chunks.count(); ++i) {
+        const auto slot = static_cast<std::size_t>(omp_get_thread_num());
+        chunks.assemble(i, expected.place(slot));
+        same = same && is_read(addresses[i], stored.place(slot)) &&
+               std::memcmp(expected.place(slot).data(), stored.place(slot).data(), chunks.stored_bytes()) == 0;
     }
-    return true;
+    return same;
 }
 
 std::string Hdf5Reader::attribute(const std::string& object, const std::string& name) const {

@@ -19,6 +19,8 @@
 
 namespace espalier {
 
+struct DatasetChunks;
+
 /// HDF5 keeps global state: every use of this header holds this lock. Switches off HDF5's own printing of errors.
 std::unique_lock<std::recursive_mutex> lock_hdf5();
 
@@ -110,6 +112,9 @@ class Hdf5Reader {
   private:
     [[noreturn]] void fail(const std::string& what) const;
     Hdf5Handle open_dataset(const std::string& name) const;
+    /// Where the chunks begin in the file; empty when they are not stored as they should be.
+    std::vector<std::uint64_t> chunk_addresses(const std::string& name, const DatasetChunks& chunks,
+                                               std::uint64_t chunk_rows) const;
     std::filesystem::path path_;
     hid_t file_ = -1;
 };

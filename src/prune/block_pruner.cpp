@@ -17,11 +17,12 @@ namespace espalier {
 
 /// What one pass of all samples through the dense block leaves.
 struct BlockPruner::DensePass {
-    WeightPartition partition;     ///< of scores and optimiser state
-    DenseOutputs outputs;          ///< f0(X_n)
-    InputNormCollector norms;      ///< square sums by sample
-    PartTensor gradient;           ///< G, for the methods that use it
-    double output_square_sum = 0;  ///< sum of ||f0(X_n)||^2 over all samples
+    WeightPartition partition;             ///< of scores and optimiser state
+    DenseOutputs outputs;                  ///< f0(X_n)
+    InputNormCollector norms;              ///< square sums by sample
+    PartTensor gradient;                   ///< G, for the methods that use it
+    std::vector<double> square_sums = {};  ///< ||f0(X_n)||^2 of this rank's samples
+    double output_square_sum = 0;          ///< their sum over all samples
 };
 
 namespace {
@@ -68,10 +69,10 @@ PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenS
     if (weights.dtype() == DType::f32) context_.device.round_to(options_.output_dtype, weights.matrices.all());
     refuse_overflow(context_.device, context_.layout, options_.output_dtype, block, weights);
     on_idle_();
-    result.report.error_final = finish(dense, weights, x);
+    finish(dense, weights, x, result.report);
     if (!uses_regional_optimization(options_.method)) {
         result.report.error_after_first_mask = result.report.error_final;
-    } else if (result.report.error_final > result.report.error_after_first_mask) {
+    } else if (result.report.error_final_first_draw > result.report.error_after_first_mask) {
         result.sentences.push_back(
             "warning: block " + std::to_string(block) +
             ": regional optimisation left a larger output error than the first mask; the learning rate "
@@ -109,7 +110,8 @@ BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const Bloc
         }
         if (with_gradient) gradient->end_shard();
     }
-    pass.output_square_sum = sum_in_sample_order(context_, all_samples_, squares.read());
+    pass.square_sums = squares.read();
+    pass.output_square_sum = sum_over(all_samples_, pass.square_sums);
     if (!std::isfinite(pass.output_square_sum)) {
         throw NonFiniteError(
             "block " + std::to_string(block) +
@@ -151,11 +153,11 @@ void BlockPruner::optimise_regionally(const DensePass& dense, const HiddenStates
     const BlockTensor first_mask(context_.device, context_.layout, DType::u8);
     RegionalOptimizer optimizer(context_, options_, problem, weights, result.mask, clock_);
     result.report.learning_rate = *learning_rate_;
-    result.report.draws = optimizer.run(all_samples_, *learning_rate_, [&] {
+    result.report.draws = optimizer.run(all_samples_, *learning_rate_, [&](const std::vector<std::size_t>& drawn) {
         masker.gather_mask(result.mask);
         context_.device.copy(result.mask.all(), first_mask.all());
         result.report.error_after_first_mask =
-            relative_output_error(context_, decoder_, optimizer.measured_weights(), x, dense.outputs, all_samples_);
+            relative_output_error(context_, decoder_, optimizer.measured_weights(), x, dense.outputs, drawn);
         clock_.mark("first_mask_error");
         on_idle_();
     });
@@ -165,19 +167,34 @@ void BlockPruner::optimise_regionally(const DensePass& dense, const HiddenStates
     clock_.mark("mask");
 }
 
-double BlockPruner::finish(const DensePass& dense, const BlockWeights& weights, HiddenStates& x) {
+double BlockPruner::sum_over(const std::vector<std::size_t>& samples, const std::vector<double>& mine) const {
+    std::vector<double> values;
+    for (const std::size_t sample : samples) {
+        if (context_.my_samples().contains(sample)) values.push_back(mine[sample - context_.my_samples().begin]);
+    }
+    return sum_in_sample_order(context_, samples, values);
+}
+
+void BlockPruner::finish(const DensePass& dense, const BlockWeights& weights, HiddenStates& x, BlockReport& report) {
     const DeviceSums errors(context_.device, x.samples().size());
     for (std::size_t n = x.samples().begin; n < x.samples().end; ++n) {
         const TensorView dense_output = dense.outputs.of(n, x.sample(n));
         decoder_.forward(weights, x.sample(n), x.sample(n), nullptr);
         context_.device.squared_error(x.sample(n), dense_output, errors.at(n - x.samples().begin));
     }
-    const double error = sum_in_sample_order(context_, all_samples_, errors.read());
+    const std::vector<double> of_samples = errors.read();
+    const double error = sum_over(all_samples_, of_samples);
     if (!std::isfinite(error)) {
         throw NonFiniteError("the outputs of a pruned block are not finite; a smaller --ro-learning-rate may help");
     }
+    const auto relative = [](double sum, double norm) { return norm > 0 ? sum / norm : sum; };
+    report.error_final = relative(error, dense.output_square_sum);
+    if (!report.draws.empty()) {
+        std::vector<std::size_t> drawn = report.draws.front();
+        std::sort(drawn.begin(), drawn.end());
+        report.error_final_first_draw = relative(sum_over(drawn, of_samples), sum_over(drawn, dense.square_sums));
+    }
     clock_.mark("propagate");
-    return dense.output_square_sum > 0 ? error / dense.output_square_sum : error;
 }
 
 void BlockPruner::propagate(const BlockWeights& weights, HiddenStates& x) {

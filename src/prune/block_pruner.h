@@ -48,7 +48,9 @@ class BlockPruner {
     DensePass run_dense_pass(std::size_t block, const BlockWeights& weights, const HiddenStates& x);
     void prune_once(const DensePass& dense, BlockWeights& weights, PrunedBlock& result);
     void optimise_regionally(const DensePass& dense, const HiddenStates& x, BlockWeights& weights, PrunedBlock& result);
-    double finish(const DensePass& dense, const BlockWeights& weights, HiddenStates& x);
+    void finish(const DensePass& dense, const BlockWeights& weights, HiddenStates& x, BlockReport& report);
+    /// Sum over `samples` (ascending) of what this rank's samples have each; `mine` holds a value for all of those.
+    double sum_over(const std::vector<std::size_t>& samples, const std::vector<double>& mine) const;
     void measure_masks(const BlockTensor& first_mask, PrunedBlock& result) const;
     void add_group_totals(double flops, BlockReport& report) const;
 

@@ -19,6 +19,7 @@ Json BlockReport::to_json(const BlockLayout& layout) const {
     if (!draws.empty()) {
         json["learning_rate"] = learning_rate;
         json["draws"] = draws;
+        json["error_final_first_draw"] = error_final_first_draw;
     }
     return json;
 }

@@ -42,7 +42,7 @@ class Pipeline {
           dense_reader_([this](std::size_t block) { return read(block, Version::dense); }),
           written_reader_([this](std::size_t block) { return read(block, Version::as_written); }),
           writer_(run_, layout_, context.options.pattern, context.block_attributes,
-                  context.options.on_gpu ? WriterShare{context.host_threads, 2} : WriterShare{}) {
+                  context.options.on_gpu ? WriterShare{std::min(4, context.host_threads), 3} : WriterShare{}) {
         if (!c_.state.learning_rate.is_null())
             learning_rate_ = LearningRateChoice::from_json(c_.state.learning_rate).learning_rate;
         else if (c_.options.ro.learning_rate)

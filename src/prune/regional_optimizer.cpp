@@ -116,7 +116,7 @@ void RegionalOptimizer::apply_mask(const InputNorms& norms) {
 
 std::vector<std::vector<std::size_t>> RegionalOptimizer::run(const std::vector<std::size_t>& population,
                                                              double learning_rate,
-                                                             const std::function<void()>& after_first_mask) {
+                                                             const AfterFirstMask& after_first_mask) {
     const Float32ProductsScope products(context_.device, options_.ro.compute);
     step_.learning_rate = static_cast<float>(options_.ro.scaled_rate(learning_rate));
     context_.device.fill_zero(square_average_.all());
@@ -137,7 +137,7 @@ std::vector<std::vector<std::size_t>> RegionalOptimizer::run(const std::vector<s
         clock_.mark("statistics");
         apply_mask(norms);
         clock_.mark("mask");
-        if (round == 0 && after_first_mask) after_first_mask();
+        if (round == 0 && after_first_mask) after_first_mask(ascending);
         optimise(draws);
         clock_.mark("optimise");
         problem_.on_idle();

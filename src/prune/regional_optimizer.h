@@ -49,16 +49,18 @@ struct RegionalProblem {
 
 class RegionalOptimizer {
   public:
+    using AfterFirstMask = std::function<void(const std::vector<std::size_t>& drawn)>;
+
     /// `weights` are the run's weights of the block, dense when run() begins; `mask` is written in this rank's part.
     /// Both outlive the object.
     RegionalOptimizer(const GroupContext& context, const PruneOptions& options, const RegionalProblem& problem,
                       BlockWeights& weights, BlockTensor& mask, PhaseClock& clock);
 
     /// All rounds from the run's weights, drawing from `population` (ascending sample indices). After the mask of the
-    /// first round `after_first_mask` runs, when given. Returns the draws of each round. Throws NonFiniteError when
-    /// weights or activations overflow. Collective.
+    /// first round `after_first_mask` gets its samples, ascending, when given. Returns the draws of each round. Throws
+    /// NonFiniteError when weights or activations overflow. Collective.
     std::vector<std::vector<std::size_t>> run(const std::vector<std::size_t>& population, double learning_rate,
-                                              const std::function<void()>& after_first_mask);
+                                              const AfterFirstMask& after_first_mask);
 
     /// The last mask, by input norms over `samples` with the optimised weights; the run's weights become the masked
     /// ones, rounded to the output type. Collective.

@@ -71,9 +71,10 @@ void Progress::block(const Json& metrics, std::size_t done, std::size_t total, s
     const double remaining =
         elapsed / static_cast<double>(std::max<std::size_t>(1, done - done_before)) * static_cast<double>(total - done);
     const double before = metrics.at("error_after_first_mask").get<double>();
-    const double after = metrics.at("error_final").get<double>();
+    const bool optimised = metrics.contains("error_final_first_draw");
+    const double after = metrics.at(optimised ? "error_final_first_draw" : "error_final").get<double>();
     const std::string error = !metrics.at("pruned").get<bool>() ? std::string("copied")
-                              : metrics.contains("draws")       ? fmt::format("error {:.3e} -> {:.3e}", before, after)
+                              : optimised                       ? fmt::format("error {:.3e} -> {:.3e}", before, after)
                                                                 : fmt::format("error {:.3e}", after);
     line(fmt::format("block {:>3} ({}/{})  {:.2f} s ({})  {}  {}  ETA {}", metrics.at("index").get<std::size_t>(), done,
                      total, sum_of(seconds), phase_text(seconds), error,

@@ -244,13 +244,25 @@ def check_optimised(case: BlockCase, pruned: PrunedBlock, result: Comparison) ->
             result.problems.append(f"{case.name(module)}: a weight is {float(difference.max()):.2e} off the oracle")
 
 
-def check_errors(case: BlockCase, first: Optional[BlockTensors], metrics: Dict[str, float], result: Comparison) -> None:
-    """The block's entry of metrics.json against errors recomputed from the written weights and the first mask."""
-    compared = {"error_final": case.written}
+def check_errors(
+    case: BlockCase,
+    first: Optional[BlockTensors],
+    first_draw: Optional[List[int]],
+    metrics: Dict[str, float],
+    result: Comparison,
+) -> None:
+    """The block's entry of metrics.json against errors recomputed from the written weights and the first mask.
+
+    Where a block is optimised, the error after the first mask is over the samples drawn first.
+    """
+    drawn = case.samples if first_draw is None else case.samples[sorted(first_draw)]
+    compared = {"error_final": (case.written, case.samples)}
     if first is not None:
-        compared["error_after_first_mask"] = first
-    for key, weights in compared.items():
-        expected = relative_error(case.config, case.dense, weights, case.samples)
+        compared["error_after_first_mask"] = (first, drawn)
+    if first_draw is not None:
+        compared["error_final_first_draw"] = (case.written, drawn)
+    for key, (weights, samples) in compared.items():
+        expected = relative_error(case.config, case.dense, weights, samples)
         found = metrics.get(key)
         if found is None:
             result.problems.append(f"block {case.index}: metrics.json has no {key}")
@@ -268,7 +280,7 @@ def compare_block(
     check_form(case, result)
     if case.options.method == "sparsegpt":
         check_sparsegpt(case, result)
-        check_errors(case, None, metrics, result)
+        check_errors(case, None, None, metrics, result)
         return
     if case.options.optimises and not draws_valid(case, draws.get(case.index), result):
         return
@@ -280,7 +292,8 @@ def compare_block(
         for module in PRUNED_MODULES:
             selection = pruned.prunes[0].selections[module]
             compare_masks(case, module, selection.mask, selection.margin, margin_tolerance(case), result)
-    check_errors(case, masked(case.dense, pruned.prunes[0]), metrics, result)
+    first_draw = draws[case.index][0] if case.options.optimises else None
+    check_errors(case, masked(case.dense, pruned.prunes[0]), first_draw, metrics, result)
 
 
 def draws_valid(case: BlockCase, draws: Optional[List[List[int]]], result: Comparison) -> bool:
