@@ -136,6 +136,8 @@ class Device {
     Tensor make_tensor(DType dtype, std::size_t rows, std::size_t columns);
     virtual std::byte* allocate(std::size_t bytes) = 0;
     virtual void release(std::byte* memory, std::size_t bytes) noexcept = 0;
+    /// Bytes that tensors may take together; without a limit (the CPU) the largest number.
+    virtual std::size_t memory_budget() const = 0;
     /// Bytes allocated now, and the most so far since construction or reset_peak().
     virtual std::size_t allocated_bytes() const = 0;
     virtual std::size_t peak_bytes() const = 0;
@@ -149,6 +151,13 @@ class Device {
     /// destination = source, of one size. One of the two may lie in a HostBuffer, which must then stay as it is until
     /// `synchronize`.
     virtual void copy(TensorView source, TensorView destination) = 0;
+    /// destination = source beside the operations: begins after those called so far and runs while later ones do.
+    /// Copies keep their order among themselves. One of the two may lie in a HostBuffer. Returns the copy's number,
+    /// from 1.
+    virtual std::uint64_t start_copy(TensorView source, TensorView destination) = 0;
+    /// Operations called from now on begin after that copy; 0 is no copy.
+    virtual void wait_for_copy(std::uint64_t copy) = 0;
+    virtual std::uint64_t last_copy() const = 0;
     virtual void fill_zero(TensorView tensor) = 0;
     /// Multiplications and additions of all matrix products so far (2 m n k each).
     virtual double flops() const = 0;

@@ -46,6 +46,8 @@ class OrderedSum {
     TensorView begin_undefined_leaf();
     void end_leaf();
 
+    /// Gives memory back that only further leaves would need.
+    void release_spare() { spare_.clear(); }
     /// Starts sending other ranks their parts, once all leaves of this rank are ended. Collective, does not wait.
     void start_reduce(const PartOffsets& parts);
     /// Waits and writes this rank's part of the total to `part` [1, parts[rank + 1] - parts[rank]]. The object is then

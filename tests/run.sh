@@ -4,6 +4,7 @@
 #   tests/run.sh              everything
 #   tests/run.sh unit oracle  only these parts
 # Parts: install build unit mpi layering oracle binary export jobs
+# and, when asked for (they build the emulation of tests/emulation): emulation emulation-asan
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -12,8 +13,8 @@ all_parts=(install build unit mpi layering oracle binary export jobs)
 parts=("$@")
 ((${#parts[@]})) || parts=("${all_parts[@]}")
 for name in "${parts[@]}"; do
-    [[ " ${all_parts[*]} " == *" $name "* ]] && continue
-    printf 'run.sh: %s is not a part; parts: %s\n' "$name" "${all_parts[*]}" >&2
+    [[ " ${all_parts[*]} emulation emulation-asan " == *" $name "* ]] && continue
+    printf 'run.sh: %s is not a part; parts: %s emulation emulation-asan\n' "$name" "${all_parts[*]}" >&2
     exit 2
 done
 wants() { [[ " ${parts[*]} " == *" $1 "* ]]; }
@@ -48,6 +49,43 @@ export_python() {
         build/venv-transformers/bin/python -m pytest -q -p no:cacheprovider tests/export
 }
 
+# The CUDA path on the CPU: the emulator's own tests, every kernel, several ranks, the whole program, the oracle.
+emulation() {
+    local tests=build/emulation/tests
+    cmake --preset emulation "${cmake_options[@]}" >/dev/null && cmake --build --preset emulation || return 1
+    $tests/emulation/emulation_tests --gtest_brief=1 || return 1
+    # Two halves beside each other, and the second time around what depends on the order of threads and streams.
+    run_shards 2 ESPALIER_TEST_DEVICE=cuda $tests/unit_tests --gtest_brief=1 || return 1
+    run_shards 2 ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_ORDER=reverse ESPALIER_EMULATION_STREAMS=lazy \
+        $tests/unit_tests --gtest_brief=1 --gtest_filter="$kernel_tests" || return 1
+    ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_STREAMS=lazy mpirun -n 2 $tests/mpi_tests --ranks=2 --gtest_brief=1 || return 1
+    ESPALIER=$root/build/emulation/espalier "${pytest[@]}" tests/emulation || return 1
+    ESPALIER=$root/build/emulation/espalier ESPALIER_TEST_DEVICE=cuda "${pytest[@]}" tests/oracle/test_espalier.py \
+        -k "not bf16 and not f16 and (wanda or sparsegpt or perplexity) and (llama1 or qwen3 or llama-bias)"
+}
+kernel_tests='*Attention*:*CrossEntropy*:*Elementwise*:*Linear*:*Reductions*:*RmsNorm*:*Rmsprop*:*Rope*:*SparseGpt*:*ComputeType*:*Device*'
+
+emulation_asan() {
+    cmake --preset emulation-asan "${cmake_options[@]}" >/dev/null && cmake --build --preset emulation-asan --target unit_tests emulation_tests espalier || return 1
+    export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1  # MPI and HDF5 keep what they allocate until the end
+    local tests=build/emulation-asan/tests
+    $tests/emulation/emulation_tests --gtest_brief=1 && run_shards 2 ESPALIER_TEST_DEVICE=cpu $tests/unit_tests --gtest_brief=1 &&
+        run_shards 2 ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_ORDER=greedy $tests/unit_tests --gtest_brief=1 --gtest_filter="$kernel_tests" &&
+        ESPALIER=$root/build/emulation-asan/espalier "${pytest[@]}" tests/oracle/test_espalier.py -k "(llama3 or qwen2) and not unstructured"
+}
+
+# run_shards N [VARIABLE=value...] PROGRAM...: a GoogleTest program as N processes, each with its share of the tests.
+run_shards() {
+    local count=$1 shard processes=() failed=0
+    shift
+    for ((shard = 0; shard < count; ++shard)); do
+        env OMP_NUM_THREADS=1 GTEST_TOTAL_SHARDS="$count" GTEST_SHARD_INDEX="$shard" "$@" &
+        processes+=($!)
+    done
+    for process in "${processes[@]}"; do wait "$process" || failed=1; done
+    return "$failed"
+}
+
 if wants install; then part "packages" jobs/install_dependencies.sh --tests; fi
 if wants build; then part "build" build; fi
 if wants unit; then part "unit tests" ctest --test-dir build/release --no-tests=error --output-on-failure -R unit_tests; fi
@@ -57,6 +95,8 @@ if wants oracle; then part "float64 oracle" "${pytest[@]}" tests/oracle; fi
 if wants binary; then part "the binary" "${pytest[@]}" tests/cli tests/prune tests/evaluate; fi
 if wants export; then part "exports in transformers" export_python; fi
 if wants jobs; then part "jobs" jobs_python; fi
+if wants emulation; then part "the CUDA path, emulated" emulation; fi
+if wants emulation-asan; then part "CPU and emulated CUDA path under sanitizers" emulation_asan; fi
 
 printf '\n%d passed, %d failed\n' "$passed" "$failed"
 ((failed == 0))

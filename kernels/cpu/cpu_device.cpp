@@ -96,6 +96,13 @@ void CpuDevice::copy(TensorView source, TensorView destination) {
     });
 }
 
+std::uint64_t CpuDevice::start_copy(TensorView source, TensorView destination) {
+    copy(source, destination);
+    return ++copies_;
+}
+
+void CpuDevice::wait_for_copy(std::uint64_t /*copy*/) {}
+
 void CpuDevice::fill_zero(TensorView tensor) {
     cpu::parallel_chunks(tensor.bytes(), 4 * cpu::elements_per_chunk,
                          [&](std::size_t begin, std::size_t end) { std::memset(tensor.data + begin, 0, end - begin); });

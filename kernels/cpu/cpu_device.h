@@ -5,6 +5,8 @@
 #include "kernels/device.h"
 
 #include <cstddef>
+#include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 
@@ -26,6 +28,7 @@ class CpuDevice final : public Device {
 
     std::byte* allocate(std::size_t bytes) override;
     void release(std::byte* memory, std::size_t bytes) noexcept override;
+    std::size_t memory_budget() const override { return std::numeric_limits<std::size_t>::max(); }
     std::size_t allocated_bytes() const override { return allocated_; }
     std::size_t peak_bytes() const override { return peak_; }
     void reset_peak() override { peak_ = allocated_; }
@@ -34,6 +37,9 @@ class CpuDevice final : public Device {
     void copy_from_host(const void* host, TensorView destination) override;
     void copy_to_host(TensorView source, void* host) override;
     void copy(TensorView source, TensorView destination) override;
+    std::uint64_t start_copy(TensorView source, TensorView destination) override;
+    void wait_for_copy(std::uint64_t copy) override;
+    std::uint64_t last_copy() const override { return copies_; }
     void fill_zero(TensorView tensor) override;
     double flops() const override { return flops_; }
 
@@ -87,6 +93,7 @@ class CpuDevice final : public Device {
   private:
     std::size_t allocated_ = 0;
     std::size_t peak_ = 0;
+    std::uint64_t copies_ = 0;
     double flops_ = 0;
 };
 

@@ -48,6 +48,11 @@ CudaDevice::CudaDevice(const CudaOptions& options) : gpu_(options.gpu) {
     use_gpu();
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
     check(cudaEventCreateWithFlags(&reached_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+    check(cudaStreamCreateWithFlags(&copy_stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+    check(cudaEventCreateWithFlags(&may_copy_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+    for (cudaEvent_t& event : copied_) {
+        check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+    }
     products_ = std::make_unique<cuda::MatrixProducts>(stream_);
     std::size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
@@ -66,6 +71,10 @@ CudaDevice::~CudaDevice() {
     cudaStreamSynchronize(stream_);
     products_.reset();
     for (std::byte* const memory : host_memory_) cudaFreeHost(memory);
+    cudaStreamSynchronize(copy_stream_);
+    for (const cudaEvent_t event : copied_) cudaEventDestroy(event);
+    cudaEventDestroy(may_copy_);
+    cudaStreamDestroy(copy_stream_);
     cudaEventDestroy(reached_);
     cudaStreamDestroy(stream_);
 }
@@ -84,6 +93,7 @@ int CudaDevice::add_wait_poll(std::function<void()> poll) {
 }
 
 void CudaDevice::synchronize() {
+    wait_for_copy(copies_);
     check(cudaEventRecord(reached_, stream_), "cudaEventRecord");
     for (;;) {
         const cudaError_t status = cudaEventQuery(reached_);
@@ -162,6 +172,25 @@ void CudaDevice::copy(TensorView source, TensorView destination) {
     if (source.bytes() == 0) return;
     check(cudaMemcpyAsync(destination.data, source.data, source.bytes(), cudaMemcpyDefault, stream_),
           "cudaMemcpyAsync");
+}
+
+std::uint64_t CudaDevice::start_copy(TensorView source, TensorView destination) {
+    require(source.bytes() == destination.bytes(), "copy between tensors of one size");
+    check(cudaEventRecord(may_copy_, stream_), "cudaEventRecord");
+    check(cudaStreamWaitEvent(copy_stream_, may_copy_, 0), "cudaStreamWaitEvent");
+    if (source.bytes() > 0) {
+        check(cudaMemcpyAsync(destination.data, source.data, source.bytes(), cudaMemcpyDefault, copy_stream_),
+              "cudaMemcpyAsync");
+    }
+    ++copies_;
+    check(cudaEventRecord(copied_[copies_ % copied_.size()], copy_stream_), "cudaEventRecord");
+    return copies_;
+}
+
+void CudaDevice::wait_for_copy(std::uint64_t copy) {
+    if (copy == 0) return;
+    // An event that a later copy has taken over stands for that one: to wait longer is not wrong.
+    check(cudaStreamWaitEvent(stream_, copied_[copy % copied_.size()], 0), "cudaStreamWaitEvent");
 }
 
 void CudaDevice::fill_zero(TensorView tensor) {

@@ -7,7 +7,9 @@
 
 #include <cuda_runtime_api.h>
 
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -34,6 +36,7 @@ class CudaDevice final : public Device {
 
     std::byte* allocate(std::size_t bytes) override;
     void release(std::byte* memory, std::size_t bytes) noexcept override;
+    std::size_t memory_budget() const override { return budget_; }
     std::size_t allocated_bytes() const override { return allocated_; }
     std::size_t peak_bytes() const override { return peak_; }
     void reset_peak() override { peak_ = allocated_; }
@@ -42,6 +45,9 @@ class CudaDevice final : public Device {
     void copy_from_host(const void* host, TensorView destination) override;
     void copy_to_host(TensorView source, void* host) override;
     void copy(TensorView source, TensorView destination) override;
+    std::uint64_t start_copy(TensorView source, TensorView destination) override;
+    void wait_for_copy(std::uint64_t copy) override;
+    std::uint64_t last_copy() const override { return copies_; }
     void fill_zero(TensorView tensor) override;
     double flops() const override { return flops_; }
 
@@ -104,6 +110,10 @@ class CudaDevice final : public Device {
     std::size_t multiprocessors_ = 1;
     cudaStream_t stream_ = nullptr;
     cudaEvent_t reached_ = nullptr;
+    cudaStream_t copy_stream_ = nullptr;
+    cudaEvent_t may_copy_ = nullptr;
+    std::array<cudaEvent_t, 32> copied_{};  ///< of the last copies, by number
+    std::uint64_t copies_ = 0;
     std::unique_ptr<cuda::MatrixProducts> products_;
     Float32Products float32_products_ = Float32Products::exact;
     std::map<int, std::function<void()>> wait_polls_;

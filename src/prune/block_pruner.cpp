@@ -6,6 +6,7 @@
 #include "src/prune/output_error.h"
 #include "src/prune/regional_gradient.h"
 #include "src/prune/regional_optimizer.h"
+#include "src/prune/sample_reader.h"
 #include "src/prune/sparsegpt.h"
 #include "src/weights/model_source.h"
 
@@ -86,7 +87,7 @@ BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const Bloc
                                                    const HiddenStates& x) {
     DensePass pass{choose_partition(context_, options_, block),
                    DenseOutputs(context_.device, context_.my_samples(), context_.tokens, context_.config.hidden_size,
-                                weights.dtype()),
+                                weights.dtype(), x.place()),
                    InputNormCollector(context_),
                    {}};
     const bool with_gradient = uses_regional_gradient(options_.method);
@@ -95,14 +96,16 @@ BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const Bloc
     const Tensor direction = context_.device.make_tensor(DType::f32, context_.tokens, context_.config.hidden_size);
     const DeviceSums squares(context_.device, x.samples().size());
     const IndexRange shards = context_.topology.shards_of(context_.block_group, context_.me());
+    SampleReader inputs(context_.device, x, all_samples_of(x));
     for (std::size_t shard = shards.begin; shard < shards.end; ++shard) {
         if (with_gradient) gradient->begin_shard();
         const IndexRange samples = context_.topology.samples_of_shard(shard);
         for (std::size_t n = samples.begin; n < samples.end; ++n) {
             pass.norms.begin_sample(n);
             const TensorView output = pass.outputs.place_of(n), square_sum = squares.at(n - x.samples().begin);
-            decoder_.forward(weights, x.sample(n), output, &pass.norms);
-            pass.outputs.keep(n, x.sample(n));
+            const TensorView input = inputs.next();
+            decoder_.forward(weights, input, output, &pass.norms);
+            pass.outputs.keep(n, input);
             context_.device.square_sum(output, square_sum);
             if (!with_gradient) continue;
             context_.device.frobenius_direction(output, square_sum, gradient->scale(), direction);
@@ -177,10 +180,13 @@ double BlockPruner::sum_over(const std::vector<std::size_t>& samples, const std:
 
 void BlockPruner::finish(const DensePass& dense, const BlockWeights& weights, HiddenStates& x, BlockReport& report) {
     const DeviceSums errors(context_.device, x.samples().size());
+    SampleReader states(context_.device, x, all_samples_of(x));
+    SampleReader kept_outputs(context_.device, dense.outputs.kept(), all_samples_of(x));
     for (std::size_t n = x.samples().begin; n < x.samples().end; ++n) {
-        const TensorView dense_output = dense.outputs.of(n, x.sample(n));
-        decoder_.forward(weights, x.sample(n), x.sample(n), nullptr);
-        context_.device.squared_error(x.sample(n), dense_output, errors.at(n - x.samples().begin));
+        const TensorView state = states.next(), dense_output = dense.outputs.restored(kept_outputs.next(), state);
+        decoder_.forward(weights, state, state, nullptr);
+        context_.device.squared_error(state, dense_output, errors.at(n - x.samples().begin));
+        x.write_back(n, state);
     }
     const std::vector<double> of_samples = errors.read();
     const double error = sum_over(all_samples_, of_samples);
@@ -198,8 +204,11 @@ void BlockPruner::finish(const DensePass& dense, const BlockWeights& weights, Hi
 }
 
 void BlockPruner::propagate(const BlockWeights& weights, HiddenStates& x) {
+    SampleReader states(context_.device, x, all_samples_of(x));
     for (std::size_t n = x.samples().begin; n < x.samples().end; ++n) {
-        decoder_.forward(weights, x.sample(n), x.sample(n), nullptr);
+        const TensorView state = states.next();
+        decoder_.forward(weights, state, state, nullptr);
+        x.write_back(n, state);
     }
     clock_.mark("propagate");
 }

@@ -21,11 +21,13 @@ class DenseHandoff {
     /// `local`.
     void send(Device& device, std::size_t sample, TensorView hidden_states, HiddenStates* local);
     /// Receives all samples of this rank that come from other ranks, and waits for them.
-    void receive(HiddenStates& destination);
+    void receive(Device& device, HiddenStates& destination);
     /// Waits until everything sent may be overwritten.
     void finish();
 
   private:
+    void receive_one_by_one(Device& device, HiddenStates& destination);
+
     Communicator& world_;
     const Topology& topology_;
     const BlockGroup& from_;

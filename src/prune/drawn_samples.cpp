@@ -39,40 +39,49 @@ std::size_t DrawnSamples::size_of_step(std::size_t step) const {
     return std::min(batch_, draws_.size() - step * batch_);
 }
 
+StepSample DrawnSamples::next_buffers(Slot& slot) {
+    if (slot.used == slot.x.size()) {
+        const std::size_t tokens = context_.tokens, hidden = context_.config.hidden_size;
+        slot.x.push_back(context_.device.make_tensor(x_.dtype(), tokens, hidden));
+        slot.outputs.push_back(context_.device.make_tensor(dense_outputs_.kept().dtype(), tokens, hidden));
+    }
+    ++slot.used;
+    return {slot.x[slot.used - 1], slot.outputs[slot.used - 1]};
+}
+
+StepSample DrawnSamples::on_device(std::size_t sample, Slot& slot) {
+    const TensorView x = x_.sample(sample), output = dense_outputs_.kept().sample(sample);
+    if (!x_.on_host()) return {x, output};
+    const StepSample copied = next_buffers(slot);
+    context_.device.start_copy(x, copied.x);
+    slot.copy = context_.device.start_copy(output, copied.kept_output);
+    return copied;
+}
+
 void DrawnSamples::start(std::size_t step) {
     Slot& slot = slots_[step % 2];
     slot.samples.clear();
-    std::size_t used = 0;
-    const auto next_buffers = [&]() -> StepSample {
-        if (used == slot.x.size()) {
-            const std::size_t tokens = context_.tokens, hidden = context_.config.hidden_size;
-            slot.x.push_back(context_.device.make_tensor(DType::f32, tokens, hidden));
-            slot.outputs.push_back(context_.device.make_tensor(dense_outputs_.kept_dtype(), tokens, hidden));
-        }
-        ++used;
-        return {slot.x[used - 1], slot.outputs[used - 1]};
-    };
+    slot.used = 0;
+    slot.copy = 0;
     const std::vector<std::size_t> offsets = offsets_of_step(step);
     std::vector<Message> sends, receives;
+    const auto add_messages = [](std::vector<Message>& messages, std::size_t rank, const StepSample& sample) {
+        for (const TensorView part : {sample.x, sample.kept_output}) {
+            messages.push_back({static_cast<int>(rank), part.data, part.bytes()});
+        }
+    };
     for (std::size_t r = 0; r < context_.ranks(); ++r) {
         for (std::size_t position = offsets[r]; position < offsets[r + 1]; ++position) {
-            const std::size_t sample = draws_[step * batch_ + position];
-            const std::size_t holder = context_.holder_of(sample);
-            if (r == context_.me() && holder == r) {
-                slot.samples.push_back({x_.sample(sample), dense_outputs_.kept(sample)});
-            } else if (r == context_.me()) {
-                const StepSample arriving = next_buffers();
-                for (const TensorView part : {arriving.x, arriving.kept_output}) {
-                    receives.push_back({static_cast<int>(holder), part.data, part.bytes()});
-                }
-                slot.samples.push_back(arriving);
+            const std::size_t sample = draws_[step * batch_ + position], holder = context_.holder_of(sample);
+            if (r == context_.me()) {
+                slot.samples.push_back(holder == r ? on_device(sample, slot) : next_buffers(slot));
+                if (holder != r) add_messages(receives, holder, slot.samples.back());
             } else if (holder == context_.me()) {
-                for (const TensorView part : {x_.sample(sample), dense_outputs_.kept(sample)}) {
-                    sends.push_back({static_cast<int>(r), part.data, part.bytes()});
-                }
+                add_messages(sends, r, on_device(sample, slot));
             }
         }
     }
+    if (!sends.empty()) context_.device.wait_for_copy(slot.copy);
     slot.exchange = context_.group.start_exchange(sends, receives);
 }
 
@@ -80,6 +89,7 @@ std::vector<StepSample> DrawnSamples::take(std::size_t step) {
     if (step + 1 < steps()) start(step + 1);
     Slot& slot = slots_[step % 2];
     slot.exchange->finish();
+    context_.device.wait_for_copy(slot.copy);
     return slot.samples;
 }
 

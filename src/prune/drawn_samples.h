@@ -50,11 +50,16 @@ class DrawnSamples {
 
   private:
     struct Slot {
-        std::vector<Tensor> x, outputs;  ///< of samples that other ranks hold
+        std::vector<Tensor> x, outputs;  ///< of samples that other ranks or host memory hold
+        std::size_t used = 0;
+        std::uint64_t copy = 0;  ///< the last from host memory
         std::vector<StepSample> samples;
         std::unique_ptr<Exchange> exchange;
     };
     void start(std::size_t step);
+    StepSample next_buffers(Slot& slot);
+    /// A sample that this rank holds, where it lies or on its way from host memory.
+    StepSample on_device(std::size_t sample, Slot& slot);
 
     GroupContext context_;
     const HiddenStates& x_;

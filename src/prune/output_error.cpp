@@ -1,6 +1,7 @@
 #include "src/prune/output_error.h"
 
 #include "kernels/device_numbers.h"
+#include "src/prune/sample_reader.h"
 
 namespace espalier {
 
@@ -13,9 +14,11 @@ double relative_output_error(const GroupContext& context, DecoderBlock& decoder,
         if (context.my_samples().contains(sample)) mine.push_back(sample);
     }
     const DeviceSums errors(context.device, mine.size()), norms(context.device, mine.size());
+    SampleReader inputs(context.device, x, mine), kept_outputs(context.device, dense_outputs.kept(), mine);
     for (std::size_t i = 0; i < mine.size(); ++i) {
-        decoder.forward(weights, x.sample(mine[i]), output, nullptr);
-        const TensorView dense_output = dense_outputs.of(mine[i], x.sample(mine[i]));
+        const TensorView input = inputs.next();
+        decoder.forward(weights, input, output, nullptr);
+        const TensorView dense_output = dense_outputs.restored(kept_outputs.next(), input);
         context.device.squared_error(output, dense_output, errors.at(i));
         context.device.square_sum(dense_output, norms.at(i));
     }

@@ -4,6 +4,7 @@
 #include "src/model/decoder_block.h"
 #include "src/prune/dense_outputs.h"
 #include "src/prune/group_context.h"
+#include "src/prune/hidden_states.h"
 
 #include <vector>
 

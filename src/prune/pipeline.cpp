@@ -5,7 +5,9 @@
 #include "src/prune/block_pruner.h"
 #include "src/prune/block_writer.h"
 #include "src/prune/dense_handoff.h"
+#include "src/prune/memory_plan.h"
 #include "src/prune/rounding_loss.h"
+#include "src/prune/sample_reader.h"
 #include "src/weights/block_reader.h"
 #include "src/weights/embedding.h"
 #include "src/weights/run_source.h"
@@ -37,12 +39,17 @@ class Pipeline {
           world_tensors_(context.session.world(), context.device),
           written_storage_{context.options.output_dtype, context.source.storage().vector_dtypes},
           run_(context.options.output),
+          memory_plan_(plan_memory(memory_needs(), context.device.memory_budget())),
           weights_(context.device, layout_, type_of_weights()),
           decoder_(context.device, config_, context.options.sequence_length, passes_needed(), widest_weights()),
           dense_reader_([this](std::size_t block) { return read(block, Version::dense); }),
           written_reader_([this](std::size_t block) { return read(block, Version::as_written); }),
           writer_(run_, layout_, context.options.pattern, context.block_attributes,
                   context.options.on_gpu ? WriterShare{std::min(4, context.host_threads), 3} : WriterShare{}) {
+        if (memory_plan_.hidden_states == StoragePlace::host) {
+            c_.progress.line("the hidden states lie in host memory and travel to the GPU and back: " +
+                             memory_plan_.text());
+        }
         if (!c_.state.learning_rate.is_null())
             learning_rate_ = LearningRateChoice::from_json(c_.state.learning_rate).learning_rate;
         else if (c_.options.ro.learning_rate)
@@ -75,8 +82,20 @@ class Pipeline {
     }
     DType widest_weights() const {
         const bool optimises_in_float32 = uses_regional_optimization(c_.options.method) &&
-                                          c_.options.ro.type_of_passes(c_.device, weights_.dtype()) == DType::f32;
-        return optimises_in_float32 ? DType::f32 : weights_.dtype();
+                                          c_.options.ro.type_of_passes(c_.device, type_of_weights()) == DType::f32;
+        return optimises_in_float32 ? DType::f32 : type_of_weights();
+    }
+    MemoryNeeds memory_needs() const {
+        const DType of_passes = c_.options.ro.type_of_passes(c_.device, type_of_weights());
+        MemoryNeeds needs{c_.options, config_, layout_, type_of_weights(), widest_weights(), of_passes != DType::f32};
+        for (const std::size_t g : my_groups_) {
+            const GroupContext context = group_context(g);
+            const IndexRange shards = topology_.shards_of(context.block_group, context.me());
+            needs.samples = std::max(needs.samples, context.my_samples().size());
+            needs.shards = std::max(needs.shards, shards.size());
+            needs.ranks = context.ranks();
+        }
+        return needs;
     }
     bool is_committed(std::size_t block) const { return c_.state.committed.contains(block); }
     bool has_work(std::size_t g) const {
@@ -135,22 +154,41 @@ class Pipeline {
 
     // ---- dense hidden states at the start of a group
     HiddenStates make_hidden_states(std::size_t g) const {
-        return {c_.device, group_context(g).my_samples(), c_.options.sequence_length, config_.hidden_size};
+        return {c_.device, group_context(g).my_samples(), c_.options.sequence_length, config_.hidden_size,
+                memory_plan_.hidden_states};
     }
     HiddenStates first_hidden_states(std::size_t g, std::unique_ptr<HiddenStates> handed_on) {
         if (g > 0 && (has_work(g) || work_after(g))) {
             HiddenStates x = handed_on ? std::move(*handed_on) : make_hidden_states(g);
-            DenseHandoff(world_tensors_.get(), topology_, topology_.groups()[g - 1], topology_.groups()[g]).receive(x);
+            DenseHandoff(world_tensors_.get(), topology_, topology_.groups()[g - 1], topology_.groups()[g])
+                .receive(c_.device, x);
             return x;
         }
         HiddenStates x = make_hidden_states(g);
-        if (g == 0 && (has_work(g) || work_after(g))) {
-            const std::size_t length = c_.options.sequence_length;
-            embed_tokens(c_.device, c_.source,
-                         std::span(c_.calibration.ids).subspan(x.samples().begin * length, x.samples().size() * length),
-                         x.all());
-        }
+        if (g == 0 && (has_work(g) || work_after(g))) embed_samples(x);
         return x;
+    }
+    void embed_samples(HiddenStates& x) const {
+        const std::size_t length = c_.options.sequence_length;
+        const auto tokens_of = [&](std::size_t first, std::size_t samples) {
+            return std::span(c_.calibration.ids).subspan(first * length, samples * length);
+        };
+        const IndexRange samples = x.samples();
+        if (!x.on_host()) {
+            embed_tokens(c_.device, c_.source, tokens_of(samples.begin, samples.size()), x.all());
+            return;
+        }
+        // The embedding is read anew for every batch.
+        constexpr std::size_t batch = 4;
+        const Tensor states = c_.device.make_tensor(DType::f32, batch * length, config_.hidden_size);
+        for (std::size_t first = samples.begin; first < samples.end; first += batch) {
+            const std::size_t count = std::min(batch, samples.end - first);
+            embed_tokens(c_.device, c_.source, tokens_of(first, count), states.view().row_range(0, count * length));
+            for (std::size_t i = 0; i < count; ++i) {
+                x.write_back(first + i, states.view().row_range(i * length, (i + 1) * length));
+            }
+            c_.device.wait_for_copy(c_.device.last_copy());
+        }
     }
     /// Passes a copy of x through the dense blocks of group g, then to the next group. Returns what stays on this rank.
     std::unique_ptr<HiddenStates> hand_on(std::size_t g, const HiddenStates& x) {
@@ -158,7 +196,6 @@ class Pipeline {
         const BlockGroup& next = topology_.groups()[g + 1];
         c_.progress.live("dense pass through the blocks of group " + std::to_string(g));
         HiddenStates y = make_hidden_states(g);
-        c_.device.copy(x.all(), y.all());
         std::unique_ptr<HiddenStates> staying;
         for (const int rank : next.ranks) {
             if (rank == c_.session.rank()) staying = std::make_unique<HiddenStates>(make_hidden_states(g + 1));
@@ -166,9 +203,17 @@ class Pipeline {
         DenseHandoff handoff(world_tensors_.get(), topology_, group, next);
         for (std::size_t block = group.blocks.begin; block < group.blocks.end; ++block) {
             fetch(g, block, Version::dense, false);
+            // x itself is still needed: only the first block reads it.
+            const bool is_first = block == group.blocks.begin;
+            SampleReader states(c_.device, is_first ? x : y, all_samples_of(y));
             for (std::size_t n = y.samples().begin; n < y.samples().end; ++n) {
-                decoder_.forward(weights_, y.sample(n), y.sample(n), nullptr);
-                if (block + 1 == group.blocks.end) handoff.send(c_.device, n, y.sample(n), staying.get());
+                const TensorView state = states.next();
+                const TensorView output = is_first && !y.on_host() ? y.sample(n) : state;
+                decoder_.forward(weights_, state, output, nullptr);
+                y.write_back(n, output);
+                if (block + 1 < group.blocks.end) continue;
+                handoff.send(c_.device, n, output, staying.get());
+                if (y.on_host()) handoff.finish();  // the reader's buffers are used again
             }
         }
         handoff.finish();
@@ -346,6 +391,7 @@ class Pipeline {
     TensorCommunicator world_tensors_;
     BlockStorage written_storage_;
     RunFolder run_;
+    MemoryPlan memory_plan_;
     BlockWeights weights_;
     DecoderBlock decoder_;
     std::optional<double> learning_rate_;

@@ -30,6 +30,7 @@ void RegionalGradient::end_shard() {
 }
 
 PartTensor RegionalGradient::finish(const WeightPartition& partition) {
+    for (OrderedSum& sum : sums_) sum.release_spare();
     PartTensor gradient(context_.device, partition, context_.me());
     const std::size_t first = partition.offsets()[context_.me()];
     for (const LinearLayer layer : all_linear_layers) {

@@ -1,6 +1,7 @@
 #include "src/prune/regional_optimizer.h"
 
 #include "src/base/philox.h"
+#include "src/prune/sample_reader.h"
 
 #include <algorithm>
 
@@ -100,10 +101,14 @@ RegionalOptimizer::RegionalOptimizer(const GroupContext& context, const PruneOpt
 
 InputNorms RegionalOptimizer::current_norms(const std::vector<std::size_t>& samples) {
     const BlockWeights& weights = weights_.measured();
+    std::vector<std::size_t> mine;
     for (const std::size_t sample : samples) {
-        if (!context_.my_samples().contains(sample)) continue;
+        if (context_.my_samples().contains(sample)) mine.push_back(sample);
+    }
+    SampleReader inputs(context_.device, problem_.x, mine);
+    for (const std::size_t sample : mine) {
         norms_.begin_sample(sample);
-        problem_.decoder.observe_inputs(weights, problem_.x.sample(sample), LinearInput::mlp_activation, norms_);
+        problem_.decoder.observe_inputs(weights, inputs.next(), LinearInput::mlp_activation, norms_);
     }
     return norms_.gather(samples, options_.input_norm, problem_.block);
 }
@@ -172,7 +177,7 @@ void RegionalOptimizer::optimise(const std::vector<std::size_t>& draws) {
 
 void RegionalOptimizer::output_gradient(const StepSample& sample) {
     problem_.decoder.forward(weights_.of_passes(), sample.x, output_, nullptr);
-    context_.device.squared_error_gradient(problem_.dense_outputs.from_kept(sample.kept_output, sample.x), output_);
+    context_.device.squared_error_gradient(problem_.dense_outputs.restored(sample.kept_output, sample.x), output_);
 }
 
 void RegionalOptimizer::step_alone(const std::vector<StepSample>& samples) {

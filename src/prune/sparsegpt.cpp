@@ -5,6 +5,7 @@
 #include "mpi/tensor_collectives.h"
 #include "src/base/error.h"
 #include "src/prune/block_masker.h"
+#include "src/prune/sample_reader.h"
 #include "src/prune/weight_partition.h"
 
 #include <array>
@@ -70,11 +71,12 @@ Tensor sum_gram(const GroupContext& context, std::size_t block, const Stage& sta
     OrderedSum sum(context.device, context.group, width * width, shard_offsets);
     GramObserver observer(context.device, stage.input);
     const IndexRange shards = context.topology.shards_of(context.block_group, context.me());
+    SampleReader inputs(context.device, x, all_samples_of(x));
     for (std::size_t shard = shards.begin; shard < shards.end; ++shard) {
         observer.begin_shard(sum.begin_leaf().reshaped(width, width));
         const IndexRange samples = context.topology.samples_of_shard(shard);
         for (std::size_t n = samples.begin; n < samples.end; ++n)
-            decoder.observe_inputs(weights, x.sample(n), stage.input, observer);
+            decoder.observe_inputs(weights, inputs.next(), stage.input, observer);
         sum.end_leaf();
     }
     sum.start_reduce(rows);

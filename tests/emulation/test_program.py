@@ -6,6 +6,7 @@ The program is $ESPALIER, by default build/emulation/espalier. test_rank_invaria
 """
 
 import hashlib
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -49,6 +50,11 @@ def digest(run_folder: Path) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
+def peak(run_folder: Path) -> int:
+    """Bytes of GPU memory that tensors took at most."""
+    return max(block["peak_bytes"] for block in json.loads((run_folder / "metrics.json").read_text())["blocks"])
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_same_bits_on_any_number_of_gpus(method: str, model: tuple[Path, Path], tmp_path: Path) -> None:
     digests = {}
@@ -75,6 +81,29 @@ def test_failures_of_nccl_end_all_ranks(fault: str, words: list[str], model: tup
     assert len(sentences) == 1, done.stderr
     for word in words:
         assert word in sentences[0], done.stderr
+
+
+@pytest.mark.parametrize("method", ["wanda++ in two groups", "wanda++", "sparsegpt", "wanda"])
+def test_a_budget_is_kept_and_changes_no_bits(method: str, tmp_path: Path) -> None:
+    """With less memory the hidden states travel between host and GPU; the plan's numbers are those of the run."""
+    calibrated = ("synthetic:llama-tiny:2", "synthetic:24x64")
+    assert prune(1, calibrated, tmp_path / "whole", METHODS[method]).returncode == 0
+    whole, host = peak(tmp_path / "whole"), 0
+    for gpus in (1, 2):
+        output = tmp_path / f"streamed{gpus}"
+        budget = 0
+        for share in (0.55, 0.7, 0.85, 0.95):  # the smallest of these that is enough
+            budget = int(share * whole)
+            done = prune(gpus, calibrated, output, [*METHODS[method], "--fresh", "--gpu-memory", str(budget)],
+                         ESPALIER_EMULATION_STREAMS="lazy")
+            if done.returncode == 0:
+                break
+            assert done.returncode == 3 and "hidden states in host memory" in done.stderr, done.stderr
+        assert done.returncode == 0, done.stderr
+        assert peak(output) <= budget
+        assert digest(output) == digest(tmp_path / "whole")
+        host += "travel to the GPU" in done.stderr
+    assert host > 0, "no run was short of memory"
 
 
 def test_too_few_gpus_and_too_little_memory(model: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,0 +1,169 @@
+#include "src/prune/memory_plan.h"
+
+#include "src/base/error.h"
+#include "src/base/units.h"
+
+#include <algorithm>
+#include <bit>
+#include <numeric>
+
+namespace espalier {
+
+namespace {
+
+constexpr std::size_t float_bytes = sizeof(float);
+
+/// The share of a rank when `elements` are cut into parts for all ranks of its group.
+std::size_t largest_part(std::size_t elements, std::size_t ranks) {
+    return (elements + ranks - 1) / ranks;
+}
+
+std::size_t activation_bytes(const MemoryNeeds& needs, bool backward) {
+    const ModelConfig& c = needs.config;
+    const std::size_t tokens = needs.options.sequence_length, wide = bytes_of(needs.widest_weights);
+    const std::size_t hidden = c.hidden_size, inner = c.intermediate_size;
+    const std::size_t query = c.query_width(), key_value = c.key_value_width();
+    std::size_t row = wide * (2 * hidden + 2 * query + 2 * key_value + 3 * inner) +
+                      float_bytes * (hidden + c.query_heads + 2 + c.head_size);
+    if (c.query_key_norm) row += wide * (query + key_value) + float_bytes * (c.query_heads + c.key_value_heads);
+    if (backward) {
+        row += wide * (inner + 2 * query + 2 * key_value) + float_bytes * hidden;
+        if (needs.weights != DType::f32) row += 2 * hidden;
+    }
+    return tokens * row;
+}
+
+/// Partial sums that the binary tree over `leaves` leaves of a rank holds at a time, with the leaf being added to.
+std::size_t tree_buffers(std::size_t leaves) {
+    return leaves == 0 ? 0 : static_cast<std::size_t>(std::bit_width(leaves));
+}
+
+class Planner {
+  public:
+    Planner(const MemoryNeeds& needs, StoragePlace place)
+        : needs_(needs),
+          place_(place),
+          weights_(needs.layout.weights()),
+          sample_(needs.options.sequence_length * needs.config.hidden_size),
+          part_(largest_part(weights_, needs.ranks)) {}
+
+    std::vector<MemoryItem> dense_pass() const {
+        std::vector<MemoryItem> items = always();
+        if (!uses_regional_gradient(needs_.options.method)) return items;
+        items.push_back({"sums of the regional gradient", float_bytes * weights_ * tree_buffers(needs_.shards)});
+        items.push_back({"gradient panel", panel_bytes()});
+        return items;
+    }
+    std::vector<MemoryItem> sparsegpt() const {
+        std::vector<MemoryItem> items = always();
+        if (needs_.options.method != Method::sparsegpt) return items;
+        std::size_t width = 0;
+        for (const MatrixShape& matrix : needs_.layout.matrices()) width = std::max(width, matrix.columns);
+        items.push_back({"sums of the Gram matrix", float_bytes * width * width * tree_buffers(needs_.shards)});
+        items.push_back({"Gram matrix and its factors", (float_bytes + 2 * sizeof(double)) * width * width});
+        return items;
+    }
+    std::vector<MemoryItem> optimisation() const {
+        std::vector<MemoryItem> items = always();
+        if (!uses_regional_optimization(needs_.options.method)) return items;
+        const RegionalOptimizationOptions& ro = needs_.options.ro;
+        const bool alone = ro.batch == 1;  // the whole state lies on the block's owner
+        const std::size_t part = alone ? weights_ : part_;
+        if (uses_regional_gradient(needs_.options.method)) items.push_back({"regional gradient", float_bytes * part});
+        items.push_back({"RMSprop's averages", float_bytes * part});
+        if (needs_.sixteen_bit_passes) {
+            items.push_back({"float32 masters", float_bytes * part});
+        } else if (needs_.weights != DType::f32) {
+            items.push_back({"float32 weights", float_bytes * weights_});
+        }
+        items.push_back({"first mask", weights_});
+        items.push_back({"gradient panel", panel_bytes() + transposed_bytes()});
+        if (!alone) {
+            const std::size_t mine = largest_part(ro.batch, std::min(ro.batch, needs_.ranks));
+            items.push_back({"sums of a mini-batch", float_bytes * (weights_ * tree_buffers(mine) + part_)});
+        }
+        const std::size_t arriving = place_ == StoragePlace::host || needs_.ranks > 1 ? 2 * ro.batch : 0;
+        items.push_back({"samples of two steps", arriving * sample_ * (float_bytes + kept_bytes())});
+        return items;
+    }
+
+  private:
+    std::size_t kept_bytes() const { return needs_.weights == DType::f32 ? float_bytes : 2; }
+    std::size_t panel_bytes() const {
+        constexpr std::size_t usual = std::size_t{36} << 20, fewest_rows = 128;
+        std::size_t largest = 0, longest_row = 0;
+        for (const MatrixShape& matrix : needs_.layout.matrices()) {
+            largest = std::max(largest, float_bytes * matrix.size());
+            longest_row = std::max(longest_row, float_bytes * matrix.columns);
+        }
+        return std::min(largest, std::max(usual, fewest_rows * longest_row));
+    }
+    std::size_t transposed_bytes() const {
+        if (needs_.widest_weights != DType::f32) return 0;
+        return float_bytes * needs_.options.sequence_length *
+               (needs_.config.intermediate_size + needs_.config.hidden_size);
+    }
+    std::vector<MemoryItem> always() const {
+        const bool backward =
+            uses_regional_gradient(needs_.options.method) || uses_regional_optimization(needs_.options.method);
+        std::vector<MemoryItem> items = {{"weights", bytes_of(needs_.weights) * weights_}, {"mask", weights_}};
+        items.push_back({"activations of a sample", activation_bytes(needs_, backward)});
+        items.push_back({"outputs of a sample", 2 * float_bytes * sample_});
+        items.push_back({"input norms", 2 * float_bytes * needs_.options.samples * needs_.layout.total_input_width()});
+        if (place_ == StoragePlace::device) {
+            items.push_back({"hidden states", float_bytes * needs_.samples * sample_});
+            items.push_back({"dense outputs", kept_bytes() * needs_.samples * sample_});
+        } else {
+            items.push_back({"hidden states on their way", (3 * float_bytes + 5 * kept_bytes()) * sample_});
+        }
+        return items;
+    }
+
+    const MemoryNeeds& needs_;
+    StoragePlace place_;
+    std::size_t weights_, sample_, part_;
+};
+
+MemoryPlan plan_for(const MemoryNeeds& needs, StoragePlace place) {
+    const Planner planner(needs, place);
+    MemoryPlan largest{place, planner.dense_pass()};
+    for (std::vector<MemoryItem> items : {planner.sparsegpt(), planner.optimisation()}) {
+        MemoryPlan plan{place, std::move(items)};
+        if (plan.total() > largest.total()) largest = std::move(plan);
+    }
+    return largest;
+}
+
+std::string readable(std::size_t bytes) {
+    return format_bytes(static_cast<double>(bytes));
+}
+
+}  // namespace
+
+std::size_t MemoryPlan::total() const {
+    return std::accumulate(items.begin(), items.end(), std::size_t{0},
+                           [](std::size_t sum, const MemoryItem& item) { return sum + item.bytes; });
+}
+
+std::string MemoryPlan::text() const {
+    std::vector<MemoryItem> sorted = items;
+    std::stable_sort(sorted.begin(), sorted.end(),
+                     [](const MemoryItem& a, const MemoryItem& b) { return a.bytes > b.bytes; });
+    std::string text;
+    for (const MemoryItem& item : sorted) {
+        if (item.bytes > 0) text += (text.empty() ? "" : ", ") + item.name + " " + readable(item.bytes);
+    }
+    return text;
+}
+
+MemoryPlan plan_memory(const MemoryNeeds& needs, std::size_t budget) {
+    MemoryPlan plan = plan_for(needs, StoragePlace::device);
+    if (plan.total() <= budget) return plan;
+    plan = plan_for(needs, StoragePlace::host);
+    if (plan.total() <= budget) return plan;
+    throw ResourceError("the GPU's " + readable(budget) + " do not hold the " + readable(plan.total()) +
+                        " that this run needs even with its hidden states in host memory (" + plan.text() +
+                        "); use more ranks with --ro-batch, a shorter sequence, or a larger --gpu-memory");
+}
+
+}  // namespace espalier
