@@ -159,6 +159,9 @@ class Device {
     virtual void wait_for_copy(std::uint64_t copy) = 0;
     virtual std::uint64_t last_copy() const = 0;
     virtual void fill_zero(TensorView tensor) = 0;
+    /// Marks a phase for a profiler, until end_range(); ranges nest. Use DeviceRange.
+    virtual void begin_range(const char* name) = 0;
+    virtual void end_range() noexcept = 0;
     /// Multiplications and additions of all matrix products so far (2 m n k each).
     virtual double flops() const = 0;
 
@@ -277,6 +280,18 @@ class Device {
     virtual void convert(TensorView source, TensorView destination) = 0;
     /// Rounds float32 values to what `dtype` can hold, in place.
     virtual void round_to(DType dtype, TensorView values) = 0;
+};
+
+/// A phase of the work as profilers show it (NVTX), from construction to destruction.
+class DeviceRange {
+  public:
+    DeviceRange(Device& device, const char* name) : device_(device) { device.begin_range(name); }
+    DeviceRange(const DeviceRange&) = delete;
+    DeviceRange& operator=(const DeviceRange&) = delete;
+    ~DeviceRange() { device_.end_range(); }
+
+  private:
+    Device& device_;
 };
 
 /// The CPU device. `threads` 0: what OpenMP offers. Bits do not depend on it.

@@ -41,6 +41,8 @@ class CpuDevice final : public Device {
     void wait_for_copy(std::uint64_t copy) override;
     std::uint64_t last_copy() const override { return copies_; }
     void fill_zero(TensorView tensor) override;
+    void begin_range(const char* /*name*/) override {}
+    void end_range() noexcept override {}
     double flops() const override { return flops_; }
 
     void linear(TensorView x, TensorView weight, TensorView added, TensorView y) override;

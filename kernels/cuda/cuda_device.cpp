@@ -4,6 +4,7 @@
 #include "src/base/error.h"
 #include "src/base/units.h"
 
+#include <nvtx3/nvToolsExt.h>
 #include <sched.h>
 
 #include <algorithm>
@@ -172,6 +173,14 @@ void CudaDevice::copy(TensorView source, TensorView destination) {
     if (source.bytes() == 0) return;
     check(cudaMemcpyAsync(destination.data, source.data, source.bytes(), cudaMemcpyDefault, stream_),
           "cudaMemcpyAsync");
+}
+
+void CudaDevice::begin_range(const char* name) {
+    nvtxRangePushA(name);
+}
+
+void CudaDevice::end_range() noexcept {
+    nvtxRangePop();
 }
 
 std::uint64_t CudaDevice::start_copy(TensorView source, TensorView destination) {

@@ -51,6 +51,7 @@ BlockPruner::BlockPruner(const GroupContext& context, const PruneOptions& option
 }
 
 PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenStates& x) {
+    const DeviceRange range(context_.device, ("block " + std::to_string(block)).c_str());
     context_.device.reset_peak();
     const double flops_before = context_.device.flops();
     PrunedBlock result;
@@ -85,6 +86,7 @@ PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenS
 
 BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const BlockWeights& weights,
                                                    const HiddenStates& x) {
+    const DeviceRange range(context_.device, "dense pass");
     DensePass pass{choose_partition(context_, options_, block),
                    DenseOutputs(context_.device, context_.my_samples(), context_.tokens, context_.config.hidden_size,
                                 weights.dtype(), x.place()),
@@ -127,6 +129,7 @@ BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const Bloc
 
 void BlockPruner::prune_once(const DensePass& dense, BlockWeights& weights, PrunedBlock& result) {
     const std::size_t block = result.report.block;
+    const DeviceRange range(context_.device, "mask");
     const BlockMasker masker(context_, options_, dense.partition, dense.gradient);
     const InputNorms norms = dense.norms.gather(all_samples_, options_.input_norm, block);
     clock_.mark("statistics");
@@ -157,6 +160,7 @@ void BlockPruner::optimise_regionally(const DensePass& dense, const HiddenStates
     RegionalOptimizer optimizer(context_, options_, problem, weights, result.mask, clock_);
     result.report.learning_rate = *learning_rate_;
     result.report.draws = optimizer.run(all_samples_, *learning_rate_, [&](const std::vector<std::size_t>& drawn) {
+        const DeviceRange first_mask_range(context_.device, "first mask error");
         masker.gather_mask(result.mask);
         context_.device.copy(result.mask.all(), first_mask.all());
         result.report.error_after_first_mask =
@@ -179,6 +183,7 @@ double BlockPruner::sum_over(const std::vector<std::size_t>& samples, const std:
 }
 
 void BlockPruner::finish(const DensePass& dense, const BlockWeights& weights, HiddenStates& x, BlockReport& report) {
+    const DeviceRange range(context_.device, "propagate");
     const DeviceSums errors(context_.device, x.samples().size());
     SampleReader states(context_.device, x, all_samples_of(x));
     SampleReader kept_outputs(context_.device, dense.outputs.kept(), all_samples_of(x));

@@ -100,6 +100,7 @@ RegionalOptimizer::RegionalOptimizer(const GroupContext& context, const PruneOpt
 }
 
 InputNorms RegionalOptimizer::current_norms(const std::vector<std::size_t>& samples) {
+    const DeviceRange range(context_.device, "statistics");
     const BlockWeights& weights = weights_.measured();
     std::vector<std::size_t> mine;
     for (const std::size_t sample : samples) {
@@ -160,6 +161,7 @@ void RegionalOptimizer::finish(const std::vector<std::size_t>& samples) {
 }
 
 void RegionalOptimizer::optimise(const std::vector<std::size_t>& draws) {
+    const DeviceRange range(context_.device, "optimise");
     const bool alone = options_.ro.batch == 1;
     const auto owner = static_cast<std::size_t>(context_.block_group.owner_of(problem_.block));
     DrawnSamples samples(
