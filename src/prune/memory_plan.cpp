@@ -59,8 +59,9 @@ class Planner {
         if (needs_.options.method != Method::sparsegpt) return items;
         std::size_t width = 0;
         for (const MatrixShape& matrix : needs_.layout.matrices()) width = std::max(width, matrix.columns);
-        items.push_back({"sums of the Gram matrix", float_bytes * width * width * tree_buffers(needs_.shards)});
-        items.push_back({"Gram matrix and its factors", (float_bytes + 2 * sizeof(double)) * width * width});
+        // While it is summed the tree's partial sums, later the float64 copy that is factored and its work space.
+        const std::size_t beside = std::max(float_bytes * tree_buffers(needs_.shards), 2 * sizeof(double));
+        items.push_back({"Gram matrix", (float_bytes + beside) * width * width});
         return items;
     }
     std::vector<MemoryItem> optimisation() const {

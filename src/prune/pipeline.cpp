@@ -178,8 +178,10 @@ class Pipeline {
             embed_tokens(c_.device, c_.source, tokens_of(samples.begin, samples.size()), x.all());
             return;
         }
-        // The embedding is read anew for every batch.
-        constexpr std::size_t batch = 4;
+        // The embedding is read anew for every batch: as few as half of the memory that is left allows.
+        const std::size_t left = c_.device.memory_budget() - c_.device.allocated_bytes();
+        const std::size_t sample_bytes = length * config_.hidden_size * sizeof(float);
+        const std::size_t batch = std::clamp<std::size_t>(left / 2 / sample_bytes, 1, samples.size());
         const Tensor states = c_.device.make_tensor(DType::f32, batch * length, config_.hidden_size);
         for (std::size_t first = samples.begin; first < samples.end; first += batch) {
             const std::size_t count = std::min(batch, samples.end - first);

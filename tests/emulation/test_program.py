@@ -112,6 +112,6 @@ def test_too_few_gpus_and_too_little_memory(model: tuple[Path, Path], tmp_path: 
     shared = prune(2, model, tmp_path / "shared", METHODS["wanda"], ESPALIER_EMULATED_GPUS="1")
     assert shared.returncode == 2 and "share the GPU" in shared.stderr, shared.stderr
     small = prune(1, model, tmp_path / "small", METHODS["wanda"], ESPALIER_EMULATED_GPU_MEMORY=str(33 << 20))
-    assert small.returncode == 3 and "out of GPU memory" in small.stderr, small.stderr
+    assert small.returncode == 3 and "do not hold" in small.stderr, small.stderr
     none = prune(1, model, tmp_path / "none", METHODS["wanda"], ESPALIER_EMULATED_GPUS="0")
     assert none.returncode == 2 and "no CUDA-capable device" in none.stderr, none.stderr
