@@ -5,11 +5,11 @@
 #include "src/prune/block_pruner.h"
 #include "src/prune/block_writer.h"
 #include "src/prune/dense_handoff.h"
+#include "src/prune/embedded_samples.h"
 #include "src/prune/memory_plan.h"
 #include "src/prune/rounding_loss.h"
 #include "src/prune/sample_reader.h"
 #include "src/weights/block_reader.h"
-#include "src/weights/embedding.h"
 #include "src/weights/run_source.h"
 
 #include <fmt/format.h>
@@ -165,32 +165,8 @@ class Pipeline {
             return x;
         }
         HiddenStates x = make_hidden_states(g);
-        if (g == 0 && (has_work(g) || work_after(g))) embed_samples(x);
+        if (g == 0 && (has_work(g) || work_after(g))) embed_samples(c_.device, c_.source, c_.calibration.ids, x);
         return x;
-    }
-    void embed_samples(HiddenStates& x) const {
-        const std::size_t length = c_.options.sequence_length;
-        const auto tokens_of = [&](std::size_t first, std::size_t samples) {
-            return std::span(c_.calibration.ids).subspan(first * length, samples * length);
-        };
-        const IndexRange samples = x.samples();
-        if (!x.on_host()) {
-            embed_tokens(c_.device, c_.source, tokens_of(samples.begin, samples.size()), x.all());
-            return;
-        }
-        // The embedding is read anew for every batch: as few as half of the memory that is left allows.
-        const std::size_t left = c_.device.memory_budget() - c_.device.allocated_bytes();
-        const std::size_t sample_bytes = length * config_.hidden_size * sizeof(float);
-        const std::size_t batch = std::clamp<std::size_t>(left / 2 / sample_bytes, 1, samples.size());
-        const Tensor states = c_.device.make_tensor(DType::f32, batch * length, config_.hidden_size);
-        for (std::size_t first = samples.begin; first < samples.end; first += batch) {
-            const std::size_t count = std::min(batch, samples.end - first);
-            embed_tokens(c_.device, c_.source, tokens_of(first, count), states.view().row_range(0, count * length));
-            for (std::size_t i = 0; i < count; ++i) {
-                x.write_back(first + i, states.view().row_range(i * length, (i + 1) * length));
-            }
-            c_.device.wait_for_copy(c_.device.last_copy());
-        }
     }
     /// Passes a copy of x through the dense blocks of group g, then to the next group. Returns what stays on this rank.
     std::unique_ptr<HiddenStates> hand_on(std::size_t g, const HiddenStates& x) {
