@@ -38,6 +38,11 @@ for library in "$system/pmix2/lib/libpmix.so.2" "$system/libmunge.so.2"; do
 done
 for plugin in "$mpi"/lib/openmpi3/*.so; do copy_needed "$plugin"; done
 
+# The CUDA libraries that the programs name, whichever version they were built with, and what those need themselves.
+cuda_libraries=$(for program in "$folder"/bin/*; do ldd "$program"; done |
+    awk '$1 ~ /^lib(cublas|cusolver|cusparse|nvJitLink|nccl)/ {print $1}' | sort -u | tr '\n' ' ')
+printf '%s\n' "$cuda_libraries" >"$folder/cuda_libraries"
+
 cat >"$folder/run" <<'RUN'
 #!/usr/bin/env bash
 # run PROGRAM [arguments]: a program of this folder with the libraries beside it and the CUDA libraries of the machine.
@@ -53,11 +58,8 @@ add_cuda_library() {  # add_cuda_library NAME: the folder of the first one found
     done
     printf 'run: %s was not found; set CUDA_LIBRARIES to its folder\n' "$1" >&2
 }
-if ldd "$here/bin/espalier" 2>/dev/null | grep -q libcublasLt; then
-    for name in libcublasLt.so.13 libcusolver.so.12 libcublas.so.13 libcusparse.so.12 libnvJitLink.so.13 libnccl.so.2; do
-        add_cuda_library "$name"
-    done
-fi
+read -ra cuda_libraries <"$here/cuda_libraries" || true
+for name in "${cuda_libraries[@]}"; do add_cuda_library "$name"; done
 export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} OPAL_PREFIX=$here/openmpi
 export OMPI_MCA_mca_base_component_show_load_errors=0
 # A process that no mpirun or Slurm step has started is alone, and must not start Open MPI's daemon to learn it.

@@ -152,8 +152,8 @@ class Device {
     /// `synchronize`.
     virtual void copy(TensorView source, TensorView destination) = 0;
     /// destination = source beside the operations: begins after those called so far and runs while later ones do.
-    /// Copies keep their order among themselves. One of the two may lie in a HostBuffer. Returns the copy's number,
-    /// from 1.
+    /// Copies keep their order among themselves. One of the two may lie in a HostBuffer. Neither may be released or
+    /// reused by operations before wait_for_copy, or by the host before synchronize. Returns the copy's number, from 1.
     virtual std::uint64_t start_copy(TensorView source, TensorView destination) = 0;
     /// Operations called from now on begin after that copy; 0 is no copy.
     virtual void wait_for_copy(std::uint64_t copy) = 0;
@@ -310,7 +310,7 @@ std::unique_ptr<Device> make_cuda_device(const CudaOptions& options);
 /// What is known about NVIDIA GPUs on this machine, for `doctor` and for the choice of a device.
 struct CudaAvailability {
     bool compiled_in = false;
-    int gpus = 0;
+    int gpus = 0;                    ///< 0 also when one of them is not usable
     std::string explanation;         ///< one line: "built without CUDA …", "no driver …", "2 GPUs: NVIDIA H100 …"
     std::vector<std::string> uuids;  ///< of the visible GPUs: two ranks must not share one unnoticed
 };

@@ -4,7 +4,7 @@
 #   tests/run.sh              everything
 #   tests/run.sh unit oracle  only these parts
 # Parts: install build unit mpi layering oracle binary export jobs
-# and, when asked for (they build the emulation of tests/emulation): emulation emulation-asan
+# and, when asked for (they build the emulation of tests/emulation): emulation emulation-asan emulation-tsan
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -13,8 +13,8 @@ all_parts=(install build unit mpi layering oracle binary export jobs)
 parts=("$@")
 ((${#parts[@]})) || parts=("${all_parts[@]}")
 for name in "${parts[@]}"; do
-    [[ " ${all_parts[*]} emulation emulation-asan " == *" $name "* ]] && continue
-    printf 'run.sh: %s is not a part; parts: %s emulation emulation-asan\n' "$name" "${all_parts[*]}" >&2
+    [[ " ${all_parts[*]} emulation emulation-asan emulation-tsan " == *" $name "* ]] && continue
+    printf 'run.sh: %s is not a part; parts: %s emulation emulation-asan emulation-tsan\n' "$name" "${all_parts[*]}" >&2
     exit 2
 done
 wants() { [[ " ${parts[*]} " == *" $1 "* ]]; }
@@ -34,7 +34,7 @@ part() {
 }
 
 build() {
-    cmake --preset release -DESPALIER_TESTS=ON "${cmake_options[@]}" >/dev/null && cmake --build --preset release
+    cmake --preset release -DESPALIER_TESTS=ON "-DESPALIER_CUDA=${ESPALIER_CUDA:-AUTO}" "${cmake_options[@]}" >/dev/null && cmake --build --preset release
 }
 cmake_options=()
 [[ -z ${ESPALIER_WERROR:-} ]] || cmake_options+=(-DESPALIER_WERROR="$ESPALIER_WERROR")
@@ -58,7 +58,10 @@ emulation() {
     run_shards 2 ESPALIER_TEST_DEVICE=cuda $tests/unit_tests --gtest_brief=1 || return 1
     run_shards 2 ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_ORDER=reverse ESPALIER_EMULATION_STREAMS=lazy \
         $tests/unit_tests --gtest_brief=1 --gtest_filter="$kernel_tests" || return 1
+    # As on an A100, whose blocks have less shared memory.
+    ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATED_SHARED_MEMORY=166912 $tests/unit_tests --gtest_brief=1 --gtest_filter='*Attention*' || return 1
     ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_STREAMS=lazy mpirun -n 2 $tests/mpi_tests --ranks=2 --gtest_brief=1 || return 1
+    ESPALIER_TEST_DEVICE=cuda mpirun -n 4 $tests/mpi_tests --ranks=4 --gtest_brief=1 || return 1
     ESPALIER=$root/build/emulation/espalier "${pytest[@]}" tests/emulation || return 1
     ESPALIER=$root/build/emulation/espalier ESPALIER_TEST_DEVICE=cuda "${pytest[@]}" tests/oracle/test_espalier.py \
         -k "not bf16 and not f16 and (wanda or sparsegpt or perplexity) and (llama1 or qwen3 or llama-bias)"
@@ -73,6 +76,15 @@ emulation_asan() {
         run_shards 2 ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_ORDER=greedy $tests/unit_tests --gtest_brief=1 --gtest_filter="$kernel_tests" &&
         ESPALIER=$root/build/emulation-asan/espalier "${pytest[@]}" tests/oracle/test_espalier.py -k "(llama3 or qwen2) and not unstructured"
 }
+
+# Races between the threads of a block, which hide from every order of execution that was tried.
+emulation_tsan() {
+    cmake --preset emulation-tsan "${cmake_options[@]}" >/dev/null && cmake --build --preset emulation-tsan --target unit_tests emulation_tests || return 1
+    local tests=build/emulation-tsan/tests
+    $tests/emulation/emulation_tests --gtest_brief=1 &&
+        run_shards 2 ESPALIER_TEST_DEVICE=cuda $tests/unit_tests --gtest_brief=1 --gtest_filter="$race_tests"
+}
+race_tests='*ComputeType*:*CrossEntropy*:*Reductions*:*RmsNorm*:*SparseGpt*'
 
 # run_shards N [VARIABLE=value...] PROGRAM...: a GoogleTest program as N processes, each with its share of the tests.
 run_shards() {
@@ -96,6 +108,7 @@ if wants binary; then part "the binary" "${pytest[@]}" tests/cli tests/prune tes
 if wants export; then part "exports in transformers" export_python; fi
 if wants jobs; then part "jobs" jobs_python; fi
 if wants emulation; then part "the CUDA path, emulated" emulation; fi
+if wants emulation-tsan; then part "emulated CUDA path under thread sanitizer" emulation_tsan; fi
 if wants emulation-asan; then part "CPU and emulated CUDA path under sanitizers" emulation_asan; fi
 
 printf '\n%d passed, %d failed\n' "$passed" "$failed"

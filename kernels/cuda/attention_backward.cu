@@ -24,20 +24,27 @@ struct Walk {
     static constexpr std::size_t tile_bytes = (2 * row_elements + 4 * column_elements) * sizeof(Storage<Element>);
 };
 
-/// 16-bit elements leave room for two blocks of four warps on a multiprocessor, float32 for one of eight; wide heads
-/// take so many registers that two warps fill it.
-template <typename Element, int width>
+/// 16-bit elements leave room for two blocks of four warps on a multiprocessor, float32 for one of eight where a block
+/// may have `large` shared memory (H100), else of four (A100); wide heads take so many registers that two warps fill
+/// it.
+template <typename Element>
 inline constexpr bool is_small = sizeof(Storage<Element>) == 2;
-template <typename Element, int width>
-inline constexpr int warps_of = width == 256               ? 2
-                                : is_small<Element, width> ? 4
-                                                           : 8;
+template <typename Element, int width, bool large>
+inline constexpr int warps_of = width == 256                  ? 2
+                                : is_small<Element> || !large ? 4
+                                                              : 8;
+template <typename Element, int width, bool large>
+inline constexpr int columns_of = width == 256 && !is_small<Element> && !large ? 16 : 32;
 /// Rows are keys, columns queries.
-template <typename Element, int width>
-using KeyWalk = Walk<Element, width, warps_of<Element, width>, 1, is_small<Element, width> && width <= 128 ? 64 : 32>;
+template <typename Element, int width, bool large>
+using KeyWalk = Walk<Element, width, warps_of<Element, width, large>, 1,
+                     is_small<Element> && width <= 128 ? 64 : columns_of<Element, width, large>>;
 /// Rows are queries, columns keys.
-template <typename Element, int width>
-using QueryWalk = Walk<Element, width, warps_of<Element, width>, is_small<Element, width> && width <= 128 ? 2 : 1, 32>;
+template <typename Element, int width, bool large>
+using QueryWalk = Walk<Element, width, warps_of<Element, width, large>, is_small<Element> && width <= 128 ? 2 : 1,
+                       columns_of<Element, width, large>>;
+template <typename Keys>
+inline constexpr std::size_t key_walk_bytes = Keys::tile_bytes + 4 * Keys::columns * sizeof(float);
 
 template <typename T>
 struct BackwardArguments {
@@ -70,11 +77,11 @@ __global__ void __launch_bounds__(delta_threads)
     if (lane == 0) delta[item % heads * sizes.tokens + item / heads] = sum;
 }
 
-template <typename Element, int width>
-__global__ void __launch_bounds__(KeyWalk<Element, width>::threads)
+template <typename Element, int width, bool large>
+__global__ void __launch_bounds__(KeyWalk<Element, width, large>::threads)
     key_value_gradient_kernel(BackwardArguments<Storage<Element>> a) {
     using T = Storage<Element>;
-    using Size = KeyWalk<Element, width>;
+    using Size = KeyWalk<Element, width, large>;
     constexpr int padding = row_padding<Element>, rows = Size::rows, columns = Size::columns;
     T* const k_tile = dynamic_shared<T>();
     T* const v_tile = k_tile + Size::row_elements;
@@ -152,11 +159,11 @@ __global__ void __launch_bounds__(KeyWalk<Element, width>::threads)
     store_rows<width>(HeadRows<T>{a.dk + key_offset, k_stride}, first_key + my_rows, dk[0], scaled, a.sizes);
 }
 
-template <typename Element, int width>
-__global__ void __launch_bounds__(QueryWalk<Element, width>::threads)
+template <typename Element, int width, bool large>
+__global__ void __launch_bounds__(QueryWalk<Element, width, large>::threads)
     query_gradient_kernel(BackwardArguments<Storage<Element>> a) {
     using T = Storage<Element>;
-    using Size = QueryWalk<Element, width>;
+    using Size = QueryWalk<Element, width, large>;
     constexpr int padding = row_padding<Element>, rows = Size::rows, columns = Size::columns;
     constexpr int row_tiles = Size::row_tiles;
     T* const q_tile = dynamic_shared<T>();
@@ -260,16 +267,25 @@ void CudaDevice::attention_backward(TensorView q, TensorView k, TensorView v, Te
         const auto blocks = [&](int rows) {
             return to_unsigned((q.rows + static_cast<std::size_t>(rows) - 1) / static_cast<std::size_t>(rows));
         };
-        using Keys = KeyWalk<Element, width>;
-        launch("attention_backward", key_value_gradient_kernel<Element, width>,
-               {{to_unsigned(shape.key_value_heads), blocks(Keys::rows)},
-                Keys::threads,
-                Keys::tile_bytes + 4 * Keys::columns * sizeof(float)},
-               stream_, arguments);
-        using Queries = QueryWalk<Element, width>;
-        launch("attention_backward", query_gradient_kernel<Element, width>,
-               {{to_unsigned(shape.query_heads), blocks(Queries::rows)}, Queries::threads, Queries::tile_bytes},
-               stream_, arguments);
+        const auto run = [&]<bool large>() {
+            using Keys = KeyWalk<Element, width, large>;
+            launch("attention_backward", key_value_gradient_kernel<Element, width, large>,
+                   {{to_unsigned(shape.key_value_heads), blocks(Keys::rows)}, Keys::threads, key_walk_bytes<Keys>},
+                   stream_, arguments);
+            using Queries = QueryWalk<Element, width, large>;
+            launch("attention_backward", query_gradient_kernel<Element, width, large>,
+                   {{to_unsigned(shape.query_heads), blocks(Queries::rows)}, Queries::threads, Queries::tile_bytes},
+                   stream_, arguments);
+        };
+        static_assert(key_walk_bytes<KeyWalk<Element, width, false>> <= least_shared_bytes &&
+                      QueryWalk<Element, width, false>::tile_bytes <= least_shared_bytes);
+        if constexpr (is_small<Element>) {
+            run.template operator()<false>();
+        } else if (key_walk_bytes<KeyWalk<Element, width, true>> <= shared_bytes_of_block_) {
+            run.template operator()<true>();
+        } else {
+            run.template operator()<false>();
+        }
     });
     // Five products over the lower triangle; the two that are computed twice count once.
     flops_ += 5.0 * lower_triangle_flops(q);

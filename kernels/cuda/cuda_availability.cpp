@@ -1,5 +1,6 @@
 // Asks the CUDA runtime which GPUs are there. Linked statically, so that the program starts on machines without a
 // driver.
+#include "kernels/cuda/least_shared_bytes.h"
 #include "kernels/device.h"
 
 #include <cuda_runtime_api.h>
@@ -22,6 +23,16 @@ std::string hexadecimal(const cudaUUID_t& uuid) {
     return text;
 }
 
+/// Compute capability that the kernels are built for, at least.
+constexpr int oldest_major = 8;
+
+CudaAvailability unusable(const std::string& why) {
+    CudaAvailability found;
+    found.compiled_in = true;
+    found.explanation = "built with CUDA; no usable GPU here: " + why;
+    return found;
+}
+
 }  // namespace
 
 CudaAvailability cuda_availability() {
@@ -30,14 +41,22 @@ CudaAvailability cuda_availability() {
     const cudaError_t status = cudaGetDeviceCount(&found.gpus);
     if (status != cudaSuccess) {
         cudaGetLastError();
-        found.gpus = 0;
-        found.explanation = std::string("built with CUDA; no usable GPU here: ") + cudaGetErrorString(status);
-        return found;
+        return unusable(cudaGetErrorString(status));
     }
     std::string names;
     for (int gpu = 0; gpu < found.gpus; ++gpu) {
         cudaDeviceProp properties{};
-        if (cudaGetDeviceProperties(&properties, gpu) != cudaSuccess) continue;
+        const cudaError_t asked = cudaGetDeviceProperties(&properties, gpu);
+        if (asked != cudaSuccess) {
+            cudaGetLastError();
+            return unusable("GPU " + std::to_string(gpu) + " does not answer (" + cudaGetErrorString(asked) + ")");
+        }
+        if (properties.major < oldest_major || properties.sharedMemPerBlockOptin < cuda::least_shared_bytes) {
+            return unusable("GPU " + std::to_string(gpu) + ", " + properties.name + ", has compute capability " +
+                            std::to_string(properties.major) + "." + std::to_string(properties.minor) + " and " +
+                            std::to_string(properties.sharedMemPerBlockOptin >> 10) +
+                            " KiB of shared memory for a block; 8.0 and 163 KiB (A100, H100) are needed");
+        }
         names += std::string(gpu == 0 ? ": " : ", ") + properties.name;
         found.uuids.push_back(hexadecimal(properties.uuid));
     }

@@ -19,20 +19,10 @@ std::string readable(std::size_t bytes) {
     return format_bytes(static_cast<double>(bytes));
 }
 
-/// Compute capability that the kernels are built for, at least.
-constexpr int oldest_major = 8;
-
-cudaDeviceProp properties_of(int gpu) {
-    cudaDeviceProp properties{};
-    check(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
-    return properties;
-}
-
-void refuse_old_gpu(const cudaDeviceProp& properties) {
-    if (properties.major >= oldest_major) return;
-    throw InputError(std::string("--device cuda: ") + properties.name + " has compute capability " +
-                     std::to_string(properties.major) + "." + std::to_string(properties.minor) +
-                     "; 8.0 (A100) or newer is needed; use --device cpu");
+/// Left to CUDA's context, kernels that are loaded later, NCCL and cuSOLVER when no budget is given.
+std::size_t reserved_bytes(std::size_t free) {
+    constexpr std::size_t usual = std::size_t{1} << 30;
+    return std::min(free / 8, std::max(usual, free / 32));
 }
 
 }  // namespace
@@ -43,8 +33,9 @@ CudaDevice::CudaDevice(const CudaOptions& options) : gpu_(options.gpu) {
         throw InputError("--device cuda: GPU " + std::to_string(options.gpu) + " is not there (" + found.explanation +
                          "); use --device cpu");
     }
-    const cudaDeviceProp properties = properties_of(gpu_);
-    refuse_old_gpu(properties);
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, gpu_), "cudaGetDeviceProperties");
+    shared_bytes_of_block_ = properties.sharedMemPerBlockOptin;
     multiprocessors_ = static_cast<std::size_t>(std::max(1, properties.multiProcessorCount));
     use_gpu();
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
@@ -57,15 +48,15 @@ CudaDevice::CudaDevice(const CudaOptions& options) : gpu_(options.gpu) {
     products_ = std::make_unique<cuda::MatrixProducts>(stream_);
     std::size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    budget_ = options.memory_budget == 0 ? free : options.memory_budget;
+    budget_ = options.memory_budget == 0 ? free - reserved_bytes(free) : options.memory_budget;
     if (budget_ > free) {
         throw ResourceError("--gpu-memory " + readable(budget_) + ": only " + readable(free) + " of " +
                             readable(total) + " are free on GPU " + std::to_string(gpu_));
     }
     cudaMemPool_t pool = nullptr;
     check(cudaDeviceGetDefaultMemPool(&pool, gpu_), "cudaDeviceGetDefaultMemPool");
-    std::uint64_t keep_all = ~std::uint64_t{0};
-    check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep_all), "cudaMemPoolSetAttribute");
+    std::uint64_t kept = budget_;
+    check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept), "cudaMemPoolSetAttribute");
 }
 
 CudaDevice::~CudaDevice() {
@@ -85,7 +76,9 @@ void CudaDevice::use_gpu() const {
 }
 
 std::string CudaDevice::description() const {
-    return "GPU " + std::to_string(gpu_) + ", " + properties_of(gpu_).name + ", " + readable(budget_) + " for tensors";
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, gpu_), "cudaGetDeviceProperties");
+    return "GPU " + std::to_string(gpu_) + ", " + properties.name + ", " + readable(budget_) + " for tensors";
 }
 
 int CudaDevice::add_wait_poll(std::function<void()> poll) {

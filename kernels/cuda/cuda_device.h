@@ -110,6 +110,7 @@ class CudaDevice final : public Device {
     int gpu_;
     std::size_t budget_ = 0;
     std::size_t multiprocessors_ = 1;
+    std::size_t shared_bytes_of_block_ = 0;  ///< shared memory that a block may ask for
     cudaStream_t stream_ = nullptr;
     cudaEvent_t reached_ = nullptr;
     cudaStream_t copy_stream_ = nullptr;

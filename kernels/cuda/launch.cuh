@@ -3,6 +3,7 @@
 /// with tests/emulation, which executes the same sources on the CPU.
 
 #include "kernels/cuda/cuda_error.h"
+#include "kernels/cuda/least_shared_bytes.h"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

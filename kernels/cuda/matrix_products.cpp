@@ -31,10 +31,12 @@ cudaDataType_t type_of(DType dtype) {
     }
 }
 
-/// Largest power of two that divides the address, at most 256: cuBLAS assumes 256 unless it is told.
+/// Largest power of two that divides the address, at most 16: cuBLAS assumes 256 unless it is told. More would let its
+/// choice, and so the bits, depend on where a rank's samples begin.
 std::uint32_t alignment_of(const void* address) {
+    constexpr std::uintptr_t most = 16;
     const auto value = reinterpret_cast<std::uintptr_t>(address);
-    return value == 0 ? 256U : static_cast<std::uint32_t>(std::min<std::uintptr_t>(256, value & (~value + 1)));
+    return static_cast<std::uint32_t>(value == 0 ? most : std::min(most, value & (~value + 1)));
 }
 
 /// A row-major matrix is cuBLAS's column-major matrix of its transpose: rows and columns as stored.

@@ -54,6 +54,27 @@ class Planner {
         items.push_back({"gradient panel", panel_bytes()});
         return items;
     }
+    /// The gradient's sums come together on the ranks that own their rows, one matrix at a time.
+    std::vector<MemoryItem> gradient_reduction() const {
+        std::vector<MemoryItem> items = always();
+        if (!uses_regional_gradient(needs_.options.method)) return items;
+        const bool alone = uses_regional_optimization(needs_.options.method) && needs_.options.ro.batch == 1;
+        std::size_t largest = 0;
+        for (const MatrixShape& matrix : needs_.layout.matrices()) largest = std::max(largest, matrix.size());
+        const std::size_t arriving = alone ? largest : largest_part(largest, needs_.ranks);
+        items.push_back({"sums of the regional gradient", float_bytes * weights_ * needs_.nodes});
+        items.push_back({"regional gradient", float_bytes * (alone ? weights_ : part_)});
+        items.push_back({"sums of other ranks", float_bytes * (needs_.ranks - 1) * (needs_.nodes + 1) * arriving});
+        return items;
+    }
+    std::vector<MemoryItem> handing_on() const {
+        std::vector<MemoryItem> items = always();
+        const std::size_t more = needs_.hands_on ? float_bytes - kept_bytes() : 0;  // instead of the dense outputs
+        if (place_ == StoragePlace::device) {
+            items.push_back({"hidden states to hand on", more * needs_.samples * sample_});
+        }
+        return items;
+    }
     std::vector<MemoryItem> sparsegpt() const {
         std::vector<MemoryItem> items = always();
         if (needs_.options.method != Method::sparsegpt) return items;
@@ -62,6 +83,9 @@ class Planner {
         // While it is summed the tree's partial sums, later the float64 copy that is factored and its work space.
         const std::size_t beside = std::max(float_bytes * tree_buffers(needs_.shards), 2 * sizeof(double));
         items.push_back({"Gram matrix", (float_bytes + beside) * width * width});
+        if (needs_.ranks > 1) {
+            items.push_back({"sums of other ranks", float_bytes * (needs_.nodes + 1) * width * width});
+        }
         return items;
     }
     std::vector<MemoryItem> optimisation() const {
@@ -81,7 +105,14 @@ class Planner {
         items.push_back({"gradient panel", panel_bytes() + transposed_bytes()});
         if (!alone) {
             const std::size_t mine = largest_part(ro.batch, std::min(ro.batch, needs_.ranks));
-            items.push_back({"sums of a mini-batch", float_bytes * (weights_ * tree_buffers(mine) + part_)});
+            const std::size_t sizes = ro.samples % ro.batch == 0 ? 1 : 2;  // the last of a round is smaller
+            items.push_back({"sums of a mini-batch", float_bytes * (sizes * weights_ * tree_buffers(mine) + part_)});
+            if (needs_.ranks > 1) {
+                items.push_back({"sums of other ranks", float_bytes * (weights_ * tree_buffers(mine) + part_)});
+            }
+        }
+        if (!ro.learning_rate) {
+            items.push_back({"dense weights during the search", bytes_of(needs_.weights) * weights_});
         }
         const std::size_t arriving = place_ == StoragePlace::host || needs_.ranks > 1 ? 2 * ro.batch : 0;
         items.push_back({"samples of two steps", arriving * sample_ * (float_bytes + kept_bytes())});
@@ -91,7 +122,7 @@ class Planner {
   private:
     std::size_t kept_bytes() const { return needs_.weights == DType::f32 ? float_bytes : 2; }
     std::size_t panel_bytes() const {
-        constexpr std::size_t usual = std::size_t{36} << 20, fewest_rows = 128;
+        constexpr std::size_t usual = std::size_t{48} << 20, fewest_rows = 128;
         std::size_t largest = 0, longest_row = 0;
         for (const MatrixShape& matrix : needs_.layout.matrices()) {
             largest = std::max(largest, float_bytes * matrix.size());
@@ -109,10 +140,13 @@ class Planner {
             uses_regional_gradient(needs_.options.method) || uses_regional_optimization(needs_.options.method);
         std::vector<MemoryItem> items = {{"weights", bytes_of(needs_.weights) * weights_}, {"mask", weights_}};
         items.push_back({"activations of a sample", activation_bytes(needs_, backward)});
-        items.push_back({"outputs of a sample", 2 * float_bytes * sample_});
+        items.push_back({"outputs of a sample", 3 * float_bytes * sample_});
         items.push_back({"input norms", 2 * float_bytes * needs_.options.samples * needs_.layout.total_input_width()});
         if (place_ == StoragePlace::device) {
             items.push_back({"hidden states", float_bytes * needs_.samples * sample_});
+            if (needs_.receives) {
+                items.push_back({"hidden states of the next group", float_bytes * needs_.samples * sample_});
+            }
             items.push_back({"dense outputs", kept_bytes() * needs_.samples * sample_});
         } else {
             items.push_back({"hidden states on their way", (3 * float_bytes + 5 * kept_bytes()) * sample_});
@@ -128,7 +162,8 @@ class Planner {
 MemoryPlan plan_for(const MemoryNeeds& needs, StoragePlace place) {
     const Planner planner(needs, place);
     MemoryPlan largest{place, planner.dense_pass()};
-    for (std::vector<MemoryItem> items : {planner.sparsegpt(), planner.optimisation()}) {
+    for (std::vector<MemoryItem> items :
+         {planner.gradient_reduction(), planner.handing_on(), planner.sparsegpt(), planner.optimisation()}) {
         MemoryPlan plan{place, std::move(items)};
         if (plan.total() > largest.total()) largest = std::move(plan);
     }

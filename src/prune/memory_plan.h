@@ -23,6 +23,9 @@ struct MemoryNeeds {
     bool sixteen_bit_passes;  ///< of regional optimisation
     std::size_t samples = 0;  ///< of this rank, at most
     std::size_t shards = 0;   ///< of this rank, at most
+    std::size_t nodes = 0;    ///< partial sums that a rank is left with after its shards, at most
+    bool hands_on = false;    ///< a later block group starts from this rank's hidden states,
+    bool receives = false;    ///< and this rank works on that one too
     std::size_t ranks = 1;    ///< of its group
 };
 

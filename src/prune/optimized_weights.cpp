@@ -34,7 +34,7 @@ void OptimizedWeights::load() {
     }
 }
 
-const BlockWeights& OptimizedWeights::measured() {
+const BlockWeights& OptimizedWeights::rounded_for_measuring() {
     if (!measures_rounded_ || !own_ || masters_are_apart()) return of_passes();
     context_.device.convert(own_->matrices.all(), run_.matrices.all());
     return run_;

@@ -26,7 +26,7 @@ class OptimizedWeights {
     const BlockWeights& of_passes() const { return own_ ? *own_ : run_; }
     /// The present weights for statistics and errors: those of the passes, or the run's, after rounding the former into
     /// them. 16-bit products are twice as fast as TF32, and the rounded weights are the ones that will be used.
-    const BlockWeights& measured();
+    const BlockWeights& rounded_for_measuring();
     /// float32 rows of this rank's part.
     TensorView master(const RowSlice& slice) const;
     /// The same rows in the weights of the passes; empty when those are the masters.

@@ -1,5 +1,6 @@
 #include "src/prune/pipeline.h"
 
+#include "mpi/ordered_sum.h"
 #include "mpi/tensor_communicator.h"
 #include "src/base/error.h"
 #include "src/prune/block_pruner.h"
@@ -36,7 +37,6 @@ class Pipeline {
           my_groups_(topology_.groups_of(context.session.rank())),
           group_communicator_(context.session.make_group(topology_.groups()[my_groups_.front()].ranks)),
           group_tensors_(*group_communicator_, context.device),
-          world_tensors_(context.session.world(), context.device),
           written_storage_{context.options.output_dtype, context.source.storage().vector_dtypes},
           run_(context.options.output),
           memory_plan_(plan_memory(memory_needs(), context.device.memory_budget())),
@@ -46,6 +46,7 @@ class Pipeline {
           written_reader_([this](std::size_t block) { return read(block, Version::as_written); }),
           writer_(run_, layout_, context.options.pattern, context.block_attributes,
                   context.options.on_gpu ? WriterShare{std::min(4, context.host_threads), 3} : WriterShare{}) {
+        if (topology_.groups().size() > 1) world_tensors_.emplace(context.session.world(), context.device);
         if (memory_plan_.hidden_states == StoragePlace::host) {
             c_.progress.line("the hidden states lie in host memory and travel to the GPU and back: " +
                              memory_plan_.text());
@@ -93,8 +94,11 @@ class Pipeline {
             const IndexRange shards = topology_.shards_of(context.block_group, context.me());
             needs.samples = std::max(needs.samples, context.my_samples().size());
             needs.shards = std::max(needs.shards, shards.size());
+            needs.nodes = std::max(needs.nodes, nodes_of_leaves(shards.begin, shards.end).size());
+            needs.hands_on = needs.hands_on || g + 1 < topology_.groups().size();
             needs.ranks = context.ranks();
         }
+        needs.receives = my_groups_.size() > 1;
         return needs;
     }
     bool is_committed(std::size_t block) const { return c_.state.committed.contains(block); }
@@ -160,7 +164,7 @@ class Pipeline {
     HiddenStates first_hidden_states(std::size_t g, std::unique_ptr<HiddenStates> handed_on) {
         if (g > 0 && (has_work(g) || work_after(g))) {
             HiddenStates x = handed_on ? std::move(*handed_on) : make_hidden_states(g);
-            DenseHandoff(world_tensors_.get(), topology_, topology_.groups()[g - 1], topology_.groups()[g])
+            DenseHandoff(world_tensors_->get(), topology_, topology_.groups()[g - 1], topology_.groups()[g])
                 .receive(c_.device, x);
             return x;
         }
@@ -178,7 +182,7 @@ class Pipeline {
         for (const int rank : next.ranks) {
             if (rank == c_.session.rank()) staying = std::make_unique<HiddenStates>(make_hidden_states(g + 1));
         }
-        DenseHandoff handoff(world_tensors_.get(), topology_, group, next);
+        DenseHandoff handoff(world_tensors_->get(), topology_, group, next);
         for (std::size_t block = group.blocks.begin; block < group.blocks.end; ++block) {
             fetch(g, block, Version::dense, false);
             // x itself is still needed: only the first block reads it.
@@ -366,7 +370,7 @@ class Pipeline {
     std::vector<std::size_t> my_groups_;
     std::unique_ptr<Communicator> group_communicator_;
     TensorCommunicator group_tensors_;
-    TensorCommunicator world_tensors_;
+    std::optional<TensorCommunicator> world_tensors_;  ///< between block groups
     BlockStorage written_storage_;
     RunFolder run_;
     MemoryPlan memory_plan_;

@@ -101,7 +101,7 @@ RegionalOptimizer::RegionalOptimizer(const GroupContext& context, const PruneOpt
 
 InputNorms RegionalOptimizer::current_norms(const std::vector<std::size_t>& samples) {
     const DeviceRange range(context_.device, "statistics");
-    const BlockWeights& weights = weights_.measured();
+    const BlockWeights& weights = weights_.rounded_for_measuring();
     std::vector<std::size_t> mine;
     for (const std::size_t sample : samples) {
         if (context_.my_samples().contains(sample)) mine.push_back(sample);

@@ -67,7 +67,7 @@ class RegionalOptimizer {
     void finish(const std::vector<std::size_t>& samples);
 
     /// The present weights as statistics and errors are measured with them.
-    const BlockWeights& measured_weights() { return weights_.measured(); }
+    const BlockWeights& measured_weights() { return weights_.rounded_for_measuring(); }
 
   private:
     InputNorms current_norms(const std::vector<std::size_t>& samples);

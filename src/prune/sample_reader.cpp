@@ -1,5 +1,7 @@
 #include "src/prune/sample_reader.h"
 
+#include "src/base/error.h"
+
 #include <algorithm>
 #include <numeric>
 
@@ -15,13 +17,17 @@ SampleReader::SampleReader(Device& device, const SampleStore& store, std::vector
 
 SampleReader::~SampleReader() {
     // The buffers go back to the device: what is copied to or from them must be done by then.
-    if (started_ > 0) device_.wait_for_copy(device_.last_copy());
+    if (started_ == 0) return;
+    try {
+        device_.wait_for_copy(device_.last_copy());
+    } catch (const Error&) {  // a failed GPU has been or will be reported by what uses it
+    }
 }
 
 TensorView SampleReader::next() {
     require(taken_ < order_.size(), "a sample that is left to read");
     if (!store_.on_host()) return store_.sample(order_[taken_++]);
-    // Its buffer was that of the sample before the last: all operations on that are under way by now.
+    // Into the buffer of the sample handed out last: all operations on that are under way by now.
     for (; started_ < std::min(order_.size(), taken_ + buffers); ++started_) {
         copies_[started_ % buffers] = device_.start_copy(store_.sample(order_[started_]), buffers_[started_ % buffers]);
     }

@@ -51,7 +51,7 @@ cudaDeviceProp properties_of(int gpu) {
     properties.minor = 0;
     properties.warpSize = warpSize;
     properties.multiProcessorCount = 132;
-    properties.sharedMemPerBlockOptin = most_shared_bytes;
+    properties.sharedMemPerBlockOptin = settings().shared_memory;
     return properties;
 }
 

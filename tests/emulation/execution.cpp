@@ -19,9 +19,9 @@ void check_launch(dim3 grid, dim3 block, std::size_t dynamic_shared_bytes) {
         fail("a GPU refuses a grid of " + written(uint3{grid.x, grid.y, grid.z}) + " blocks of " +
              written(uint3{block.x, block.y, block.z}) + " threads");
     }
-    if (dynamic_shared_bytes > most_shared_bytes) {
+    if (dynamic_shared_bytes > settings().shared_memory) {
         fail("a GPU refuses " + std::to_string(dynamic_shared_bytes) + " bytes of shared memory; " +
-             std::to_string(most_shared_bytes) + " are there");
+             std::to_string(settings().shared_memory) + " are there");
     }
 }
 

@@ -19,7 +19,6 @@ inline constexpr int warpSize = 32;
 
 namespace espalier::emulation {
 
-inline constexpr std::size_t most_shared_bytes = 232448;  // 227 KiB, what a block of an H100 may ask for
 inline constexpr std::uint32_t all_lanes_of_warp = 0xffffffffU;
 
 /// A call in a kernel, for messages; all texts are literals. Two calls are the same when file and line are.

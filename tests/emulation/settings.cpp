@@ -73,6 +73,9 @@ Settings from_environment() {
     }
     constexpr const char* memory = "ESPALIER_EMULATED_GPU_MEMORY";
     if (const auto text = variable(memory); !text.empty()) settings.gpu_memory = number_of<std::size_t>(text, memory);
+    constexpr const char* shared = "ESPALIER_EMULATED_SHARED_MEMORY";
+    if (const auto text = variable(shared); !text.empty())
+        settings.shared_memory = number_of<std::size_t>(text, shared);
     return settings;
 }
 

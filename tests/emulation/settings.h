@@ -28,6 +28,7 @@ struct Settings {
     bool lazy_streams = false;  ///< work waits until something synchronises
     int gpus = 1;
     std::size_t gpu_memory = std::size_t{8} << 30;  ///< bytes, of each GPU
+    std::size_t shared_memory = 232448;             ///< bytes that a block may ask for: an H100's
     NcclFault nccl_fault;
 };
 

@@ -1,6 +1,7 @@
 // Counted memory against what a device really gave out, and the choice of the place.
 #include "src/prune/memory_plan.h"
 
+#include "mpi/ordered_sum.h"
 #include "tests/support/expect.h"
 #include "tests/support/prune_problem.h"
 
@@ -14,7 +15,11 @@ using namespace support;
 constexpr Method methods[] = {Method::magnitude, Method::wanda, Method::rgs, Method::ro, Method::wanda_plus_plus};
 
 MemoryNeeds needs_of(const PruneProblem& problem, const PruneOptions& options) {
-    return {options, problem.config, problem.layout, DType::f32, DType::f32, false, problem.samples, options.shards, 1};
+    MemoryNeeds needs{options, problem.config, problem.layout, DType::f32, DType::f32, false};
+    needs.samples = problem.samples;
+    needs.shards = options.shards;
+    needs.nodes = nodes_of_leaves(0, options.shards).size();
+    return needs;
 }
 
 TEST(MemoryPlan, IsWhatTheDeviceGivesOut) {
@@ -56,10 +61,10 @@ TEST(MemoryPlan, ShardsOfARankDecideTheSumsOfTheGradient) {
         return plan_memory(needs, std::size_t{1} << 40).total();
     };
     const std::size_t one = 4 * problem.layout.weights();
-    EXPECT_EQ(total(2) - total(1), one);
-    EXPECT_EQ(total(3), total(2));
-    EXPECT_EQ(total(4) - total(3), one);
+    EXPECT_GE(total(2), total(1));
+    EXPECT_EQ(total(5), total(4));
     EXPECT_EQ(total(8) - total(4), one);
+    EXPECT_EQ(total(16) - total(8), one);
 }
 
 }  // namespace
