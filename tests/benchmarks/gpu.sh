@@ -31,4 +31,5 @@ PYTHON
 prune "LLaMA-2-7B, wanda" synthetic:llama-2-7b --method wanda
 prune "LLaMA-2-7B, wanda++" synthetic:llama-2-7b --method wanda++
 prune "LLaMA-2-7B, wanda++, 16bit" synthetic:llama-2-7b:8 --method wanda++ --ro-compute 16bit
+prune "LLaMA-2-7B, wanda++, hidden states in host memory" synthetic:llama-2-7b:4 --method wanda++ --gpu-memory 8GiB
 prune "LLaMA-2-70B, 4 of 80 blocks, wanda++" synthetic:llama-2-70b:4 --method wanda++
