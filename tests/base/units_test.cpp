@@ -1,5 +1,7 @@
 #include "src/base/units.h"
 
+#include "tests/support/expect.h"
+
 #include <gtest/gtest.h>
 
 namespace espalier {
@@ -12,6 +14,17 @@ TEST(Units, Bytes) {
     EXPECT_EQ(format_bytes(1.5 * 1024 * 1024), "1.5 MiB");
     EXPECT_EQ(format_bytes(12.0 * 1024 * 1024 * 1024), "12.0 GiB");
     EXPECT_EQ(format_bytes(0x1p60), "1048576.0 TiB");
+}
+
+TEST(Units, BytesFromText) {
+    EXPECT_EQ(parse_bytes("16GiB", "gpu-memory"), std::size_t{16} << 30);
+    EXPECT_EQ(parse_bytes("1.5 GB", "gpu-memory"), 1500000000U);
+    EXPECT_EQ(parse_bytes("512", "gpu-memory"), 512U);
+    EXPECT_EQ(parse_bytes("7B", "gpu-memory"), 7U);
+    for (const char* const text : {"", "GiB", "16 gib", "-1GiB", "0", "0.5B", "16GiBs", "nan", "inf", "1e30TiB"}) {
+        support::expect_error(ExitStatus::input, {"--gpu-memory", "16GiB"},
+                              [&] { static_cast<void>(parse_bytes(text, "gpu-memory")); });
+    }
 }
 
 TEST(Units, Seconds) {
