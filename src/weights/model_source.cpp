@@ -59,6 +59,7 @@ void refuse_nonfinite_weights(Device& device, const BlockLayout& layout, std::si
         TensorView values;
     };
     std::vector<Checked> checked;
+    checked.reserve(linear_layers + layout.vectors().size());
     for (const LinearLayer layer : all_linear_layers) {
         checked.push_back({std::string(layout.matrix(layer).name) + ".weight", weights.matrices.matrix(layer)});
     }
