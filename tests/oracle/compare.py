@@ -244,8 +244,8 @@ def check_optimised(case: BlockCase, pruned: PrunedBlock, result: Comparison) ->
     """Masks and final weights of a block after regional optimisation."""
     longest_way = 10.0 * case.options.step_rate * pruned.steps
     for module in PRUNED_MODULES:
-        # 16-bit activations turn small gradients around: weights are only bound by the longest way, masks by half of it.
-        followed_part = 0.5 if case.in_sixteen_bits else FOLLOWED_PART
+        # 16-bit activations turn small gradients around: weights and masks are only bound by the longest way.
+        followed_part = 1.0 if case.in_sixteen_bits else FOLLOWED_PART
         margins = optimised_margins(case, pruned, module, followed_part * longest_way)
         compare_masks(case, module, pruned.masks[module], margins, 1.0, result)
         both = pruned.masks[module] & case.masks[module]
