@@ -39,9 +39,8 @@ done
 for plugin in "$mpi"/lib/openmpi3/*.so; do copy_needed "$plugin"; done
 
 # The CUDA libraries that the programs name, whichever version they were built with, and what those need themselves.
-cuda_libraries=$(for program in "$folder"/bin/*; do ldd "$program"; done |
-    awk '$1 ~ /^lib(cublas|cusolver|cusparse|nvJitLink|nccl)/ {print $1}' | sort -u | tr '\n' ' ')
-printf '%s\n' "$cuda_libraries" >"$folder/cuda_libraries"
+for program in "$folder"/bin/*; do ldd "$program"; done |
+    awk '$1 ~ /^lib(cublas|cusolver|cusparse|nvJitLink|nccl)/ {print $1}' | sort -u >"$folder/cuda_libraries"
 
 cat >"$folder/run" <<'RUN'
 #!/usr/bin/env bash
@@ -49,16 +48,19 @@ cat >"$folder/run" <<'RUN'
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 libraries=$here/lib
+known=$(ldconfig -p)
+IFS=: read -ra of_environment <<<"${LD_LIBRARY_PATH:-}"
 add_cuda_library() {  # add_cuda_library NAME: the folder of the first one found
     local place
-    if ldconfig -p 2>/dev/null | grep -q "$1"; then return; fi
-    for place in "${CUDA_HOME:-/usr/local/cuda}"/{lib64,targets/x86_64-linux/lib} "${CUDA_LIBRARIES:-/nowhere}" \
+    [[ $known != *"$1"* ]] || return 0
+    for place in "${of_environment[@]}" "${CUDA_HOME:-/usr/local/cuda}"/{lib64,targets/x86_64-linux/lib} "${CUDA_LIBRARIES:-/nowhere}" \
         $(python3 -c 'import glob, sysconfig; print(*glob.glob(sysconfig.get_path("purelib") + "/nvidia/*/lib"))' 2>/dev/null); do
         [[ ! -e $place/$1 ]] || { libraries+=:$place && return; }
     done
     printf 'run: %s was not found; set CUDA_LIBRARIES to its folder\n' "$1" >&2
+    exit 2
 }
-read -ra cuda_libraries <"$here/cuda_libraries" || true
+mapfile -t cuda_libraries <"$here/cuda_libraries"
 for name in "${cuda_libraries[@]}"; do add_cuda_library "$name"; done
 export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} OPAL_PREFIX=$here/openmpi
 export OMPI_MCA_mca_base_component_show_load_errors=0
