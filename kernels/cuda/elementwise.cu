@@ -1,6 +1,7 @@
 // SiLU gate, residual additions, and the element-wise steps of scores and losses.
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/elementwise.cuh"
+#include "kernels/cuda/reduce.cuh"
 
 namespace espalier {
 
@@ -8,20 +9,32 @@ namespace {
 
 using namespace cuda;
 
-template <typename T>
-struct SiluMultiply {
-    const T* gate;
-    const T* up;
-    T* out;
+/// out = operation(a, b), element by element; out may be a or b.
+template <typename Operation, typename A, typename B, typename Out>
+struct Combine {
+    static constexpr int at_once = sizeof(A) == 4 && sizeof(B) == 4 && sizeof(Out) == 4 ? four_floats : wide;
+    const A* a;
+    const B* b;
+    Out* out;
     template <int count>
     __device__ void apply(std::size_t i) const {
-        float g[count], u[count];
-        load<count>(gate + i, g);
-        load<count>(up + i, u);
+        float x[count], y[count];
+        load<count>(a + i, x);
+        load<count>(b + i, y);
         ESPALIER_UNROLL
-        for (int j = 0; j < count; ++j) g[j] = g[j] / (1.0F + expf(-g[j])) * u[j];
-        store<count>(out + i, g);
+        for (int j = 0; j < count; ++j) x[j] = Operation()(x[j], y[j]);
+        store<count>(out + i, x);
     }
+};
+
+struct Silu {
+    __device__ float operator()(float gate, float up) const { return gate / (1.0F + expf(-gate)) * up; }
+};
+struct Difference {
+    __device__ float operator()(float a, float b) const { return a - b; }
+};
+struct TwiceTheDifference {
+    __device__ float operator()(float a, float b) const { return 2.0F * (a - b); }
 };
 
 template <typename T>
@@ -45,53 +58,6 @@ struct SiluMultiplyBackward {
         }
         store<count>(gate + i, g);
         store<count>(up + i, u);
-    }
-};
-
-template <typename T>
-struct Subtract {
-    const float* a;
-    const float* b;
-    T* difference;
-    template <int count>
-    __device__ void apply(std::size_t i) const {
-        float x[count], y[count];
-        load<count>(a + i, x);
-        load<count>(b + i, y);
-        ESPALIER_UNROLL
-        for (int j = 0; j < count; ++j) x[j] -= y[j];
-        store<count>(difference + i, x);
-    }
-};
-
-template <typename T>
-struct AddDifference {
-    const float* a;
-    const T* difference;
-    float* result;
-    template <int count>
-    __device__ void apply(std::size_t i) const {
-        float x[count], y[count];
-        load<count>(a + i, x);
-        load<count>(difference + i, y);
-        ESPALIER_UNROLL
-        for (int j = 0; j < count; ++j) x[j] += y[j];
-        store<count>(result + i, x);
-    }
-};
-
-struct Add {
-    static constexpr int at_once = four_floats;
-    const float* x;
-    float* y;
-    template <int count>
-    __device__ void apply(std::size_t i) const {
-        float a[count], b[count];
-        load<count>(x + i, a);
-        load<count>(y + i, b);
-        ESPALIER_UNROLL
-        for (int j = 0; j < count; ++j) b[j] += a[j];
-        store<count>(y + i, b);
     }
 };
 
@@ -161,21 +127,6 @@ struct FrobeniusDirection {
     }
 };
 
-struct SquaredErrorGradient {
-    static constexpr int at_once = four_floats;
-    const float* target;
-    float* y;
-    template <int count>
-    __device__ void apply(std::size_t i) const {
-        float a[count], b[count];
-        load<count>(target + i, a);
-        load<count>(y + i, b);
-        ESPALIER_UNROLL
-        for (int j = 0; j < count; ++j) b[j] = 2.0F * (b[j] - a[j]);
-        store<count>(y + i, b);
-    }
-};
-
 template <typename From, typename To>
 struct Convert {
     const From* source;
@@ -216,7 +167,7 @@ void CudaDevice::silu_multiply(TensorView gate, TensorView up, TensorView out) {
     require(gate.dtype == up.dtype && gate.dtype == out.dtype, "types of silu_multiply");
     with_type(gate.dtype, [&]<typename T>() {
         for_each_element("silu_multiply", out.size(), are_aligned({gate.data, up.data, out.data}), stream_,
-                         SiluMultiply<T>{as<T>(gate), as<T>(up), as<T>(out)});
+                         Combine<Silu, T, T, T>{as<T>(gate), as<T>(up), as<T>(out)});
     });
 }
 
@@ -231,14 +182,15 @@ void CudaDevice::silu_multiply_backward(TensorView dout, TensorView gate, Tensor
 
 void CudaDevice::add(TensorView x, TensorView y) {
     require(x.size() == y.size(), "shapes of add");
-    for_each_element("add", y.size(), are_aligned({x.data, y.data}), stream_, Add{x.floats(), y.floats()});
+    for_each_element("add", y.size(), are_aligned({x.data, y.data}), stream_,
+                     Combine<Sum, float, float, float>{y.floats(), x.floats(), y.floats()});
 }
 
 void CudaDevice::subtract(TensorView a, TensorView b, TensorView difference) {
     require(a.size() == b.size() && a.size() == difference.size(), "shapes of subtract");
     with_type(difference.dtype, [&]<typename T>() {
         for_each_element("subtract", a.size(), are_aligned({a.data, b.data, difference.data}), stream_,
-                         Subtract<T>{a.floats(), b.floats(), as<T>(difference)});
+                         Combine<Difference, float, float, T>{a.floats(), b.floats(), as<T>(difference)});
     });
 }
 
@@ -246,7 +198,7 @@ void CudaDevice::sum(TensorView a, TensorView difference, TensorView result) {
     require(a.size() == difference.size() && a.size() == result.size(), "shapes of sum");
     with_type(difference.dtype, [&]<typename T>() {
         for_each_element("sum", a.size(), are_aligned({a.data, difference.data, result.data}), stream_,
-                         AddDifference<T>{a.floats(), as<const T>(difference), result.floats()});
+                         Combine<Sum, float, T, float>{a.floats(), as<const T>(difference), result.floats()});
     });
 }
 
@@ -278,7 +230,7 @@ void CudaDevice::frobenius_direction(TensorView y, TensorView square_sum, float 
 void CudaDevice::squared_error_gradient(TensorView target, TensorView y) {
     require(y.size() == target.size(), "shapes of squared_error_gradient");
     for_each_element("squared_error_gradient", y.size(), are_aligned({target.data, y.data}), stream_,
-                     SquaredErrorGradient{target.floats(), y.floats()});
+                     Combine<TwiceTheDifference, float, float, float>{y.floats(), target.floats(), y.floats()});
 }
 
 void CudaDevice::scatter_rows(TensorView source, std::span<const std::uint32_t> source_rows,

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <cstring>
 #include <functional>
@@ -22,27 +23,19 @@ using namespace espalier;
 
 constexpr std::size_t hidden = 4096, intermediate = 11008, tokens = 2048, heads = 32, head_size = 128;
 
-/// Mean seconds of one call when called back to back; median of five such means.
-double seconds_of(Device& device, const std::function<void()>& operation) {
-    operation();
-    device.synchronize();
+/// Seconds of one call when called back to back for about 10 ms; median of five such means.
+double seconds_of_call(Device& device, const std::function<void()>& operation) {
     std::size_t calls = 1;
-    for (;;) {
-        const Stopwatch watch;
+    const auto call_them = [&] {
         for (std::size_t i = 0; i < calls; ++i) operation();
         device.synchronize();
-        if (watch.seconds() > 0.01) break;
-        calls *= 2;
-    }
-    std::vector<double> means;
-    for (int repeat = 0; repeat < 5; ++repeat) {
-        const Stopwatch watch;
-        for (std::size_t i = 0; i < calls; ++i) operation();
-        device.synchronize();
-        means.push_back(watch.seconds() / static_cast<double>(calls));
-    }
-    std::sort(means.begin(), means.end());
-    return means[2];
+    };
+    call_them();  // modules are loaded, algorithms chosen
+    calls = static_cast<std::size_t>(std::max(1.0, 0.01 / seconds_of(call_them, 0)));
+    std::array<double, 5> times{};
+    for (double& time : times) time = seconds_of(call_them, 0) / static_cast<double>(calls);
+    std::sort(times.begin(), times.end());
+    return times[2];
 }
 
 class Benchmark {
@@ -87,11 +80,11 @@ class Benchmark {
     }
     /// An operation bound by memory.
     void moving(const std::string& name, double bytes, const std::function<void()>& operation) {
-        const double seconds = seconds_of(device_, operation);
+        const double seconds = seconds_of_call(device_, operation);
         print(name, bytes, 0, seconds, bytes / seconds / bandwidth_);
     }
     void computing(const std::string& name, double flops, double ceiling, const std::function<void()>& operation) {
-        const double seconds = seconds_of(device_, operation);
+        const double seconds = seconds_of_call(device_, operation);
         print(name, 0, flops, seconds, flops / seconds / ceiling);
     }
 
@@ -102,7 +95,7 @@ class Benchmark {
                          to = device_.make_tensor(DType::f32, 1, elements);
             device_.fill_zero(from);
             const double bytes = 8.0 * static_cast<double>(elements);
-            const double seconds = seconds_of(device_, [&] { device_.copy(from, to); });
+            const double seconds = seconds_of_call(device_, [&] { device_.copy(from, to); });
             bandwidth_ = bytes / seconds;
             print(fmt::format("copy: {:.2f} TB/s", bandwidth_ / 1e12), bytes, 0, seconds, 1);
         }
@@ -113,7 +106,7 @@ class Benchmark {
                 if ((dtype != DType::f32 || !on_gpu_) && products == Float32Products::tf32) continue;
                 device_.set_float32_products(products);
                 const double flops = 2.0 * static_cast<double>(n * n * n);
-                const double seconds = seconds_of(device_, [&] { device_.linear(a, b, {}, c); });
+                const double seconds = seconds_of_call(device_, [&] { device_.linear(a, b, {}, c); });
                 const double rate = flops / seconds;
                 (dtype == half() ? rate_half_ : products == Float32Products::tf32 ? rate_tf32_ : rate_exact_) = rate;
                 print(fmt::format("product of {} squares, {}{}: {:.0f} TFLOP/s", n, name_of(dtype),
