@@ -5,6 +5,7 @@
 #include "io/hdf5_handle.h"
 #include "src/base/error.h"
 #include "src/base/version.h"
+#include "src/weights/synthetic_source.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -37,6 +38,11 @@ std::string differences(const Json& before, const Json& now) {
                             new_value.dump());
     }
     return text;
+}
+
+/// What a path is called from any folder; what is made up has no place.
+std::string lasting_name(const std::filesystem::path& path) {
+    return SyntheticSource::is_named(path) ? path.string() : std::filesystem::absolute(path).string();
 }
 
 FileRecord write_outer_file(const RunFolder& run, const ModelSource& source) {
@@ -131,9 +137,9 @@ void RunLedger::start_or_resume(const ModelSource& source) {
     }
     done_before_ = manifest_.blocks.size();
     manifest_.program_version = program_version;
-    manifest_.model_path = std::filesystem::absolute(options_.model).string();
+    manifest_.model_path = lasting_name(options_.model);
     manifest_.model_identity = model_identity;
-    manifest_.calibration_path = std::filesystem::absolute(options_.calibration).string();
+    manifest_.calibration_path = lasting_name(options_.calibration);
     manifest_.calibration_sha256 = facts_.calibration_sha256;
     manifest_.blocks_in_model = source.config().blocks;
     manifest_.options = deciding;

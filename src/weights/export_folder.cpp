@@ -6,6 +6,7 @@
 #include "src/base/version.h"
 #include "src/weights/checkpoint_source.h"
 #include "src/weights/run_source.h"
+#include "src/weights/synthetic_source.h"
 
 #include <algorithm>
 #include <vector>
@@ -152,6 +153,10 @@ class Exporter {
 CheckpointSource open_dense(const std::filesystem::path& run_path, const Manifest& manifest,
                             const std::optional<std::filesystem::path>& named) {
     const std::filesystem::path path = named.value_or(manifest.model_path);
+    if (SyntheticSource::is_named(path)) {
+        throw InputError(run_path.string() + " was pruned from " + path.string() +
+                         ", a synthetic model: there is no Hugging Face folder to export it like");
+    }
     const auto refuse_another = [&](const std::string& identity) {
         if (identity == manifest.model_identity) return;
         throw InputError(

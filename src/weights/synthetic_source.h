@@ -17,7 +17,7 @@ class SyntheticSource final : public ModelSource {
     /// Throws InputError with the known names when `name` is none of them.
     explicit SyntheticSource(const std::string& name);
 
-    /// Whether a --model argument asks for one.
+    /// Whether a name in the place of a model folder or a token file asks for something made up.
     static bool is_named(const std::filesystem::path& path) { return path.string().starts_with("synthetic:"); }
 
     void read_block(std::size_t block, std::span<std::byte> destination) const override;
