@@ -62,8 +62,8 @@ CudaDevice::CudaDevice(const CudaOptions& options) : gpu_(options.gpu) {
 CudaDevice::~CudaDevice() {
     cudaStreamSynchronize(stream_);
     products_.reset();
-    for (std::byte* const memory : host_memory_) cudaFreeHost(memory);
     cudaStreamSynchronize(copy_stream_);
+    host_memory_.clear();
     for (const cudaEvent_t event : copied_) cudaEventDestroy(event);
     cudaEventDestroy(may_copy_);
     cudaStreamDestroy(copy_stream_);
@@ -130,15 +130,7 @@ std::byte* CudaDevice::allocate_host(std::size_t bytes) {
         return memory;
     }
     use_gpu();  // the calling thread may be a new one
-    void* memory = nullptr;
-    const cudaError_t status = cudaHostAlloc(&memory, std::max<std::size_t>(1, bytes), cudaHostAllocPortable);
-    if (status != cudaSuccess) {
-        cudaGetLastError();
-        throw ResourceError("out of memory: no room for " + readable(bytes) + " of page-locked host memory (" +
-                            cudaGetErrorString(status) + "); raise the job's memory or `ulimit -l`");
-    }
-    host_memory_.push_back(static_cast<std::byte*>(memory));
-    return static_cast<std::byte*>(memory);
+    return host_memory_.emplace_back(bytes).data();
 }
 
 void CudaDevice::release_host(std::byte* memory, std::size_t bytes) noexcept {

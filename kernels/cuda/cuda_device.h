@@ -3,6 +3,7 @@
 /// one stream. Tensors come from CUDA's stream-ordered memory pool, which keeps what it has until the device ends.
 
 #include "kernels/cuda/matrix_products.h"
+#include "kernels/cuda/page_locked_memory.h"
 #include "kernels/device.h"
 
 #include <cuda_runtime_api.h>
@@ -125,7 +126,7 @@ class CudaDevice final : public Device {
     std::size_t peak_ = 0;
     double flops_ = 0;
     std::mutex host_mutex_;
-    std::vector<std::byte*> host_memory_;               ///< all that is page-locked
+    std::vector<PageLockedMemory> host_memory_;         ///< all that is page-locked
     std::multimap<std::size_t, std::byte*> free_host_;  ///< page-locking is slow: kept for the next of a size
 };
 

@@ -60,15 +60,13 @@ cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream) {
     return cudaSuccess;
 }
 
-cudaError_t cudaHostAlloc(void** memory, std::size_t bytes, unsigned /*flags*/) {
-    *memory = allocate_page_locked(bytes);
-    return reported(*memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess);
+cudaError_t cudaHostRegister(void* memory, std::size_t bytes, unsigned /*flags*/) {
+    return reported(lock_pages(memory, bytes) ? cudaSuccess : cudaErrorHostMemoryAlreadyRegistered);
 }
 
-cudaError_t cudaFreeHost(void* memory) {
-    if (memory == nullptr) return cudaSuccess;
+cudaError_t cudaHostUnregister(void* memory) {
     wait_for_all_streams();
-    return reported(release_page_locked(memory) ? cudaSuccess : cudaErrorInvalidValue);
+    return reported(unlock_pages(memory) ? cudaSuccess : cudaErrorHostMemoryNotRegistered);
 }
 
 /// As CUDA: the call returns when a pageable source has been read, or a pageable destination written; page-locked

@@ -21,7 +21,7 @@ constexpr int the_host = -1;
 
 struct Block {
     std::size_t bytes;
-    int gpu;  ///< or the_host
+    int gpu;  ///< or the_host, whose memory is the program's own and has no guard
 };
 
 struct Memory {
@@ -50,9 +50,8 @@ void show([[maybe_unused]] const std::byte* begin, [[maybe_unused]] std::size_t 
 }
 
 void check_guard(const std::byte* begin, const Block& block) {
-    if (guard_is_intact(begin, block.bytes)) return;
-    fail("something wrote behind the end of " + std::to_string(block.bytes) + " bytes of " +
-         (block.gpu == the_host ? "page-locked" : "GPU") + " memory");
+    if (block.gpu == the_host || guard_is_intact(begin, block.bytes)) return;
+    fail("something wrote behind the end of " + std::to_string(block.bytes) + " bytes of GPU memory");
 }
 
 void* allocate(int gpu, std::size_t bytes) {
@@ -61,20 +60,8 @@ void* allocate(int gpu, std::size_t bytes) {
     if (begin == nullptr) return nullptr;
     memory().blocks[begin] = {bytes, gpu};
     memory().used[gpu] += bytes;
-    if (gpu != the_host && memory().accesses == 0) hide(begin, bytes);
+    if (memory().accesses == 0) hide(begin, bytes);
     return begin;
-}
-
-bool release(void* address, bool of_host) {
-    const std::lock_guard lock(memory().mutex);
-    const auto place = memory().blocks.find(static_cast<const std::byte*>(address));
-    if (place == memory().blocks.end() || (place->second.gpu == the_host) != of_host) return false;
-    show(place->first, place->second.bytes);
-    check_guard(place->first, place->second);
-    memory().used[place->second.gpu] -= place->second.bytes;
-    memory().blocks.erase(place);
-    std::free(address);
-    return true;
 }
 
 }  // namespace
@@ -84,7 +71,15 @@ void* allocate_on_gpu(int gpu, std::size_t bytes) {
 }
 
 bool release_on_gpu(void* address) {
-    return release(address, false);
+    const std::lock_guard lock(memory().mutex);
+    const auto place = memory().blocks.find(static_cast<const std::byte*>(address));
+    if (place == memory().blocks.end() || place->second.gpu == the_host) return false;
+    show(place->first, place->second.bytes);
+    check_guard(place->first, place->second);
+    memory().used[place->second.gpu] -= place->second.bytes;
+    memory().blocks.erase(place);
+    std::free(address);
+    return true;
 }
 
 std::size_t free_bytes_of_gpu(int gpu) {
@@ -92,12 +87,22 @@ std::size_t free_bytes_of_gpu(int gpu) {
     return settings().gpu_memory - std::min(settings().gpu_memory, memory().used[gpu]);
 }
 
-void* allocate_page_locked(std::size_t bytes) {
-    return allocate(the_host, bytes);
+bool lock_pages(void* address, std::size_t bytes) {
+    const std::lock_guard lock(memory().mutex);
+    const auto* const begin = static_cast<const std::byte*>(address);
+    const auto after = memory().blocks.lower_bound(begin);
+    if (after != memory().blocks.end() && after->first < begin + bytes) return false;
+    if (kind_of(address, 1) != MemoryKind::pageable) return false;
+    memory().blocks[begin] = {bytes, the_host};
+    return true;
 }
 
-bool release_page_locked(void* address) {
-    return release(address, true);
+bool unlock_pages(void* address) {
+    const std::lock_guard lock(memory().mutex);
+    const auto place = memory().blocks.find(static_cast<const std::byte*>(address));
+    if (place == memory().blocks.end() || place->second.gpu != the_host) return false;
+    memory().blocks.erase(place);
+    return true;
 }
 
 MemoryKind kind_of(const void* address, std::size_t bytes) {

@@ -1,5 +1,5 @@
 #pragma once
-/// Memory of the emulated GPUs and page-locked memory of the host: blocks of the heap that are known by address.
+/// Memory of the emulated GPUs, made of the heap, and page-locked memory of the host: blocks known by address.
 
 #include <cstddef>
 
@@ -18,8 +18,9 @@ void* allocate_on_gpu(int gpu, std::size_t bytes);
 bool release_on_gpu(void* memory);
 std::size_t free_bytes_of_gpu(int gpu);
 
-void* allocate_page_locked(std::size_t bytes);
-bool release_page_locked(void* memory);
+/// Memory of the host, which the program locks and unlocks; false when it overlaps locked memory, or is not locked.
+bool lock_pages(void* memory, std::size_t bytes);
+bool unlock_pages(void* memory);
 
 /// Of `bytes` bytes from `memory` on.
 MemoryKind kind_of(const void* memory, std::size_t bytes);

@@ -68,8 +68,10 @@ TEST(Streams, PageLockedMemoryBelongsToACopyUntilTheStreamHasComeSoFar) {
     settings->lazy_streams = true;
     const GpuArray<int> array(std::vector<int>(1, 1));
     const TestStream stream;
-    int* host = nullptr;
-    ASSERT_EQ(cudaHostAlloc(reinterpret_cast<void**>(&host), sizeof(int), cudaHostAllocPortable), cudaSuccess);
+    std::vector<int> locked(1);
+    int* const host = locked.data();
+    ASSERT_EQ(cudaHostRegister(host, sizeof(int), cudaHostRegisterPortable), cudaSuccess);
+    EXPECT_EQ(cudaHostRegister(host, sizeof(int), cudaHostRegisterPortable), cudaErrorHostMemoryAlreadyRegistered);
     *host = 5;
     EXPECT_EQ(cudaMemcpyAsync(array.data(), host, sizeof(int), cudaMemcpyHostToDevice, stream), cudaSuccess);
     *host = 6;  // too early
@@ -80,7 +82,8 @@ TEST(Streams, PageLockedMemoryBelongsToACopyUntilTheStreamHasComeSoFar) {
     pageable = 8;
     stream.synchronize();
     EXPECT_EQ(array.read()[0], 7);
-    EXPECT_EQ(cudaFreeHost(host), cudaSuccess);
+    EXPECT_EQ(cudaHostUnregister(host), cudaSuccess);
+    EXPECT_EQ(cudaHostUnregister(host), cudaErrorHostMemoryNotRegistered);
 }
 
 TEST(Memory, CopiesAreChecked) {
