@@ -5,6 +5,8 @@
 /// Every verb is collective over the group unless it says otherwise. Failures throw Error; a wait is bounded by the
 /// deadline of the implementation.
 
+#include "mpi/communication_ledger.h"
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -45,6 +47,8 @@ class Communicator {
     template <typename T>
     void broadcast(std::span<T> data, int root) {
         static_assert(std::is_trivially_copyable_v<T>);
+        const std::size_t bytes = data.size_bytes();
+        ledger_.add(CommunicationVerb::broadcast, rank() == root ? bytes : 0, rank() == root ? 0 : bytes);
         broadcast_bytes(std::as_writable_bytes(data), root);
     }
 
@@ -60,6 +64,9 @@ class Communicator {
         static_assert(std::is_trivially_copyable_v<T>);
         std::vector<std::size_t> byte_offsets(offsets.begin(), offsets.end());
         for (std::size_t& offset : byte_offsets) offset *= sizeof(T);
+        const auto me = static_cast<std::size_t>(rank());
+        const std::size_t own = byte_offsets[me + 1] - byte_offsets[me];
+        ledger_.add(CommunicationVerb::all_gather, own, byte_offsets.back() - byte_offsets.front() - own);
         all_gather_bytes(std::as_writable_bytes(data), byte_offsets);
     }
 
@@ -95,14 +102,33 @@ class Communicator {
 
     /// Starts sending and receiving; not collective, but every send needs its receive. Between two ranks messages
     /// arrive in the order in which they were started. A message to oneself is not allowed.
-    virtual std::unique_ptr<Exchange> start_exchange(std::span<const Message> sends,
-                                                     std::span<const Message> receives) = 0;
+    std::unique_ptr<Exchange> start_exchange(std::span<const Message> sends, std::span<const Message> receives) {
+        ledger_.add(CommunicationVerb::exchange, bytes_of(sends), bytes_of(receives));
+        return start_messages(sends, receives);
+    }
 
-    virtual void barrier() = 0;
+    void barrier() {
+        ledger_.add(CommunicationVerb::barrier, 0, 0);
+        wait_for_all();
+    }
+
+    /// What this rank has communicated through this object so far. Local.
+    const CommunicationLedger& ledger() const { return ledger_; }
 
   protected:
+    static std::size_t bytes_of(std::span<const Message> messages) {
+        std::size_t bytes = 0;
+        for (const Message& message : messages) bytes += message.bytes;
+        return bytes;
+    }
+    virtual std::unique_ptr<Exchange> start_messages(std::span<const Message> sends,
+                                                     std::span<const Message> receives) = 0;
+    virtual void wait_for_all() = 0;
     virtual void broadcast_bytes(std::span<std::byte> data, int root) = 0;
     virtual void all_gather_bytes(std::span<std::byte> data, std::span<const std::size_t> offsets) = 0;
+
+  private:
+    CommunicationLedger ledger_;
 };
 
 /// The communicator of a process that is alone.

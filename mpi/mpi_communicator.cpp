@@ -77,7 +77,7 @@ MpiCommunicator::~MpiCommunicator() {
     if (owned_ && std::uncaught_exceptions() == 0) MPI_Comm_free(&communicator_);
 }
 
-std::unique_ptr<Exchange> MpiCommunicator::start_exchange(std::span<const Message> sends,
+std::unique_ptr<Exchange> MpiCommunicator::start_messages(std::span<const Message> sends,
                                                           std::span<const Message> receives) {
     std::vector<MPI_Request> requests;
     const auto start = [&](std::span<const Message> messages, bool receive) {
@@ -100,7 +100,7 @@ std::unique_ptr<Exchange> MpiCommunicator::start_exchange(std::span<const Messag
     return std::make_unique<MpiExchange>(std::move(requests));
 }
 
-void MpiCommunicator::barrier() {
+void MpiCommunicator::wait_for_all() {
     std::vector<MPI_Request> request(1);
     check_mpi(MPI_Ibarrier(communicator_, request.data()), "MPI_Ibarrier");
     wait_all(request);

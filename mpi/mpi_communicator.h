@@ -18,11 +18,11 @@ class MpiCommunicator final : public Communicator {
 
     int rank() const override { return rank_; }
     int size() const override { return size_; }
-    std::unique_ptr<Exchange> start_exchange(std::span<const Message> sends,
-                                             std::span<const Message> receives) override;
-    void barrier() override;
 
   protected:
+    std::unique_ptr<Exchange> start_messages(std::span<const Message> sends,
+                                             std::span<const Message> receives) override;
+    void wait_for_all() override;
     void broadcast_bytes(std::span<std::byte> data, int root) override;
     void all_gather_bytes(std::span<std::byte> data, std::span<const std::size_t> offsets) override;
 

@@ -64,12 +64,11 @@ class NcclCommunicator final : public Communicator {
 
     int rank() const override { return control_.rank(); }
     int size() const override { return control_.size(); }
-    void barrier() override { control_.barrier(); }
-
-    std::unique_ptr<Exchange> start_exchange(std::span<const Message> sends,
-                                             std::span<const Message> receives) override;
 
   protected:
+    std::unique_ptr<Exchange> start_messages(std::span<const Message> sends,
+                                             std::span<const Message> receives) override;
+    void wait_for_all() override { control_.barrier(); }
     void broadcast_bytes(std::span<std::byte> data, int root) override {
         if (data.empty()) return;
         begin();
@@ -88,7 +87,7 @@ class NcclCommunicator final : public Communicator {
             add_part(sends, rank(), peer);
             add_part(receives, peer, peer);
         }
-        start_exchange(sends, receives)->finish();
+        start_messages(sends, receives)->finish();
     }
 
   private:
@@ -197,7 +196,7 @@ class NcclCommunicator::Transfer final : public Exchange {
     cudaStream_t compute_;
 };
 
-std::unique_ptr<Exchange> NcclCommunicator::start_exchange(std::span<const Message> sends,
+std::unique_ptr<Exchange> NcclCommunicator::start_messages(std::span<const Message> sends,
                                                            std::span<const Message> receives) {
     begin();
     check(ncclGroupStart(), "ncclGroupStart");

@@ -15,14 +15,14 @@ class SingleCommunicator final : public Communicator {
   public:
     int rank() const override { return 0; }
     int size() const override { return 1; }
-    std::unique_ptr<Exchange> start_exchange(std::span<const Message> sends,
+
+  protected:
+    std::unique_ptr<Exchange> start_messages(std::span<const Message> sends,
                                              std::span<const Message> receives) override {
         require(sends.empty() && receives.empty(), "no messages in a group of one rank");
         return std::make_unique<FinishedExchange>();
     }
-    void barrier() override {}
-
-  protected:
+    void wait_for_all() override {}
     void broadcast_bytes(std::span<std::byte> /*data*/, int root) override {
         require(root == 0, "the only root of a group of one rank");
     }

@@ -1,7 +1,8 @@
 #pragma once
-/// Elapsed time on the monotonic clock: a changed wall clock has no effect.
+/// Elapsed time on the monotonic clock: a changed wall clock has no effect. And clocks that a plan runs on.
 
 #include <chrono>
+#include <thread>
 
 namespace espalier {
 
@@ -17,6 +18,46 @@ class Stopwatch {
 
   private:
     std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// What time it is, in seconds from some beginning, for work that is measured, rehearsed, or only counted.
+class Clock {
+  public:
+    Clock() = default;
+    Clock(const Clock&) = delete;
+    Clock& operator=(const Clock&) = delete;
+    virtual ~Clock() = default;
+    virtual double now() const = 0;
+    /// Returns when it is `time`; at once when that has passed.
+    virtual void wait_until(double time) = 0;
+};
+
+/// The time that passes.
+class RealClock final : public Clock {
+  public:
+    double now() const override { return since_.seconds(); }
+    void wait_until(double time) override {
+        // Sleeping overshoots by some 50 microseconds: the last of them are spent looking at the clock.
+        constexpr double watched = 2e-4;
+        if (const double left = time - now(); left > watched) {
+            std::this_thread::sleep_for(std::chrono::duration<double>(left - watched));
+        }
+        while (now() < time) std::this_thread::yield();
+    }
+
+  private:
+    Stopwatch since_;
+};
+
+/// Time that passes only when somebody says so.
+class VirtualClock final : public Clock {
+  public:
+    double now() const override { return now_; }
+    void wait_until(double time) override { now_ = now_ < time ? time : now_; }
+    void advance(double seconds) { now_ += seconds; }
+
+  private:
+    double now_ = 0;
 };
 
 /// Seconds of one repetition of `work`, repeated for at least `at_least` seconds.

@@ -2,14 +2,31 @@
 
 namespace espalier {
 
+Json to_json(const CommunicationLedger& ledger) {
+    Json json = Json::object();
+    for (std::size_t verb = 0; verb < communication_verbs; ++verb) {
+        const CommunicationCount& count = ledger.counts[verb];
+        if (count.calls == 0) continue;
+        json[std::string(verb_names[verb])] = {
+            {"calls", count.calls}, {"bytes_sent", count.bytes_sent}, {"bytes_received", count.bytes_received}};
+    }
+    return json;
+}
+
 Json BlockReport::to_json(const BlockLayout& layout) const {
     Json by_matrix = Json::object();
     for (const LinearLayer layer : all_linear_layers) {
         by_matrix[std::string(layout.matrix(layer).name)] = sparsity[index_of(layer)];
     }
+    Json seconds = Json::object(), communication = Json::object();
+    for (const auto& [phase, cost] : costs) {
+        seconds[phase] = cost.seconds;
+        if (Json counts = espalier::to_json(cost.communication); !counts.empty()) communication[phase] = counts;
+    }
     Json json = {{"index", block},
                  {"pruned", pruned},
                  {"seconds", seconds},
+                 {"communication", communication},
                  {"error_after_first_mask", error_after_first_mask},
                  {"error_final", error_final},
                  {"sparsity", by_matrix},

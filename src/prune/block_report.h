@@ -4,6 +4,7 @@
 
 #include "src/base/strict_json.h"
 #include "src/model/block_layout.h"
+#include "src/prune/phase_clock.h"
 
 #include <array>
 #include <cstddef>
@@ -13,10 +14,13 @@
 
 namespace espalier {
 
+/// {"exchange": {"calls": 7, "bytes_sent": 1024, "bytes_received": 1024}, …}, verbs that were not used left out.
+Json to_json(const CommunicationLedger& ledger);
+
 struct BlockReport {
     std::size_t block = 0;
     bool pruned = true;
-    std::map<std::string, double> seconds;  ///< by phase
+    std::map<std::string, PhaseCost> costs;  ///< by phase, of the rank that reports
     double error_final = 0;                 ///< sum ||f - f0||^2 / sum ||f0||^2 over all samples, weights as written
     double error_after_first_mask = 0;      ///< the same before regional optimisation, over the samples drawn first
     double error_final_first_draw = 0;      ///< of the weights as written over those samples, to compare with it

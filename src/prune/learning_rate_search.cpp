@@ -45,7 +45,7 @@ LearningRateChoice search_learning_rate(const GroupContext& context, const Prune
 
     const BlockTensor dense(context.device, context.layout, weights.dtype());
     context.device.copy(weights.matrices.all(), dense.all());
-    PhaseClock unused;
+    PhaseClock unused = clock.another();
     RegionalOptimizer optimizer(context, options, problem, weights, mask, unused);
     LearningRateChoice choice;
     double best = std::numeric_limits<double>::infinity();

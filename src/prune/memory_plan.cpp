@@ -1,5 +1,6 @@
 #include "src/prune/memory_plan.h"
 
+#include "mpi/ordered_sum.h"
 #include "src/base/error.h"
 #include "src/base/units.h"
 
@@ -20,7 +21,7 @@ std::size_t largest_part(std::size_t elements, std::size_t ranks) {
 
 std::size_t activation_bytes(const MemoryNeeds& needs, bool backward) {
     const ModelConfig& c = needs.config;
-    const std::size_t tokens = needs.options.sequence_length, wide = bytes_of(needs.widest_weights);
+    const std::size_t tokens = needs.options.sequence_length, wide = bytes_of(needs.types.widest);
     const std::size_t hidden = c.hidden_size, inner = c.intermediate_size;
     const std::size_t query = c.query_width(), key_value = c.key_value_width();
     std::size_t row = wide * (2 * hidden + 2 * query + 2 * key_value + 3 * inner) +
@@ -28,7 +29,7 @@ std::size_t activation_bytes(const MemoryNeeds& needs, bool backward) {
     if (c.query_key_norm) row += wide * (query + key_value) + float_bytes * (c.query_heads + c.key_value_heads);
     if (backward) {
         row += wide * (inner + 2 * query + 2 * key_value) + float_bytes * hidden;
-        if (needs.weights != DType::f32) row += 2 * hidden;
+        if (needs.types.weights != DType::f32) row += 2 * hidden;
     }
     return tokens * row;
 }
@@ -96,9 +97,9 @@ class Planner {
         const std::size_t part = alone ? weights_ : part_;
         if (uses_regional_gradient(needs_.options.method)) items.push_back({"regional gradient", float_bytes * part});
         items.push_back({"RMSprop's averages", float_bytes * part});
-        if (needs_.sixteen_bit_passes) {
+        if (needs_.types.sixteen_bit_passes) {
             items.push_back({"float32 masters", float_bytes * part});
-        } else if (needs_.weights != DType::f32) {
+        } else if (needs_.types.weights != DType::f32) {
             items.push_back({"float32 weights", float_bytes * weights_});
         }
         items.push_back({"first mask", weights_});
@@ -112,7 +113,7 @@ class Planner {
             }
         }
         if (!ro.learning_rate) {
-            items.push_back({"dense weights during the search", bytes_of(needs_.weights) * weights_});
+            items.push_back({"dense weights during the search", bytes_of(needs_.types.weights) * weights_});
         }
         const std::size_t arriving = place_ == StoragePlace::host || needs_.ranks > 1 ? 2 * ro.batch : 0;
         items.push_back({"samples of two steps", arriving * sample_ * (float_bytes + kept_bytes())});
@@ -120,7 +121,7 @@ class Planner {
     }
 
   private:
-    std::size_t kept_bytes() const { return needs_.weights == DType::f32 ? float_bytes : 2; }
+    std::size_t kept_bytes() const { return needs_.types.weights == DType::f32 ? float_bytes : 2; }
     std::size_t panel_bytes() const {
         constexpr std::size_t usual = std::size_t{48} << 20, fewest_rows = 128;
         std::size_t largest = 0, longest_row = 0;
@@ -131,14 +132,14 @@ class Planner {
         return std::min(largest, std::max(usual, fewest_rows * longest_row));
     }
     std::size_t transposed_bytes() const {
-        if (needs_.widest_weights != DType::f32) return 0;
+        if (needs_.types.widest != DType::f32) return 0;
         return float_bytes * needs_.options.sequence_length *
                (needs_.config.intermediate_size + needs_.config.hidden_size);
     }
     std::vector<MemoryItem> always() const {
         const bool backward =
             uses_regional_gradient(needs_.options.method) || uses_regional_optimization(needs_.options.method);
-        std::vector<MemoryItem> items = {{"weights", bytes_of(needs_.weights) * weights_}, {"mask", weights_}};
+        std::vector<MemoryItem> items = {{"weights", bytes_of(needs_.types.weights) * weights_}, {"mask", weights_}};
         items.push_back({"activations of a sample", activation_bytes(needs_, backward)});
         items.push_back({"outputs of a sample", 3 * float_bytes * sample_});
         items.push_back({"input norms", 2 * float_bytes * needs_.options.samples * needs_.layout.total_input_width()});
@@ -175,6 +176,25 @@ std::string readable(std::size_t bytes) {
 }
 
 }  // namespace
+
+MemoryNeeds memory_needs(const PruneOptions& options, const ModelConfig& config, const BlockLayout& layout,
+                         const PassTypes& types, const Topology& topology, int rank) {
+    MemoryNeeds needs{options, config, layout, types};
+    const std::vector<std::size_t> mine = topology.groups_of(rank);
+    for (const std::size_t g : mine) {
+        const BlockGroup& group = topology.groups()[g];
+        const auto place = std::find(group.ranks.begin(), group.ranks.end(), rank);
+        const auto me = static_cast<std::size_t>(place - group.ranks.begin());
+        const IndexRange shards = topology.shards_of(group, me);
+        needs.samples = std::max(needs.samples, topology.samples_of(group, me).size());
+        needs.shards = std::max(needs.shards, shards.size());
+        needs.nodes = std::max(needs.nodes, nodes_of_leaves(shards.begin, shards.end).size());
+        needs.hands_on = needs.hands_on || g + 1 < topology.groups().size();
+        needs.ranks = group.ranks.size();
+    }
+    needs.receives = mine.size() > 1;
+    return needs;
+}
 
 std::size_t MemoryPlan::total() const {
     return std::accumulate(items.begin(), items.end(), std::size_t{0},

@@ -4,7 +4,7 @@
 
 #include "src/model/block_layout.h"
 #include "src/model/model_config.h"
-#include "src/prune/prune_options.h"
+#include "src/prune/pass_types.h"
 #include "src/prune/sample_store.h"
 
 #include <cstddef>
@@ -18,9 +18,7 @@ struct MemoryNeeds {
     const PruneOptions& options;
     const ModelConfig& config;
     const BlockLayout& layout;
-    DType weights;            ///< of the run's block on the device
-    DType widest_weights;     ///< of any pass
-    bool sixteen_bit_passes;  ///< of regional optimisation
+    PassTypes types;
     std::size_t samples = 0;  ///< of this rank, at most
     std::size_t shards = 0;   ///< of this rank, at most
     std::size_t nodes = 0;    ///< partial sums that a rank is left with after its shards, at most
@@ -28,6 +26,10 @@ struct MemoryNeeds {
     bool receives = false;    ///< and this rank works on that one too
     std::size_t ranks = 1;    ///< of its group
 };
+
+/// Those of a world rank, over all block groups that it works on.
+MemoryNeeds memory_needs(const PruneOptions& options, const ModelConfig& config, const BlockLayout& layout,
+                         const PassTypes& types, const Topology& topology, int rank);
 
 struct MemoryItem {
     std::string name;

@@ -1,27 +1,65 @@
 #pragma once
-/// Where the time of a block goes.
+/// Where the time and the communication of a block go.
 
+#include "mpi/communicator.h"
 #include "src/base/clock.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace espalier {
 
-/// Adds the time since the last mark to a named phase.
+struct PhaseCost {
+    double seconds = 0;
+    CommunicationLedger communication;  ///< of this rank
+};
+
+/// Adds the time since the last mark, and what went through the watched communicators, to a named phase.
 class PhaseClock {
   public:
-    void mark(const std::string& phase) { seconds_[phase] += stopwatch_.lap(); }
-    /// Seconds by phase since construction or the last call; starts anew.
-    std::map<std::string, double> take() {
-        std::map<std::string, double> result;
-        result.swap(seconds_);
+    /// All given objects outlive it. One that is given twice counts once.
+    PhaseClock(const Clock& clock, std::vector<const Communicator*> watched)
+        : clock_(clock), watched_(std::move(watched)), last_(clock.now()) {
+        std::sort(watched_.begin(), watched_.end());
+        watched_.erase(std::unique(watched_.begin(), watched_.end()), watched_.end());
+        counted_ = counts_so_far();
+    }
+
+    /// One with the same sense of time that watches nothing.
+    PhaseClock another() const { return {clock_, {}}; }
+
+    void mark(const std::string& phase) {
+        PhaseCost& cost = costs_[phase];
+        const double now = clock_.now();
+        cost.seconds += now - last_;
+        last_ = now;
+        CommunicationLedger counts = counts_so_far();
+        cost.communication += counts;
+        cost.communication -= counted_;
+        counted_ = counts;
+    }
+    /// Costs by phase since construction or the last call; starts anew.
+    std::map<std::string, PhaseCost> take() {
+        std::map<std::string, PhaseCost> result;
+        result.swap(costs_);
         return result;
     }
 
   private:
-    Stopwatch stopwatch_;
-    std::map<std::string, double> seconds_;
+    CommunicationLedger counts_so_far() const {
+        CommunicationLedger sum;
+        for (const Communicator* communicator : watched_) sum += communicator->ledger();
+        return sum;
+    }
+
+    const Clock& clock_;
+    std::vector<const Communicator*> watched_;
+    double last_;
+    CommunicationLedger counted_;
+    std::map<std::string, PhaseCost> costs_;
 };
 
 }  // namespace espalier

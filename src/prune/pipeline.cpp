@@ -1,6 +1,5 @@
 #include "src/prune/pipeline.h"
 
-#include "mpi/ordered_sum.h"
 #include "mpi/tensor_communicator.h"
 #include "src/base/error.h"
 #include "src/prune/block_pruner.h"
@@ -39,9 +38,12 @@ class Pipeline {
           group_tensors_(*group_communicator_, context.device),
           written_storage_{context.options.output_dtype, context.source.storage().vector_dtypes},
           run_(context.options.output),
-          memory_plan_(plan_memory(memory_needs(), context.device.memory_budget())),
-          weights_(context.device, layout_, type_of_weights()),
-          decoder_(context.device, config_, context.options.sequence_length, passes_needed(), widest_weights()),
+          types_(pass_types(context.options, context.device, context.source.storage().matrix_dtype)),
+          memory_plan_(
+              plan_memory(memory_needs(context.options, config_, layout_, types_, topology_, context.session.rank()),
+                          context.device.memory_budget())),
+          weights_(context.device, layout_, types_.weights),
+          decoder_(context.device, config_, context.options.sequence_length, types_.passes, types_.widest),
           dense_reader_([this](std::size_t block) { return read(block, Version::dense); }),
           written_reader_([this](std::size_t block) { return read(block, Version::as_written); }),
           writer_(run_, layout_, context.options.pattern, context.block_attributes,
@@ -71,36 +73,6 @@ class Pipeline {
     }
 
   private:
-    Passes passes_needed() const {
-        return uses_regional_gradient(c_.options.method) || uses_regional_optimization(c_.options.method)
-                   ? Passes::forward_and_backward
-                   : Passes::forward_only;
-    }
-    /// The weights must be able to hold what is written exactly.
-    DType type_of_weights() const {
-        const DType stored = c_.source.storage().matrix_dtype;
-        return stored == c_.options.output_dtype ? c_.device.compute_dtype(stored) : DType::f32;
-    }
-    DType widest_weights() const {
-        const bool optimises_in_float32 = uses_regional_optimization(c_.options.method) &&
-                                          c_.options.ro.type_of_passes(c_.device, type_of_weights()) == DType::f32;
-        return optimises_in_float32 ? DType::f32 : type_of_weights();
-    }
-    MemoryNeeds memory_needs() const {
-        const DType of_passes = c_.options.ro.type_of_passes(c_.device, type_of_weights());
-        MemoryNeeds needs{c_.options, config_, layout_, type_of_weights(), widest_weights(), of_passes != DType::f32};
-        for (const std::size_t g : my_groups_) {
-            const GroupContext context = group_context(g);
-            const IndexRange shards = topology_.shards_of(context.block_group, context.me());
-            needs.samples = std::max(needs.samples, context.my_samples().size());
-            needs.shards = std::max(needs.shards, shards.size());
-            needs.nodes = std::max(needs.nodes, nodes_of_leaves(shards.begin, shards.end).size());
-            needs.hands_on = needs.hands_on || g + 1 < topology_.groups().size();
-            needs.ranks = context.ranks();
-        }
-        needs.receives = my_groups_.size() > 1;
-        return needs;
-    }
     bool is_committed(std::size_t block) const { return c_.state.committed.contains(block); }
     bool has_work(std::size_t g) const {
         const IndexRange blocks = topology_.groups()[g].blocks;
@@ -241,7 +213,7 @@ class Pipeline {
     void prune_group(std::size_t g, HiddenStates& x) {
         const BlockGroup& group = topology_.groups()[g];
         const GroupContext context = group_context(g);
-        PhaseClock clock;
+        PhaseClock clock(time_, {group_communicator_.get(), &group_tensors_.get()});
         BlockPruner pruner(context, c_.options, decoder_, clock);
         if (learning_rate_) pruner.set_learning_rate(*learning_rate_);
         pruner.on_idle([this] { collect(); });
@@ -300,7 +272,7 @@ class Pipeline {
         }
         c_.device.synchronize();
         clock.mark("hand_over");
-        result.report.seconds = clock.take();
+        result.report.costs = clock.take();
         out.metrics = result.report.to_json(layout_);
         if (!result.sentences.empty()) out.metrics["sentences"] = result.sentences;
         if (result.report.pruned && uses_regional_optimization(c_.options.method)) {
@@ -364,6 +336,7 @@ class Pipeline {
     }
 
     const PipelineContext& c_;
+    RealClock time_;
     const ModelConfig& config_;
     const BlockLayout& layout_;
     Topology topology_;
@@ -373,6 +346,7 @@ class Pipeline {
     std::optional<TensorCommunicator> world_tensors_;  ///< between block groups
     BlockStorage written_storage_;
     RunFolder run_;
+    PassTypes types_;
     MemoryPlan memory_plan_;
     BlockWeights weights_;
     DecoderBlock decoder_;

@@ -29,8 +29,10 @@ EDGES: Dict[str, Set[str]] = {
     "src/report": {"src/base"},
     "src/prune": {"src/base", "kernels", "mpi", "io", "src/model", "src/weights", "src/report"},
     "src/evaluate": {"src/base", "kernels", "mpi", "io", "src/model", "src/weights", "src/report", "src/prune"},
+    "src/plan": {"src/base", "kernels", "mpi", "io", "src/model", "src/weights", "src/report", "src/prune"},
     "src/cli": {
         "src/base", "kernels", "mpi", "io", "src/model", "src/weights", "src/report", "src/prune", "src/evaluate",
+        "src/plan",
     },
 }  # fmt: skip
 # Where only one header of a folder is open to another.

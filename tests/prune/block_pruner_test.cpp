@@ -253,7 +253,8 @@ class RegionalOptimizerTest : public testing::Test {
         const WeightPartition partition = WeightPartition::balanced(problem_.layout, 1);
         const PartTensor no_gradient;
         const BlockMasker masker(context, options, partition, no_gradient);
-        PhaseClock clock;
+        const RealClock time;
+        PhaseClock clock(time, {});
         const std::function<void()> on_idle = [] {};
         const RegionalProblem regional{1, decoder, x, outputs, norms, masker, on_idle};
         BlockTensor mask(*device, problem_.layout, DType::u8);

@@ -3,10 +3,12 @@
 
 #include "mpi/tensor_communicator.h"
 #include "src/prune/block_pruner.h"
+#include "src/prune/pass_types.h"
 #include "tests/support/test_device.h"
 #include "tests/support/tiny_model.h"
 
 #include <cstddef>
+#include <map>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -19,6 +21,7 @@ struct PruneResult {
     std::vector<std::uint8_t> mask;
     std::vector<float> next_inputs;  ///< hidden states of all samples of the group, in sample order
     BlockReport report;
+    std::map<std::string, PhaseCost> costs;  ///< of this rank, by phase
 };
 
 struct PruneProblem {
@@ -63,8 +66,9 @@ struct PruneProblem {
         const TensorCommunicator tensors(group, *device);
         const GroupContext context{*device, tensors.get(), group, topology, topology.groups()[0],
                                    config,  layout,        tokens};
-        DecoderBlock decoder(*device, config, tokens, Passes::forward_and_backward, DType::f32);
-        PhaseClock clock;
+        DecoderBlock decoder(*device, config, tokens, pass_types(options, *device, DType::f32).passes, DType::f32);
+        const RealClock time;
+        PhaseClock clock(time, {&group, &tensors.get()});
         BlockPruner pruner(context, options, decoder, clock);
         BlockWeights weights = upload_block(*device, layout, block);
         HiddenStates states(*device, context.my_samples(), tokens, config.hidden_size);
@@ -72,7 +76,7 @@ struct PruneProblem {
         device->copy_from_host(x.data() + context.my_samples().begin * sample_size, states.all());
         const PrunedBlock pruned = pruner.prune(index, weights, states);
         PruneResult result{download(*device, weights.matrices.all()), download_bytes(*device, pruned.mask.all()), x,
-                           pruned.report};
+                           pruned.report, clock.take()};
         device->copy_to_host(states.all(), result.next_inputs.data() + context.my_samples().begin * sample_size);
         std::vector<std::size_t> offsets(static_cast<std::size_t>(group.size()) + 1, 0);
         for (std::size_t r = 0; r + 1 < offsets.size(); ++r) {

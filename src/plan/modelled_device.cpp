@@ -1,0 +1,281 @@
+#include "src/plan/modelled_device.h"
+
+#include "kernels/gradient_panel.h"
+#include "src/base/units.h"
+
+#include <sys/mman.h>
+
+#include <cstring>
+
+namespace espalier {
+
+namespace {
+
+double product_flops(std::size_t m, std::size_t n, std::size_t k) {
+    return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+}
+
+/// Multiplications of one causal T x T product over all heads of q.
+double lower_triangle_flops(TensorView q) {
+    return 2.0 * static_cast<double>(q.size()) * static_cast<double>(q.rows + 1) / 2.0;
+}
+
+template <typename... Views>
+std::size_t bytes_of_all(const Views&... views) {
+    return (views.bytes() + ... + std::size_t{0});
+}
+
+}  // namespace
+
+ModelledDevice::ModelledDevice(const DeviceModel& model, VirtualClock& clock, std::size_t budget)
+    : model_(model), clock_(clock), budget_(budget) {}
+
+const ProductRates& ModelledDevice::rates_of(DType factors) const {
+    if (factors != DType::f32) return model_.sixteen_bit;
+    return model_.is_gpu && float32_products_ == Float32Products::tf32 ? model_.tf32 : model_.float32;
+}
+
+void ModelledDevice::multiply(double flops, double rate) {
+    flops_ += flops;
+    clock_.advance(model_.operation_seconds + flops / rate);
+}
+
+void ModelledDevice::touch(std::size_t bytes) {
+    bytes_touched_ += static_cast<double>(bytes);
+    clock_.advance(model_.operation_seconds + static_cast<double>(bytes) / model_.memory_bandwidth);
+}
+
+std::byte* ModelledDevice::allocate(std::size_t bytes) {
+    if (bytes > budget_ || allocated_ > budget_ - bytes) {
+        throw ResourceError("no room for " + format_bytes(static_cast<double>(bytes)) + " beside the " +
+                            format_bytes(static_cast<double>(allocated_)) + " in use of " +
+                            format_bytes(static_cast<double>(budget_)));
+    }
+    allocated_ += bytes;
+    peak_ = std::max(peak_, allocated_);
+    constexpr std::uintptr_t alignment = 256;
+    const std::uintptr_t address = next_address_;
+    next_address_ += (bytes + alignment) / alignment * alignment;
+    return reinterpret_cast<std::byte*>(address);  // NOLINT(performance-no-int-to-ptr): a name, never followed
+}
+
+void ModelledDevice::release(std::byte* /*memory*/, std::size_t bytes) noexcept {
+    allocated_ -= bytes;
+}
+
+// Reserved, not used: pages that nobody touches cost nothing.
+std::byte* ModelledDevice::allocate_host(std::size_t bytes) {
+    void* const memory = mmap(nullptr, std::max<std::size_t>(1, bytes), PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) throw ResourceError("out of memory: no room for a plan's host memory");
+    return static_cast<std::byte*>(memory);
+}
+
+void ModelledDevice::release_host(std::byte* memory, std::size_t bytes) noexcept {
+    munmap(memory, std::max<std::size_t>(1, bytes));
+}
+
+void ModelledDevice::copy_from_host(const void* /*host*/, TensorView destination) {
+    clock_.advance(model_.operation_seconds + static_cast<double>(destination.bytes()) / model_.host_link);
+}
+
+void ModelledDevice::copy_to_host(TensorView source, void* host) {
+    synchronize();
+    if (source.bytes() > 0) std::memset(host, 0, source.bytes());
+    clock_.advance(model_.operation_seconds + static_cast<double>(source.bytes()) / model_.host_link);
+}
+
+void ModelledDevice::copy(TensorView source, TensorView destination) {
+    touch(bytes_of_all(source, destination));
+}
+
+std::uint64_t ModelledDevice::start_copy(TensorView source, TensorView /*destination*/) {
+    copies_end_ = std::max(copies_end_, clock_.now()) + static_cast<double>(source.bytes()) / model_.host_link;
+    return ++copies_;
+}
+
+void ModelledDevice::wait_for_copy(std::uint64_t copy) {
+    // Only the end of the last copy is kept: two samples ahead, that is 0.7 ms of a 7B's sample too late.
+    if (copy == copies_) clock_.wait_until(copies_end_);
+}
+
+void ModelledDevice::linear(TensorView x, TensorView weight, TensorView /*added*/, TensorView /*y*/) {
+    multiply(product_flops(x.rows, weight.rows, x.columns), rates_of(x.dtype).linear);
+}
+
+void ModelledDevice::linear_input_gradient(TensorView dy, TensorView weight, bool /*accumulate*/, TensorView /*dx*/) {
+    multiply(product_flops(dy.rows, weight.columns, dy.columns), rates_of(dy.dtype).linear);
+}
+
+void ModelledDevice::linear_weight_gradients(TensorView x, std::span<const WeightGradient> gradients) {
+    const bool along_sum = model_.is_gpu && x.dtype == DType::f32 && float32_products_ == Float32Products::tf32;
+    const auto transposed = [&](TensorView matrix) {
+        touch(2 * matrix.bytes());
+        return make_tensor(DType::f32, matrix.columns, matrix.rows);
+    };
+    const Tensor x_transposed = along_sum ? transposed(x) : Tensor();
+    for (const WeightGradient& gradient : gradients) {
+        const std::size_t out = gradient.dy.columns;
+        // On the CPU a panel lies in a thread's own memory.
+        const std::size_t rows = model_.is_gpu ? std::min(out, gradient_panel_rows(x.columns, model_.multiprocessors))
+                                               : out;
+        const Tensor dy_transposed = along_sum ? transposed(gradient.dy) : Tensor();
+        const Tensor panel = model_.is_gpu ? make_tensor(DType::f32, rows, x.columns) : Tensor();
+        const std::byte* const place = model_.is_gpu ? panel.view().data : gradient.dy.data;
+        for (std::size_t begin = 0; begin < out; begin += rows) {
+            const std::size_t count = std::min(rows, out - begin);
+            multiply(product_flops(count, x.columns, x.rows), rates_of(x.dtype).weight_gradient);
+            gradient.consume(begin, {const_cast<std::byte*>(place), DType::f32, count, x.columns});
+        }
+        gradient.finished();
+    }
+}
+
+void ModelledDevice::accumulate_gram(TensorView x, TensorView /*gram*/) {
+    const std::size_t n = x.columns;
+    const double rate = rates_of(x.dtype).weight_gradient;
+    if (!model_.is_gpu) return multiply(product_flops(x.rows, n, n + 1) / 2, rate);
+    constexpr std::size_t panel = 2048;
+    for (std::size_t begin = 0; begin < n; begin += panel) {
+        multiply(product_flops(std::min(panel, n - begin), n - begin, x.rows), rate);
+    }
+}
+
+void ModelledDevice::rms_norm(TensorView x, TensorView /*weight*/, float /*epsilon*/, TensorView y,
+                              TensorView /*inverse_rms*/) {
+    touch(bytes_of_all(x, y));
+}
+
+void ModelledDevice::rms_norm_backward(TensorView x, TensorView /*weight*/, TensorView /*inverse_rms*/, TensorView dy,
+                                       bool accumulate, TensorView dx) {
+    touch(bytes_of_all(x, dy, dx) + (accumulate ? dx.bytes() : 0));
+}
+
+void ModelledDevice::apply_rope(TensorView x, std::size_t /*head_size*/, TensorView /*cosine*/, TensorView /*sine*/,
+                                bool /*inverse*/) {
+    touch(2 * x.bytes());
+}
+
+void ModelledDevice::attention(TensorView q, TensorView /*k*/, TensorView /*v*/, const AttentionShape& /*shape*/,
+                               TensorView /*out*/, TensorView /*log_sum_exp*/) {
+    multiply(2.0 * lower_triangle_flops(q), rates_of(q.dtype).attention);
+}
+
+void ModelledDevice::attention_backward(TensorView q, TensorView /*k*/, TensorView /*v*/, TensorView /*out*/,
+                                        TensorView /*log_sum_exp*/, TensorView /*dout*/, const AttentionShape& shape,
+                                        TensorView /*dq*/, TensorView /*dk*/, TensorView /*dv*/) {
+    // What the GPU's and the CPU's kernels hold meanwhile.
+    const Tensor first = make_tensor(DType::f32, q.rows, model_.is_gpu ? shape.query_heads : q.columns);
+    const Tensor second = model_.is_gpu ? Tensor() : make_tensor(DType::f32, q.rows, q.columns);
+    multiply(5.0 * lower_triangle_flops(q), rates_of(q.dtype).attention_backward);
+}
+
+void ModelledDevice::silu_multiply(TensorView gate, TensorView up, TensorView out) {
+    touch(bytes_of_all(gate, up, out));
+}
+
+void ModelledDevice::silu_multiply_backward(TensorView dout, TensorView gate, TensorView up) {
+    touch(dout.bytes() + 2 * bytes_of_all(gate, up));
+}
+
+void ModelledDevice::add(TensorView x, TensorView y) {
+    touch(x.bytes() + 2 * y.bytes());
+}
+
+void ModelledDevice::subtract(TensorView a, TensorView b, TensorView difference) {
+    touch(bytes_of_all(a, b, difference));
+}
+
+void ModelledDevice::sum(TensorView a, TensorView difference, TensorView result) {
+    touch(bytes_of_all(a, difference, result));
+}
+
+void ModelledDevice::add_bias(TensorView /*bias*/, TensorView y) {
+    touch(2 * y.bytes());
+}
+
+void ModelledDevice::column_square_sums(TensorView x, TensorView sums) {
+    touch(bytes_of_all(x, sums));
+}
+
+void ModelledDevice::square_accumulate(TensorView x, TensorView sum) {
+    touch(x.bytes() + 2 * sum.bytes());
+}
+
+void ModelledDevice::scaled_square_root(float /*scale*/, TensorView x) {
+    touch(2 * x.bytes());
+}
+
+void ModelledDevice::frobenius_direction(TensorView y, TensorView /*square_sum*/, float /*scale*/,
+                                         TensorView direction) {
+    touch(bytes_of_all(y, direction));
+}
+
+void ModelledDevice::square_sum(TensorView x, TensorView /*sum*/) {
+    touch(x.bytes());
+}
+
+void ModelledDevice::squared_error(TensorView y, TensorView target, TensorView /*sum*/) {
+    touch(bytes_of_all(y, target));
+}
+
+void ModelledDevice::squared_error_gradient(TensorView target, TensorView y) {
+    touch(target.bytes() + 2 * y.bytes());
+}
+
+void ModelledDevice::count_nonfinite(TensorView x, TensorView /*count*/) {
+    touch(x.bytes());
+}
+
+void ModelledDevice::compare_masks(TensorView mask, TensorView before, TensorView /*removed*/, TensorView /*changed*/) {
+    touch(bytes_of_all(mask, before));
+}
+
+void ModelledDevice::scatter_rows(TensorView source, std::span<const std::uint32_t> /*source_rows*/,
+                                  std::span<const std::uint32_t> /*rows*/, TensorView destination) {
+    touch(bytes_of_all(source, destination));
+}
+
+void ModelledDevice::start_cross_entropy(TensorView running_max, TensorView running_sum, TensorView target_logit) {
+    touch(bytes_of_all(running_max, running_sum, target_logit));
+}
+
+void ModelledDevice::cross_entropy_panel(TensorView logits, std::size_t /*first_token*/,
+                                         std::span<const std::int32_t> /*targets*/, TensorView /*running_max*/,
+                                         TensorView /*running_sum*/, TensorView /*target_logit*/) {
+    touch(logits.bytes());
+}
+
+void ModelledDevice::score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight,
+                                    TensorView mask, TensorView /*unusable*/) {
+    const std::size_t bytes = terms.gradient.bytes() + 2 * weight.bytes() + mask.bytes();
+    touch(pattern.structured() ? bytes : 6 * bytes);  // a radix select passes over its row several times
+}
+
+void ModelledDevice::rmsprop_step(const RmspropStep& /*step*/, TensorView gradient, TensorView mask,
+                                  TensorView square_average, TensorView weight, TensorView rounded) {
+    touch(gradient.bytes() + 2 * bytes_of_all(square_average, weight) + bytes_of_all(mask, rounded));
+}
+
+bool ModelledDevice::factor_inverse_gram(float /*damping*/, TensorView gram, TensorView /*dead_inputs*/) {
+    // The float64 copy that is factored, in a library's own memory on the CPU.
+    const Tensor copy = model_.is_gpu ? make_tensor(DType::f64, gram.rows, gram.columns) : Tensor();
+    const auto n = static_cast<double>(gram.rows);
+    multiply(n * n * n * 4.0 / 3.0, model_.float32.linear / 2);
+    return true;
+}
+
+void ModelledDevice::sparsegpt_sweep(TensorView factor, TensorView /*dead_inputs*/, const PruningPattern& /*pattern*/,
+                                     TensorView weight, TensorView /*mask*/, TensorView /*unusable*/) {
+    multiply(static_cast<double>(weight.size()) * static_cast<double>(factor.rows), model_.float32.linear);
+}
+
+void ModelledDevice::convert(TensorView source, TensorView destination) {
+    touch(bytes_of_all(source, destination));
+}
+
+void ModelledDevice::round_to(DType /*dtype*/, TensorView values) {
+    touch(2 * values.bytes());
+}
+
+}  // namespace espalier

@@ -1,0 +1,113 @@
+#pragma once
+/// A device that computes nothing: every operation lets the time pass that a DeviceModel says, products are counted, and
+/// memory is given out as numbers. The program's own schedule runs on it, so a plan cannot differ from the run in what
+/// it counts.
+
+#include "kernels/device.h"
+#include "src/base/clock.h"
+#include "src/plan/device_model.h"
+
+#include <limits>
+
+namespace espalier {
+
+class ModelledDevice final : public Device {
+  public:
+    /// Both outlive it. Tensors may take `budget` bytes together.
+    ModelledDevice(const DeviceModel& model, VirtualClock& clock,
+                   std::size_t budget = std::numeric_limits<std::size_t>::max());
+
+    std::string description() const override { return model_.name + " (modelled)"; }
+    DType compute_dtype(DType weights) const override { return model_.is_gpu ? weights : DType::f32; }
+    void set_float32_products(Float32Products products) override { float32_products_ = products; }
+    void* stream() const override { return nullptr; }
+    void synchronize() override { clock_.wait_until(copies_end_); }
+    int add_wait_poll(std::function<void()> /*poll*/) override { return 0; }
+    void remove_wait_poll(int /*id*/) noexcept override {}
+
+    std::byte* allocate(std::size_t bytes) override;
+    void release(std::byte* memory, std::size_t bytes) noexcept override;
+    std::size_t memory_budget() const override { return budget_; }
+    std::size_t allocated_bytes() const override { return allocated_; }
+    std::size_t peak_bytes() const override { return peak_; }
+    void reset_peak() override { peak_ = allocated_; }
+    std::byte* allocate_host(std::size_t bytes) override;
+    void release_host(std::byte* memory, std::size_t bytes) noexcept override;
+    void copy_from_host(const void* host, TensorView destination) override;
+    void copy_to_host(TensorView source, void* host) override;
+    void copy(TensorView source, TensorView destination) override;
+    std::uint64_t start_copy(TensorView source, TensorView destination) override;
+    void wait_for_copy(std::uint64_t copy) override;
+    std::uint64_t last_copy() const override { return copies_; }
+    void fill_zero(TensorView tensor) override { touch(tensor.bytes()); }
+    void begin_range(const char* /*name*/) override {}
+    void end_range() noexcept override {}
+    double flops() const override { return flops_; }
+
+    void linear(TensorView x, TensorView weight, TensorView added, TensorView y) override;
+    void linear_input_gradient(TensorView dy, TensorView weight, bool accumulate, TensorView dx) override;
+    void linear_weight_gradients(TensorView x, std::span<const WeightGradient> gradients) override;
+    void accumulate_gram(TensorView x, TensorView gram) override;
+
+    void rms_norm(TensorView x, TensorView weight, float epsilon, TensorView y, TensorView inverse_rms) override;
+    void rms_norm_backward(TensorView x, TensorView weight, TensorView inverse_rms, TensorView dy, bool accumulate,
+                           TensorView dx) override;
+    void apply_rope(TensorView x, std::size_t head_size, TensorView cosine, TensorView sine, bool inverse) override;
+    void attention(TensorView q, TensorView k, TensorView v, const AttentionShape& shape, TensorView out,
+                   TensorView log_sum_exp) override;
+    void attention_backward(TensorView q, TensorView k, TensorView v, TensorView out, TensorView log_sum_exp,
+                            TensorView dout, const AttentionShape& shape, TensorView dq, TensorView dk,
+                            TensorView dv) override;
+    void silu_multiply(TensorView gate, TensorView up, TensorView out) override;
+    void silu_multiply_backward(TensorView dout, TensorView gate, TensorView up) override;
+    void add(TensorView x, TensorView y) override;
+    void subtract(TensorView a, TensorView b, TensorView difference) override;
+    void sum(TensorView a, TensorView difference, TensorView result) override;
+    void add_bias(TensorView bias, TensorView y) override;
+
+    void column_square_sums(TensorView x, TensorView sums) override;
+    void square_accumulate(TensorView x, TensorView sum) override;
+    void scaled_square_root(float scale, TensorView x) override;
+    void frobenius_direction(TensorView y, TensorView square_sum, float scale, TensorView direction) override;
+    void square_sum(TensorView x, TensorView sum) override;
+    void squared_error(TensorView y, TensorView target, TensorView sum) override;
+    void squared_error_gradient(TensorView target, TensorView y) override;
+    void count_nonfinite(TensorView x, TensorView count) override;
+    void compare_masks(TensorView mask, TensorView before, TensorView removed, TensorView changed) override;
+    void scatter_rows(TensorView source, std::span<const std::uint32_t> source_rows,
+                      std::span<const std::uint32_t> rows, TensorView destination) override;
+    void start_cross_entropy(TensorView running_max, TensorView running_sum, TensorView target_logit) override;
+    void cross_entropy_panel(TensorView logits, std::size_t first_token, std::span<const std::int32_t> targets,
+                             TensorView running_max, TensorView running_sum, TensorView target_logit) override;
+
+    void score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight, TensorView mask,
+                        TensorView unusable) override;
+    void rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
+                      TensorView weight, TensorView rounded) override;
+    bool factor_inverse_gram(float damping, TensorView gram, TensorView dead_inputs) override;
+    void sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern, TensorView weight,
+                         TensorView mask, TensorView unusable) override;
+
+    void convert(TensorView source, TensorView destination) override;
+    void round_to(DType dtype, TensorView values) override;
+
+    /// Bytes that operations have read and written in device memory, those of products left out.
+    double bytes_touched() const { return bytes_touched_; }
+
+  private:
+    const ProductRates& rates_of(DType factors) const;
+    void multiply(double flops, double rate);
+    void touch(std::size_t bytes);
+
+    const DeviceModel& model_;
+    VirtualClock& clock_;
+    std::size_t budget_;
+    Float32Products float32_products_ = Float32Products::exact;
+    std::uintptr_t next_address_ = std::uintptr_t{1} << 44;
+    std::size_t allocated_ = 0, peak_ = 0;
+    std::uint64_t copies_ = 0;
+    double copies_end_ = 0;  ///< when the last of the copies beside the operations is done
+    double flops_ = 0, bytes_touched_ = 0;
+};
+
+}  // namespace espalier

@@ -1,0 +1,109 @@
+#include "src/plan/rehearsal.h"
+
+#include "src/base/error.h"
+#include "src/plan/modelled_device.h"
+#include "src/prune/block_pruner.h"
+#include "src/prune/embedded_samples.h"
+
+#include <algorithm>
+#include <functional>
+
+namespace espalier {
+
+namespace {
+
+/// Fills the hidden states, and the block's weights as its owner reads them; absent for a device that only counts.
+struct RealData {
+    std::function<void(HiddenStates&)> embed;
+    std::function<void(BlockWeights&)> load;
+};
+
+Rehearsal rehearse_block(const RehearsedRun& run, Device& device, const Clock& time, Communicator& tensors,
+                         Communicator& control, const RealData& data) {
+    const std::size_t blocks = std::max(run.ranks, run.config.blocks);
+    const Topology topology(run.ranks, blocks, 1, run.options.samples, run.options.shards);
+    const GroupContext context{device,     tensors,    control,    topology, topology.groups()[0],
+                               run.config, run.layout, run.options.sequence_length};
+    const PassTypes types = pass_types(run.options, device, run.storage.matrix_dtype);
+    Rehearsal result;
+    result.memory = plan_memory(
+        memory_needs(run.options, run.config, run.layout, types, topology, static_cast<int>(run.rank)),
+        device.memory_budget());
+    BlockWeights weights(device, run.layout, types.weights);
+    DecoderBlock decoder(device, run.config, run.options.sequence_length, types.passes, types.widest);
+    HiddenStates x(device, context.my_samples(), run.options.sequence_length, run.config.hidden_size,
+                   result.memory.hidden_states);
+    if (data.embed) data.embed(x);
+    device.synchronize();
+
+    PhaseClock clock(time, {&tensors, &control});
+    BlockPruner pruner(context, run.options, decoder, clock);
+    pruner.set_learning_rate(run.options.ro.learning_rate.value_or(3e-7));  // a search is the first block's alone
+    const double flops_before = device.flops();
+    const HostBuffer raw(device, run.storage.total_bytes(run.layout));
+    if (data.load)
+        data.load(weights);
+    else if (run.rank == run.owner)
+        load_block(device, run.layout, run.storage, raw, weights);
+    broadcast_block(tensors, run.layout, static_cast<int>(run.owner), weights);
+    refuse_nonfinite_weights(device, run.layout, run.owner, weights);
+    clock.mark("load");
+    PrunedBlock pruned = pruner.prune(run.owner, weights, x);
+    if (run.rank == run.owner) {
+        const HostBuffer out(device, run.layout.weights() * bytes_of(run.options.output_dtype));
+        const HostBuffer mask(device, run.layout.weights());
+        device.convert(weights.matrices.all(), out.view(run.options.output_dtype, 0, 1, run.layout.weights()));
+        device.copy(pruned.mask.all(), mask.view(DType::u8, 0, 1, run.layout.weights()));
+        device.synchronize();
+        clock.mark("hand_over");
+    }
+    result.flops = device.flops() - flops_before;
+    result.peak_bytes = device.peak_bytes();
+    result.phases = clock.take();
+    return result;
+}
+
+}  // namespace
+
+double Rehearsal::seconds() const {
+    double total = 0;
+    for (const auto& [phase, cost] : phases) total += cost.seconds;
+    return total;
+}
+
+CommunicationLedger Rehearsal::communication() const {
+    CommunicationLedger total;
+    for (const auto& [phase, cost] : phases) total += cost.communication;
+    return total;
+}
+
+Rehearsal rehearse(const RehearsedRun& run, const DeviceModel& model) {
+    VirtualClock clock;
+    const std::size_t budget = model.memory_bytes - std::min(model.memory_bytes, model.reserved_bytes);
+    ModelledDevice device(model, clock, budget);
+    const int rank = static_cast<int>(run.rank), ranks = static_cast<int>(run.ranks);
+    DryRunCommunicator tensors(rank, ranks, model.network, clock, DryRunCommunicator::Memory::none);
+    DryRunCommunicator control(rank, ranks, model.network, clock, DryRunCommunicator::Memory::host);
+    Rehearsal result = rehearse_block(run, device, clock, tensors, control, {});
+    result.bytes_touched = device.bytes_touched();
+    return result;
+}
+
+Rehearsal rehearse(const RehearsedRun& run, const NetworkModel& network, Device& device, const ModelSource& source,
+                   std::span<const std::int32_t> ids) {
+    require(run.rank == run.owner, "a dry run plays the block's owner");
+    RealClock clock;
+    const int rank = static_cast<int>(run.rank), ranks = static_cast<int>(run.ranks);
+    DryRunCommunicator tensors(rank, ranks, network, clock, DryRunCommunicator::Memory::device, &device);
+    DryRunCommunicator control(rank, ranks, network, clock, DryRunCommunicator::Memory::host);
+    HostBuffer raw(device, run.storage.total_bytes(run.layout));
+    source.read_block(run.owner, raw.bytes());
+    const RealData data{[&](HiddenStates& x) { embed_samples(device, source, ids, x); },
+                        [&](BlockWeights& weights) {
+                            load_block(device, run.layout, run.storage, raw, weights);
+                            device.synchronize();
+                        }};
+    return rehearse_block(run, device, clock, tensors, control, data);
+}
+
+}  // namespace espalier

@@ -1,0 +1,72 @@
+// A rehearsal counts what real ranks count: every verb, call and byte of every phase, multiplications, and memory.
+#include "src/plan/rehearsal.h"
+
+#include "tests/support/prune_problem.h"
+#include "tests/support/ranks.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace espalier {
+namespace {
+
+using namespace support;
+
+constexpr std::size_t block = 1;
+
+class RehearsalOfRanks : public testing::Test {
+  protected:
+    Rehearsal rehearse_rank(const PruneOptions& options, int rank) const {
+        const BlockStorage storage{DType::f32, std::vector<DType>(problem_.layout.vectors().size(), DType::f32)};
+        const auto ranks = static_cast<std::size_t>(world().size());
+        const RehearsedRun run{options, problem_.config, problem_.layout, storage, ranks,
+                               static_cast<std::size_t>(rank), block % ranks};
+        return rehearse(run, device_model(test_device_is_gpu() ? "h100" : "cpu"));
+    }
+    void expect_equal_counts(const PruneOptions& options, const std::string& what) const {
+        const PruneResult real = problem_.prune(options, world(), block);
+        const Rehearsal mine = rehearse_rank(options, world().rank());
+        for (const auto& [phase, cost] : real.costs) {
+            const auto found = mine.phases.find(phase);
+            ASSERT_TRUE(found != mine.phases.end()) << what << ": " << phase;
+            for (std::size_t verb = 0; verb < communication_verbs; ++verb) {
+                const CommunicationCount &counted = cost.communication.counts[verb],
+                                         &rehearsed = found->second.communication.counts[verb];
+                EXPECT_EQ(counted.calls, rehearsed.calls) << what << ": " << phase << ", " << verb_names[verb];
+                EXPECT_EQ(counted.bytes_sent, rehearsed.bytes_sent) << what << ": " << phase << ", " << verb_names[verb];
+                EXPECT_EQ(counted.bytes_received, rehearsed.bytes_received)
+                    << what << ": " << phase << ", " << verb_names[verb];
+            }
+        }
+        double flops = 0;
+        std::size_t peak = 0;
+        for (int rank = 0; rank < world().size(); ++rank) {
+            const Rehearsal rehearsal = rehearse_rank(options, rank);
+            flops += rehearsal.flops;
+            peak = std::max(peak, rehearsal.peak_bytes);
+        }
+        EXPECT_EQ(flops, real.report.flops) << what;
+        EXPECT_NEAR(static_cast<double>(peak) / static_cast<double>(real.report.peak_bytes), 1.0, 0.1) << what;
+    }
+
+    PruneProblem problem_{"mistral", 12, 30};
+};
+
+TEST_F(RehearsalOfRanks, CountsAreThoseOfEveryMethod) {
+    for (const Method method : {Method::magnitude, Method::wanda, Method::sparsegpt, Method::rgs, Method::ro,
+                                Method::wanda_plus_plus}) {
+        expect_equal_counts(problem_.options(method), std::string(name_of(method)));
+    }
+}
+
+TEST_F(RehearsalOfRanks, CountsAreThoseOfMiniBatches) {
+    for (const std::size_t batch : {2U, 4U, 6U}) {
+        PruneOptions options = problem_.options(Method::wanda_plus_plus);
+        options.ro.batch = batch;
+        expect_equal_counts(options, "batch " + std::to_string(batch));
+    }
+}
+
+}  // namespace
+}  // namespace espalier
