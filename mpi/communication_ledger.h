@@ -1,6 +1,6 @@
 #pragma once
-/// What a rank has communicated: calls and bytes by verb. Counted by Communicator itself, so that a run, a dry run and a
-/// plan count alike.
+/// What a rank has communicated: calls and bytes by verb. Counted by Communicator itself, so that a run, a dry run and
+/// a plan count alike.
 
 #include <array>
 #include <cstddef>

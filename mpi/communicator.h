@@ -47,7 +47,7 @@ class Communicator {
     template <typename T>
     void broadcast(std::span<T> data, int root) {
         static_assert(std::is_trivially_copyable_v<T>);
-        const std::size_t bytes = data.size_bytes();
+        const std::size_t bytes = size() > 1 ? data.size_bytes() : 0;
         ledger_.add(CommunicationVerb::broadcast, rank() == root ? bytes : 0, rank() == root ? 0 : bytes);
         broadcast_bytes(std::as_writable_bytes(data), root);
     }

@@ -1,6 +1,6 @@
 #pragma once
-/// One process plays one rank of many: it computes what that rank computes, and its communicator lets the time pass that
-/// a network model says and counts the bytes, without any other rank.
+/// One process plays one rank of many: it computes what that rank computes, and its communicator lets the time pass
+/// that a network model says and counts the bytes, without any other rank.
 ///
 /// The numbers of a dry run mean nothing; only its counts and its time do. So that kernels work on ordinary values, a
 /// gather repeats the rank's own part in the others' places, and what other ranks would send is zero. A block's weights
@@ -24,7 +24,8 @@ class DryRunCommunicator final : public Communicator {
         none,    ///< of a device that only counts: nothing is touched
     };
 
-    /// `clock`, `network` and `device` outlive it. With Memory::device its operations are waited for before time passes.
+    /// `clock`, `network` and `device` outlive it. With Memory::device its operations are waited for before time
+    /// passes.
     DryRunCommunicator(int rank, int size, const NetworkModel& network, Clock& clock, Memory memory,
                        Device* device = nullptr);
 

@@ -21,6 +21,7 @@ int prune_command(Session& session, const CommandLine& line);
 int evaluate_command(Session& session, const CommandLine& line);
 int inspect_command(Session& session, const CommandLine& line);
 int export_command(Session& session, const CommandLine& line);
+int plan_command(Session& session, const CommandLine& line);
 int doctor_command(Session& session, const CommandLine& line);
 
 /// True when --help was asked for; the help is then printed on rank 0.

@@ -22,11 +22,12 @@ struct Command {
     const char* summary;
 };
 
-constexpr std::array<Command, 5> commands = {
+constexpr std::array<Command, 6> commands = {
     {{"prune", prune_command, "prune a model block by block into a run folder (resumes by itself)"},
      {"evaluate", evaluate_command, "perplexity of a model folder or a run"},
      {"inspect", inspect_command, "recount a run or model from its files: every group, checksum, untouched tensor"},
      {"export", export_command, "a run as a Hugging Face folder that transformers load as it is"},
+     {"plan", plan_command, "memory, time and bytes of a run before it; the best way to use 1 … 1024 GPUs"},
      {"doctor", doctor_command, "what is found on this machine, what will be used, and how fast it is"}}};
 
 std::string usage() {

@@ -181,6 +181,10 @@ ModelConfig ModelConfig::parse(std::string_view text, const std::string& source)
     return config;
 }
 
+std::size_t ModelConfig::longest_sequence() const {
+    return std::min(max_positions, sliding_window.value_or(max_positions));
+}
+
 void ModelConfig::check_sequence_length(std::size_t tokens) const {
     if (tokens > max_positions) {
         throw InputError("sequence length " + std::to_string(tokens) +

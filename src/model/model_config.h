@@ -51,6 +51,8 @@ struct ModelConfig {
 
     /// Throws InputError when attention over `tokens` tokens is not plain causal attention in this model.
     void check_sequence_length(std::size_t tokens) const;
+    /// Tokens of the longest sequence that check_sequence_length allows.
+    std::size_t longest_sequence() const;
 };
 
 }  // namespace espalier

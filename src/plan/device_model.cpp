@@ -19,7 +19,8 @@ constexpr std::size_t reserved_on_gpu = gibi;
 DeviceModel h200() {
     DeviceModel model;
     model.name = "h200";
-    model.origin = "measured on an H200, 2026-11-26 (docs/performance.md); network of an HGX board: NVLink 4, 400 Gb/s a GPU";
+    model.origin =
+        "measured on an H200, 2026-11-26 (docs/performance.md); network of an HGX board: NVLink 4, 400 Gb/s a GPU";
     model.memory_bytes = 141 * std::size_t{1'000'000'000};
     model.multiprocessors = 132;
     model.sixteen_bit = {665 * tera, 580 * tera, 229 * tera, 165 * tera};
@@ -38,7 +39,8 @@ DeviceModel h200() {
 DeviceModel h100() {
     DeviceModel model = h200();
     model.name = "h100";
-    model.origin = "H100 SXM: products as measured on an H200 (same multiprocessors), memory by the data sheets' ratio 3.35 / 4.8";
+    model.origin =
+        "H100 SXM: products as measured on an H200 (same multiprocessors), memory by the data sheets' ratio 3.35 / 4.8";
     model.memory_bytes = 80 * std::size_t{1'000'000'000};
     model.memory_bandwidth *= 3.35 / 4.8;
     return model;
@@ -47,7 +49,9 @@ DeviceModel h100() {
 DeviceModel gh200() {
     DeviceModel model = h100();
     model.name = "gh200";
-    model.origin = "GH200: an H100 with 96 GB, memory by the data sheets' ratio 4.0 / 4.8, NVLink-C2C to the host; one GPU a machine";
+    model.origin =
+        "GH200: an H100 with 96 GB, memory by the data sheets' ratio 4.0 / 4.8, NVLink-C2C to the host; one GPU a "
+        "machine";
     model.memory_bytes = 96 * std::size_t{1'000'000'000};
     model.memory_bandwidth = h200().memory_bandwidth * 4.0 / 4.8;
     model.host_link = 350 * giga;
@@ -92,7 +96,9 @@ DeviceModel a100_40gb() {
 DeviceModel cpu() {
     DeviceModel model;
     model.name = "cpu";
-    model.origin = "two cores of an AMD EPYC (Zen 3), docs/performance.md; measure yours: espalier doctor --device cpu --rates FILE";
+    model.origin =
+        "two cores of an AMD EPYC (Zen 3), docs/performance.md; measure yours: espalier doctor --device cpu --rates "
+        "FILE";
     model.is_gpu = false;
     model.memory_bytes = 16 * gibi;
     model.float32 = {125 * giga, 115 * giga, 40 * giga, 40 * giga};

@@ -15,9 +15,9 @@ namespace espalier {
 
 /// FLOP/s of matrix products and of attention, in one type of factors.
 struct ProductRates {
-    double linear = 0;              ///< y = x W^T, and the gradient of its input
-    double weight_gradient = 0;     ///< without what consumes it
-    double attention = 0;           ///< half of the T x T products counted
+    double linear = 0;           ///< y = x W^T, and the gradient of its input
+    double weight_gradient = 0;  ///< without what consumes it
+    double attention = 0;        ///< half of the T x T products counted
     double attention_backward = 0;
 };
 

@@ -27,6 +27,20 @@ std::size_t bytes_of_all(const Views&... views) {
 
 }  // namespace
 
+DeviceSeconds& DeviceSeconds::operator+=(const DeviceSeconds& other) {
+    products += other.products;
+    memory += other.memory;
+    host_link += other.host_link;
+    return *this;
+}
+
+DeviceSeconds& DeviceSeconds::operator-=(const DeviceSeconds& other) {
+    products -= other.products;
+    memory -= other.memory;
+    host_link -= other.host_link;
+    return *this;
+}
+
 ModelledDevice::ModelledDevice(const DeviceModel& model, VirtualClock& clock, std::size_t budget)
     : model_(model), clock_(clock), budget_(budget) {}
 
@@ -36,13 +50,27 @@ const ProductRates& ModelledDevice::rates_of(DType factors) const {
 }
 
 void ModelledDevice::multiply(double flops, double rate) {
+    const double seconds = model_.operation_seconds + flops / rate;
     flops_ += flops;
-    clock_.advance(model_.operation_seconds + flops / rate);
+    spent_.products += seconds;
+    clock_.advance(seconds);
 }
 
 void ModelledDevice::touch(std::size_t bytes) {
-    bytes_touched_ += static_cast<double>(bytes);
-    clock_.advance(model_.operation_seconds + static_cast<double>(bytes) / model_.memory_bandwidth);
+    const double seconds = model_.operation_seconds + static_cast<double>(bytes) / model_.memory_bandwidth;
+    spent_.memory += seconds;
+    clock_.advance(seconds);
+}
+
+void ModelledDevice::cross_host_link(std::size_t bytes) {
+    const double seconds = model_.operation_seconds + static_cast<double>(bytes) / model_.host_link;
+    spent_.host_link += seconds;
+    clock_.advance(seconds);
+}
+
+void ModelledDevice::wait_for_copies() {
+    spent_.host_link += std::max(0.0, copies_end_ - clock_.now());
+    clock_.wait_until(copies_end_);
 }
 
 std::byte* ModelledDevice::allocate(std::size_t bytes) {
@@ -76,17 +104,29 @@ void ModelledDevice::release_host(std::byte* memory, std::size_t bytes) noexcept
 }
 
 void ModelledDevice::copy_from_host(const void* /*host*/, TensorView destination) {
-    clock_.advance(model_.operation_seconds + static_cast<double>(destination.bytes()) / model_.host_link);
+    cross_host_link(destination.bytes());
 }
 
 void ModelledDevice::copy_to_host(TensorView source, void* host) {
     synchronize();
     if (source.bytes() > 0) std::memset(host, 0, source.bytes());
-    clock_.advance(model_.operation_seconds + static_cast<double>(source.bytes()) / model_.host_link);
+    cross_host_link(source.bytes());
+}
+
+bool ModelledDevice::is_on_host(TensorView tensor) const {
+    const auto address = reinterpret_cast<std::uintptr_t>(tensor.data);
+    return address < first_address || address >= next_address_;
+}
+
+void ModelledDevice::move(TensorView source, TensorView destination) {
+    if (is_on_host(source) || is_on_host(destination))
+        cross_host_link(is_on_host(source) ? source.bytes() : destination.bytes());
+    else
+        touch(bytes_of_all(source, destination));
 }
 
 void ModelledDevice::copy(TensorView source, TensorView destination) {
-    touch(bytes_of_all(source, destination));
+    move(source, destination);
 }
 
 std::uint64_t ModelledDevice::start_copy(TensorView source, TensorView /*destination*/) {
@@ -96,7 +136,7 @@ std::uint64_t ModelledDevice::start_copy(TensorView source, TensorView /*destina
 
 void ModelledDevice::wait_for_copy(std::uint64_t copy) {
     // Only the end of the last copy is kept: two samples ahead, that is 0.7 ms of a 7B's sample too late.
-    if (copy == copies_) clock_.wait_until(copies_end_);
+    if (copy == copies_) wait_for_copies();
 }
 
 void ModelledDevice::linear(TensorView x, TensorView weight, TensorView /*added*/, TensorView /*y*/) {
@@ -117,8 +157,8 @@ void ModelledDevice::linear_weight_gradients(TensorView x, std::span<const Weigh
     for (const WeightGradient& gradient : gradients) {
         const std::size_t out = gradient.dy.columns;
         // On the CPU a panel lies in a thread's own memory.
-        const std::size_t rows = model_.is_gpu ? std::min(out, gradient_panel_rows(x.columns, model_.multiprocessors))
-                                               : out;
+        const std::size_t rows =
+            model_.is_gpu ? std::min(out, gradient_panel_rows(x.columns, model_.multiprocessors)) : out;
         const Tensor dy_transposed = along_sum ? transposed(gradient.dy) : Tensor();
         const Tensor panel = model_.is_gpu ? make_tensor(DType::f32, rows, x.columns) : Tensor();
         const std::byte* const place = model_.is_gpu ? panel.view().data : gradient.dy.data;
@@ -271,7 +311,7 @@ void ModelledDevice::sparsegpt_sweep(TensorView factor, TensorView /*dead_inputs
 }
 
 void ModelledDevice::convert(TensorView source, TensorView destination) {
-    touch(bytes_of_all(source, destination));
+    move(source, destination);
 }
 
 void ModelledDevice::round_to(DType /*dtype*/, TensorView values) {

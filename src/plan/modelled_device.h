@@ -1,7 +1,7 @@
 #pragma once
-/// A device that computes nothing: every operation lets the time pass that a DeviceModel says, products are counted, and
-/// memory is given out as numbers. The program's own schedule runs on it, so a plan cannot differ from the run in what
-/// it counts.
+/// A device that computes nothing: every operation lets the time pass that a DeviceModel says, products are counted,
+/// and memory is given out as numbers. The program's own schedule runs on it, so a plan cannot differ from the run in
+/// what it counts.
 
 #include "kernels/device.h"
 #include "src/base/clock.h"
@@ -10,6 +10,16 @@
 #include <limits>
 
 namespace espalier {
+
+/// What the time of a device goes into.
+struct DeviceSeconds {
+    double products = 0;   ///< matrix products and attention
+    double memory = 0;     ///< operations bound by memory
+    double host_link = 0;  ///< copies that operations wait for
+
+    DeviceSeconds& operator+=(const DeviceSeconds& other);
+    DeviceSeconds& operator-=(const DeviceSeconds& other);
+};
 
 class ModelledDevice final : public Device {
   public:
@@ -21,7 +31,7 @@ class ModelledDevice final : public Device {
     DType compute_dtype(DType weights) const override { return model_.is_gpu ? weights : DType::f32; }
     void set_float32_products(Float32Products products) override { float32_products_ = products; }
     void* stream() const override { return nullptr; }
-    void synchronize() override { clock_.wait_until(copies_end_); }
+    void synchronize() override { wait_for_copies(); }
     int add_wait_poll(std::function<void()> /*poll*/) override { return 0; }
     void remove_wait_poll(int /*id*/) noexcept override {}
 
@@ -91,23 +101,30 @@ class ModelledDevice final : public Device {
     void convert(TensorView source, TensorView destination) override;
     void round_to(DType dtype, TensorView values) override;
 
-    /// Bytes that operations have read and written in device memory, those of products left out.
-    double bytes_touched() const { return bytes_touched_; }
+    /// Seconds spent so far.
+    const DeviceSeconds& spent() const { return spent_; }
 
   private:
     const ProductRates& rates_of(DType factors) const;
     void multiply(double flops, double rate);
     void touch(std::size_t bytes);
+    /// Device addresses are numbers in a range of their own.
+    bool is_on_host(TensorView tensor) const;
+    void move(TensorView source, TensorView destination);
+    void cross_host_link(std::size_t bytes);
+    void wait_for_copies();
 
     const DeviceModel& model_;
     VirtualClock& clock_;
     std::size_t budget_;
     Float32Products float32_products_ = Float32Products::exact;
-    std::uintptr_t next_address_ = std::uintptr_t{1} << 44;
+    static constexpr std::uintptr_t first_address = std::uintptr_t{1} << 44;
+    std::uintptr_t next_address_ = first_address;
     std::size_t allocated_ = 0, peak_ = 0;
     std::uint64_t copies_ = 0;
     double copies_end_ = 0;  ///< when the last of the copies beside the operations is done
-    double flops_ = 0, bytes_touched_ = 0;
+    double flops_ = 0;
+    DeviceSeconds spent_;
 };
 
 }  // namespace espalier

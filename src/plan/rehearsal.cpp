@@ -1,7 +1,6 @@
 #include "src/plan/rehearsal.h"
 
 #include "src/base/error.h"
-#include "src/plan/modelled_device.h"
 #include "src/prune/block_pruner.h"
 #include "src/prune/embedded_samples.h"
 
@@ -19,16 +18,17 @@ struct RealData {
 };
 
 Rehearsal rehearse_block(const RehearsedRun& run, Device& device, const Clock& time, Communicator& tensors,
-                         Communicator& control, const RealData& data) {
+                         Communicator& control, const RealData& data,
+                         const std::function<void(const std::string&)>& after_phase) {
     const std::size_t blocks = std::max(run.ranks, run.config.blocks);
     const Topology topology(run.ranks, blocks, 1, run.options.samples, run.options.shards);
-    const GroupContext context{device,     tensors,    control,    topology, topology.groups()[0],
-                               run.config, run.layout, run.options.sequence_length};
+    const GroupContext context{
+        device, tensors, control, topology, topology.groups()[0], run.config, run.layout, run.options.sequence_length};
     const PassTypes types = pass_types(run.options, device, run.storage.matrix_dtype);
     Rehearsal result;
-    result.memory = plan_memory(
-        memory_needs(run.options, run.config, run.layout, types, topology, static_cast<int>(run.rank)),
-        device.memory_budget());
+    result.memory =
+        plan_memory(memory_needs(run.options, run.config, run.layout, types, topology, static_cast<int>(run.rank)),
+                    device.memory_budget());
     BlockWeights weights(device, run.layout, types.weights);
     DecoderBlock decoder(device, run.config, run.options.sequence_length, types.passes, types.widest);
     HiddenStates x(device, context.my_samples(), run.options.sequence_length, run.config.hidden_size,
@@ -37,6 +37,7 @@ Rehearsal rehearse_block(const RehearsedRun& run, Device& device, const Clock& t
     device.synchronize();
 
     PhaseClock clock(time, {&tensors, &control});
+    clock.after_mark(after_phase);
     BlockPruner pruner(context, run.options, decoder, clock);
     pruner.set_learning_rate(run.options.ro.learning_rate.value_or(3e-7));  // a search is the first block's alone
     const double flops_before = device.flops();
@@ -84,8 +85,14 @@ Rehearsal rehearse(const RehearsedRun& run, const DeviceModel& model) {
     const int rank = static_cast<int>(run.rank), ranks = static_cast<int>(run.ranks);
     DryRunCommunicator tensors(rank, ranks, model.network, clock, DryRunCommunicator::Memory::none);
     DryRunCommunicator control(rank, ranks, model.network, clock, DryRunCommunicator::Memory::host);
-    Rehearsal result = rehearse_block(run, device, clock, tensors, control, {});
-    result.bytes_touched = device.bytes_touched();
+    std::map<std::string, DeviceSeconds> spent;
+    DeviceSeconds before = device.spent();
+    Rehearsal result = rehearse_block(run, device, clock, tensors, control, {}, [&](const std::string& phase) {
+        spent[phase] += device.spent();
+        spent[phase] -= before;
+        before = device.spent();
+    });
+    result.spent = std::move(spent);
     return result;
 }
 
@@ -103,7 +110,7 @@ Rehearsal rehearse(const RehearsedRun& run, const NetworkModel& network, Device&
                             load_block(device, run.layout, run.storage, raw, weights);
                             device.synchronize();
                         }};
-    return rehearse_block(run, device, clock, tensors, control, data);
+    return rehearse_block(run, device, clock, tensors, control, data, {});
 }
 
 }  // namespace espalier

@@ -1,12 +1,13 @@
 #pragma once
-/// One block pruned by the program's own code, by one rank of many, for its counts and its time: on a modelled device and
-/// network for `plan`, on the real device and a modelled network for a dry run.
+/// One block pruned by the program's own code, by one rank of many, for its counts and its time: on a modelled device
+/// and network for `plan`, on the real device and a modelled network for a dry run.
 
 #include "kernels/device.h"
 #include "mpi/dry_run_communicator.h"
 #include "src/model/block_layout.h"
 #include "src/model/model_config.h"
 #include "src/plan/device_model.h"
+#include "src/plan/modelled_device.h"
 #include "src/prune/memory_plan.h"
 #include "src/prune/phase_clock.h"
 #include "src/prune/prune_options.h"
@@ -30,9 +31,9 @@ struct RehearsedRun {
 };
 
 struct Rehearsal {
-    std::map<std::string, PhaseCost> phases;  ///< of the played rank
-    double flops = 0;                         ///< of the played rank
-    double bytes_touched = 0;                 ///< in device memory beside products; modelled devices only
+    std::map<std::string, PhaseCost> phases;     ///< of the played rank
+    double flops = 0;                            ///< of the played rank
+    std::map<std::string, DeviceSeconds> spent;  ///< by phase; on modelled devices only. The rest is waiting.
     std::size_t peak_bytes = 0;
     MemoryPlan memory;
 

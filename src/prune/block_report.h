@@ -21,9 +21,9 @@ struct BlockReport {
     std::size_t block = 0;
     bool pruned = true;
     std::map<std::string, PhaseCost> costs;  ///< by phase, of the rank that reports
-    double error_final = 0;                 ///< sum ||f - f0||^2 / sum ||f0||^2 over all samples, weights as written
-    double error_after_first_mask = 0;      ///< the same before regional optimisation, over the samples drawn first
-    double error_final_first_draw = 0;      ///< of the weights as written over those samples, to compare with it
+    double error_final = 0;                  ///< sum ||f - f0||^2 / sum ||f0||^2 over all samples, weights as written
+    double error_after_first_mask = 0;       ///< the same before regional optimisation, over the samples drawn first
+    double error_final_first_draw = 0;       ///< of the weights as written over those samples, to compare with it
     std::array<double, linear_layers> sparsity{};
     double changed_mask_share = 0;                ///< decisions of the first mask that the last one reversed
     std::size_t peak_bytes = 0;                   ///< device memory, most of any rank

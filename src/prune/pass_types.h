@@ -20,8 +20,8 @@ inline PassTypes pass_types(const PruneOptions& options, const Device& device, D
     types.sixteen_bit_passes = of_passes != DType::f32;
     const bool optimises = uses_regional_optimization(options.method);
     types.widest = optimises && of_passes == DType::f32 ? DType::f32 : types.weights;
-    types.passes = optimises || uses_regional_gradient(options.method) ? Passes::forward_and_backward
-                                                                       : Passes::forward_only;
+    types.passes =
+        optimises || uses_regional_gradient(options.method) ? Passes::forward_and_backward : Passes::forward_only;
     return types;
 }
 

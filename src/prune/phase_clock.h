@@ -5,6 +5,7 @@
 #include "src/base/clock.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <string>
 #include <utility>
@@ -40,7 +41,10 @@ class PhaseClock {
         cost.communication += counts;
         cost.communication -= counted_;
         counted_ = counts;
+        if (after_mark_) after_mark_(phase);
     }
+    /// Called at the end of every phase, with its name.
+    void after_mark(std::function<void(const std::string&)> callback) { after_mark_ = std::move(callback); }
     /// Costs by phase since construction or the last call; starts anew.
     std::map<std::string, PhaseCost> take() {
         std::map<std::string, PhaseCost> result;
@@ -60,6 +64,7 @@ class PhaseClock {
     double last_;
     CommunicationLedger counted_;
     std::map<std::string, PhaseCost> costs_;
+    std::function<void(const std::string&)> after_mark_;
 };
 
 }  // namespace espalier

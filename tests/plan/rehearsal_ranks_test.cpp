@@ -1,6 +1,5 @@
 // A rehearsal counts what real ranks count: every verb, call and byte of every phase, multiplications, and memory.
 #include "src/plan/rehearsal.h"
-
 #include "tests/support/prune_problem.h"
 #include "tests/support/ranks.h"
 
@@ -20,8 +19,8 @@ class RehearsalOfRanks : public testing::Test {
     Rehearsal rehearse_rank(const PruneOptions& options, int rank) const {
         const BlockStorage storage{DType::f32, std::vector<DType>(problem_.layout.vectors().size(), DType::f32)};
         const auto ranks = static_cast<std::size_t>(world().size());
-        const RehearsedRun run{options, problem_.config, problem_.layout, storage, ranks,
-                               static_cast<std::size_t>(rank), block % ranks};
+        const RehearsedRun run{
+            options, problem_.config, problem_.layout, storage, ranks, static_cast<std::size_t>(rank), block % ranks};
         return rehearse(run, device_model(test_device_is_gpu() ? "h100" : "cpu"));
     }
     void expect_equal_counts(const PruneOptions& options, const std::string& what) const {
@@ -34,7 +33,8 @@ class RehearsalOfRanks : public testing::Test {
                 const CommunicationCount &counted = cost.communication.counts[verb],
                                          &rehearsed = found->second.communication.counts[verb];
                 EXPECT_EQ(counted.calls, rehearsed.calls) << what << ": " << phase << ", " << verb_names[verb];
-                EXPECT_EQ(counted.bytes_sent, rehearsed.bytes_sent) << what << ": " << phase << ", " << verb_names[verb];
+                EXPECT_EQ(counted.bytes_sent, rehearsed.bytes_sent)
+                    << what << ": " << phase << ", " << verb_names[verb];
                 EXPECT_EQ(counted.bytes_received, rehearsed.bytes_received)
                     << what << ": " << phase << ", " << verb_names[verb];
             }
@@ -54,8 +54,8 @@ class RehearsalOfRanks : public testing::Test {
 };
 
 TEST_F(RehearsalOfRanks, CountsAreThoseOfEveryMethod) {
-    for (const Method method : {Method::magnitude, Method::wanda, Method::sparsegpt, Method::rgs, Method::ro,
-                                Method::wanda_plus_plus}) {
+    for (const Method method :
+         {Method::magnitude, Method::wanda, Method::sparsegpt, Method::rgs, Method::ro, Method::wanda_plus_plus}) {
         expect_equal_counts(problem_.options(method), std::string(name_of(method)));
     }
 }

@@ -1,0 +1,105 @@
+#include "src/base/error.h"
+#include "src/base/units.h"
+#include "src/cli/commands.h"
+#include "src/cli/pruning_options.h"
+#include "src/plan/plan_text.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+namespace espalier {
+
+namespace {
+
+constexpr const char* summary = "what a run needs: memory, time, bytes; and the best way to use 1 … 1024 GPUs";
+
+std::vector<OptionSpec> plan_options() {
+    std::vector<OptionSpec> specs = {
+        {"model", "Hugging Face folder, completed run folder, or synthetic:llama-2-7b and the like", {}, false, true},
+        {"ranks", "GPUs (or processes on CPUs) of the run", "1"},
+        {"gpu",
+         "type of device, from the table of rates: " +
+             [] {
+                 std::string names;
+                 for (const std::string& name : device_model_names()) names += (names.empty() ? "" : ", ") + name;
+                 return names;
+             }(),
+         "h100"},
+        {"rates", "measured rates instead: a file that `espalier doctor --rates FILE` wrote", {}},
+        {"gpu-memory", "bytes of a device that may be used (16GiB) [default: all but a reserve]", {}},
+        {"gpus-per-node", "ranks of one machine [default: the device type's]", {}},
+        {"network-bandwidth", "bytes a second of a rank between machines, each way (45GB)", {}},
+        {"table", "the best block groups, shards and --ro-batch for 1 … 1024 ranks; what is given stays", {}, true},
+        {"json", "print JSON instead", {}, true},
+        {"config", "file of 'name = value' lines", {}}};
+    for (OptionSpec& spec : pruning_options()) specs.push_back(std::move(spec));
+    return specs;
+}
+
+DeviceModel choose_device_model(const OptionSet& set) {
+    if (set.has("rates") && set.given("gpu")) throw InputError("--gpu and --rates exclude each other");
+    DeviceModel model = set.has("rates") ? read_device_model(set.text("rates")) : device_model(set.text("gpu"));
+    if (set.has("gpu-memory")) {
+        const std::size_t budget = parse_bytes(set.text("gpu-memory"), "gpu-memory");
+        if (budget > model.memory_bytes) {
+            throw InputError("--gpu-memory " + set.text("gpu-memory") + " is more than the " +
+                             format_bytes(static_cast<double>(model.memory_bytes)) + " of " + model.name);
+        }
+        model.memory_bytes = budget;
+        model.reserved_bytes = 0;
+    }
+    if (set.has("gpus-per-node")) model.network.ranks_per_machine = set.whole("gpus-per-node", 1);
+    if (set.has("network-bandwidth")) {
+        model.network.between.bandwidth =
+            static_cast<double>(parse_bytes(set.text("network-bandwidth"), "network-bandwidth"));
+    }
+    return model;
+}
+
+PlanTable make_table(const PlannedModel& model, const PruneOptions& options, const OptionSet& set,
+                     const DeviceModel& device) {
+    PlanChoice choice;
+    if (set.given("block-groups")) choice.block_groups = options.block_groups;
+    if (set.given("shards")) choice.shards = options.shards;
+    if (set.given("ro-batch")) choice.ro_batch = options.ro.batch;
+    PlanTable table;
+    for (std::size_t ranks = 1; ranks <= 1024; ranks *= 2) {
+        table.emplace_back(ranks, best_plan(model, options, choice, ranks, device));
+    }
+    return table;
+}
+
+}  // namespace
+
+int plan_command(Session& session, const CommandLine& line) {
+    if (print_help(session, line, "plan", summary, plan_options())) return 0;
+    if (session.rank() != 0) return 0;
+    OptionSet set("plan", plan_options(), line.arguments);
+    const std::unique_ptr<ModelSource> source = open_model(set.text("model"));
+    const DeviceModel device = choose_device_model(set);
+    if (!set.has("samples")) set.set_effective("samples", "128", "default");
+    if (!set.has("sequence-length")) {
+        const std::size_t longest = source->config().longest_sequence();
+        set.set_effective("sequence-length", std::to_string(std::min<std::size_t>(2048, longest)), "default");
+    }
+    PruneOptions options =
+        parse_pruning_options(set, *source, set.whole("samples", 1), set.whole("sequence-length", 1));
+    options.on_gpu = device.is_gpu;
+    const std::size_t ranks = set.whole("ranks", 1);
+    if (!set.given("shards"))
+        options.shards = std::min(options.samples, std::max(options.shards, ranks / options.block_groups));
+    const PlannedModel model{source->config(), source->layout(), source->storage()};
+    if (set.flag("table")) {
+        const PlanTable table = make_table(model, options, set, device);
+        const std::string text = set.flag("json") ? to_json(table).dump(1) + "\n" : describe(table);
+        std::fputs(text.c_str(), stdout);
+        return 0;
+    }
+    const RunPlan plan = plan_run(model, options, ranks, device);
+    const std::string text = set.flag("json") ? to_json(plan).dump(1) + "\n" : describe(plan, device);
+    std::fputs(text.c_str(), stdout);
+    return 0;
+}
+
+}  // namespace espalier

@@ -1,0 +1,156 @@
+#include "src/plan/plan_text.h"
+
+#include "src/base/units.h"
+#include "src/prune/block_report.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace espalier {
+
+namespace {
+
+constexpr const char* order_of_phases[] = {"load",     "dense_pass", "statistics", "mask", "first_mask_error",
+                                           "optimise", "propagate",  "hand_over"};
+
+std::string readable(std::string phase) {
+    std::replace(phase.begin(), phase.end(), '_', ' ');
+    return phase;
+}
+
+double bytes_of(const CommunicationLedger& ledger) {
+    double bytes = 0;
+    for (const CommunicationCount& count : ledger.counts) {
+        bytes += static_cast<double>(std::max(count.bytes_sent, count.bytes_received));
+    }
+    return bytes;
+}
+
+/// The largest of what a phase's time goes into.
+std::string bound_of(double seconds, const DeviceSeconds& spent) {
+    const double network = seconds - spent.products - spent.memory - spent.host_link;
+    const std::pair<double, const char*> parts[] = {{spent.products, "matrix products"},
+                                                    {spent.memory, "device memory"},
+                                                    {spent.host_link, "host link"},
+                                                    {network, "network"}};
+    const auto* largest = std::max_element(std::begin(parts), std::end(parts));
+    return seconds <= 0 ? "" : fmt::format("{} {:.0f} %", largest->second, 100 * largest->first / seconds);
+}
+
+DeviceSeconds spent_in(const Rehearsal& block, const std::string& phase) {
+    const auto found = block.spent.find(phase);
+    return found == block.spent.end() ? DeviceSeconds{} : found->second;
+}
+
+}  // namespace
+
+std::string describe(const RunPlan& plan, const DeviceModel& device) {
+    std::string text;
+    const auto line = [&](const std::string& what, const std::string& found) {
+        text += fmt::format("{:<22}{}\n", what, found);
+    };
+    line("ranks", fmt::format("{} in {} block group(s), {} shards, --ro-batch {}", plan.ranks, plan.block_groups,
+                              plan.shards, plan.ro_batch));
+    line("run",
+         fmt::format(
+             "{} ({} a block{}), {:.2f} device hours", format_seconds(plan.run_seconds),
+             format_seconds(plan.block_seconds),
+             plan.dense_seconds > 0 ? ", dense passes to the last group " + format_seconds(plan.dense_seconds) : "",
+             plan.device_hours()));
+    line("arithmetic", fmt::format("{:.3g} TFLOP, {:.3g} TFLOP/s a rank", plan.flops / 1e12,
+                                   plan.block.flops / plan.block.seconds() / 1e12));
+    line("files", fmt::format("{} read, {} written{}", format_bytes(plan.bytes_read), format_bytes(plan.bytes_written),
+                              plan.bound_by_files ? "; they are what the run waits for" : ""));
+    line("network", fmt::format("{} sent by all ranks together", format_bytes(plan.bytes_communicated)));
+    line("rates", device.name + ": " + device.origin);
+    text += fmt::format("\n{:<22}{:>10}  of {} on each device{}\n", "device memory",
+                        format_bytes(static_cast<double>(plan.memory_bytes)),
+                        format_bytes(static_cast<double>(device.memory_bytes)),
+                        plan.block.memory.hidden_states == StoragePlace::host ? "; hidden states in host memory" : "");
+    std::vector<MemoryItem> items = plan.block.memory.items;
+    std::stable_sort(items.begin(), items.end(),
+                     [](const MemoryItem& a, const MemoryItem& b) { return a.bytes > b.bytes; });
+    for (const MemoryItem& item : items) {
+        if (item.bytes > 0) {
+            text += fmt::format("  {:<36}{:>10}\n", item.name, format_bytes(static_cast<double>(item.bytes)));
+        }
+    }
+    text += fmt::format("{:<22}{:>10}  a rank\n", "host memory", format_bytes(static_cast<double>(plan.host_bytes)));
+    text += fmt::format("\n{:<20}{:>12}{:>8}  {:<24}{}\n", "phase of a block", "seconds", "share", "bound by",
+                        "this rank communicates");
+    for (const char* const phase : order_of_phases) {
+        const auto found = plan.block.phases.find(phase);
+        if (found == plan.block.phases.end()) continue;
+        const double seconds = found->second.seconds, bytes = bytes_of(found->second.communication);
+        text += fmt::format("{:<20}{:>12.4f}{:>6.1f} %  {:<24}{}\n", readable(phase), seconds,
+                            100 * seconds / plan.block.seconds(), bound_of(seconds, spent_in(plan.block, phase)),
+                            bytes > 0 ? format_bytes(bytes) : "");
+    }
+    return text;
+}
+
+std::string describe(const PlanTable& table) {
+    std::string text = fmt::format("{:>6}{:>8}{:>8}{:>10}{:>15}{:>10}{:>12}{:>13}{:>14}\n", "ranks", "groups", "shards",
+                                   "ro-batch", "time", "speed-up", "efficiency", "memory", "device hours");
+    double base = 0;
+    for (const auto& [ranks, plan] : table) {
+        if (!plan) {
+            text += fmt::format("{:>6}  does not fit into memory\n", ranks);
+            continue;
+        }
+        if (base == 0) base = plan->run_seconds * static_cast<double>(ranks);
+        const double speed_up = base / plan->run_seconds;
+        text += fmt::format("{:>6}{:>8}{:>8}{:>10}{:>15}{:>10.2f}{:>10.1f} %{:>13}{:>14.2f}\n", ranks,
+                            plan->block_groups, plan->shards, plan->ro_batch, format_seconds(plan->run_seconds),
+                            speed_up, 100 * speed_up / static_cast<double>(ranks),
+                            format_bytes(static_cast<double>(plan->memory_bytes)), plan->device_hours());
+    }
+    return text;
+}
+
+Json to_json(const RunPlan& plan) {
+    Json memory = Json::object(), phases = Json::object();
+    for (const MemoryItem& item : plan.block.memory.items) memory[item.name] = item.bytes;
+    for (const auto& [phase, cost] : plan.block.phases) {
+        const DeviceSeconds spent = spent_in(plan.block, phase);
+        phases[phase] = {{"seconds", cost.seconds},
+                         {"products", spent.products},
+                         {"memory", spent.memory},
+                         {"host_link", spent.host_link},
+                         {"network", cost.seconds - spent.products - spent.memory - spent.host_link},
+                         {"communication", to_json(cost.communication)}};
+    }
+    return {{"ranks", plan.ranks},
+            {"block_groups", plan.block_groups},
+            {"shards", plan.shards},
+            {"ro_batch", plan.ro_batch},
+            {"ranks_of_group", plan.ranks_of_group},
+            {"run_seconds", plan.run_seconds},
+            {"block_seconds", plan.block_seconds},
+            {"dense_seconds", plan.dense_seconds},
+            {"device_hours", plan.device_hours()},
+            {"flops", plan.flops},
+            {"bytes_read", plan.bytes_read},
+            {"bytes_written", plan.bytes_written},
+            {"bytes_communicated", plan.bytes_communicated},
+            {"bound_by_files", plan.bound_by_files},
+            {"memory_bytes", plan.memory_bytes},
+            {"host_bytes", plan.host_bytes},
+            {"hidden_states", plan.block.memory.hidden_states == StoragePlace::host ? "host" : "device"},
+            {"memory", memory},
+            {"phases", phases}};
+}
+
+Json to_json(const PlanTable& table) {
+    Json rows = Json::array();
+    for (const auto& [ranks, plan] : table) {
+        if (plan)
+            rows.push_back(to_json(*plan));
+        else
+            rows.push_back({{"ranks", ranks}, {"fits", false}});
+    }
+    return rows;
+}
+
+}  // namespace espalier
