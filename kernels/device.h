@@ -115,6 +115,9 @@ class Device {
 
     /// "CPU, 2 threads, OpenBLAS 0.3.21 (Zen)".
     virtual std::string description() const = 0;
+    /// What decides how results are rounded: "OpenBLAS Haswell", "NVIDIA H100 80GB HBM3". A run goes on only with the
+    /// same.
+    virtual std::string arithmetic() const = 0;
     /// Compute type of passes with weights of type `weights`.
     virtual DType compute_dtype(DType weights) const = 0;
     /// Applies to the products that follow. The CPU always multiplies exactly.

@@ -105,7 +105,7 @@ if wants unit; then part "unit tests" ctest --test-dir build/release --no-tests=
 if wants mpi; then part "unit tests under mpirun" ctest --test-dir build/release --no-tests=error --output-on-failure -R mpi_tests; fi
 if wants layering; then part "layering" "${pytest[@]}" tests/layering; fi
 if wants oracle; then part "float64 oracle" "${pytest[@]}" tests/oracle; fi
-if wants binary; then part "the binary" "${pytest[@]}" tests/cli tests/prune tests/evaluate; fi
+if wants binary; then part "the binary" "${pytest[@]}" tests/cli tests/prune tests/plan tests/evaluate; fi
 if wants export; then part "exports in transformers" export_python; fi
 if wants jobs; then part "jobs" jobs_python; fi
 if wants emulation; then part "the CUDA path, emulated" emulation; fi

@@ -48,6 +48,10 @@ std::string CpuDevice::description() const {
            openblas_get_corename();
 }
 
+std::string CpuDevice::arithmetic() const {
+    return std::string("OpenBLAS ") + openblas_get_corename();
+}
+
 std::byte* CpuDevice::allocate(std::size_t bytes) {
     const std::size_t rounded = (bytes + alignment) / alignment * alignment;  // at least one byte
     void* const memory = std::aligned_alloc(alignment, rounded);

@@ -19,6 +19,7 @@ class CpuDevice final : public Device {
     explicit CpuDevice(int threads);
 
     std::string description() const override;
+    std::string arithmetic() const override;
     DType compute_dtype(DType /*weights*/) const override { return DType::f32; }
     void set_float32_products(Float32Products /*products*/) override {}
     void* stream() const override { return nullptr; }

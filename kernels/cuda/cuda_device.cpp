@@ -81,6 +81,12 @@ std::string CudaDevice::description() const {
     return "GPU " + std::to_string(gpu_) + ", " + properties.name + ", " + readable(budget_) + " for tensors";
 }
 
+std::string CudaDevice::arithmetic() const {
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, gpu_), "cudaGetDeviceProperties");
+    return properties.name;
+}
+
 int CudaDevice::add_wait_poll(std::function<void()> poll) {
     wait_polls_[next_wait_poll_] = std::move(poll);
     return next_wait_poll_++;

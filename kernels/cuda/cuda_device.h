@@ -28,6 +28,7 @@ class CudaDevice final : public Device {
     ~CudaDevice() override;
 
     std::string description() const override;
+    std::string arithmetic() const override;
     DType compute_dtype(DType weights) const override { return weights; }
     void set_float32_products(Float32Products products) override { float32_products_ = products; }
     void* stream() const override { return stream_; }

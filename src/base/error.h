@@ -11,9 +11,10 @@ namespace espalier {
 
 enum class ExitStatus : int {
     success = 0,
-    bug = 1,        ///< an assumption inside the program did not hold
-    input = 2,      ///< wrong usage, or a file that cannot be used
-    resources = 3,  ///< memory or disk ran out
+    bug = 1,           ///< an assumption inside the program did not hold
+    input = 2,         ///< wrong usage, or a file that cannot be used
+    resources = 3,     ///< memory or disk ran out
+    interrupted = 75,  ///< stopped by a signal, all finished work saved (EX_TEMPFAIL): the same command goes on
 };
 
 class Error : public std::runtime_error {

@@ -85,16 +85,23 @@ ChosenDevice make_device(const Session& session, const OptionSet& options) {
 void check_devices(const Session& session, const ChosenDevice& chosen) {
     struct Place {
         bool is_gpu;
-        std::array<char, 64> uuid;
+        std::array<char, 64> uuid, arithmetic;
     };
-    Place mine{chosen.is_gpu, {}};
+    Place mine{chosen.is_gpu, {}, {}};
     chosen.gpu_uuid.copy(mine.uuid.data(), mine.uuid.size() - 1);
+    chosen.device->arithmetic().copy(mine.arithmetic.data(), mine.arithmetic.size() - 1);
     const std::vector<Place> all = session.world().all_gather_value(mine);
     for (std::size_t r = 0; r < all.size(); ++r) {
         if (all[r].is_gpu != all[0].is_gpu) {
             throw InputError("rank " + std::to_string(all[0].is_gpu ? r : 0) + " finds no GPU and rank " +
                              std::to_string(all[0].is_gpu ? 0 : r) +
                              " does; say --device cuda or --device cpu, and ask for GPUs on every machine");
+        }
+        if (all[r].arithmetic != all[0].arithmetic) {
+            throw InputError(std::string("rank 0 computes with ") + all[0].arithmetic.data() + ", rank " +
+                             std::to_string(r) + " with " + all[r].arithmetic.data() +
+                             ", which round differently; ask for machines of one kind (--constraint), or set "
+                             "OPENBLAS_CORETYPE=Haswell on all for CPUs");
         }
         for (std::size_t other = 0; other < r && all[r].is_gpu; ++other) {
             if (all[r].uuid != all[other].uuid) continue;

@@ -1,6 +1,8 @@
+#include "io/file.h"
 #include "src/base/clock.h"
 #include "src/base/units.h"
 #include "src/cli/commands.h"
+#include "src/plan/measure_device.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -14,7 +16,8 @@ namespace espalier {
 namespace {
 
 std::vector<OptionSpec> doctor_options() {
-    std::vector<OptionSpec> specs = {{"config", "file of 'name = value' lines", {}}};
+    std::vector<OptionSpec> specs = {{"rates", "file to write measured rates to, for `plan --rates`", {}},
+                                     {"config", "file of 'name = value' lines", {}}};
     for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
     return specs;
 }
@@ -76,6 +79,13 @@ int doctor_command(Session& session, const CommandLine& line) {
     row("CUDA", cuda_availability().explanation);
     row("will use", chosen.device->description());
     measure(*chosen.device);
+    if (set->has("rates")) {
+        const DeviceModel like = device_model(chosen.is_gpu ? "h100" : "cpu");
+        const DeviceModel model =
+            measure_device(*chosen.device, like, MeasuredShapes::usual(chosen.is_gpu), std::filesystem::current_path());
+        write_text_atomically(set->text("rates"), model.to_json().dump(1) + "\n");
+        row("rates", "written to " + set->text("rates"));
+    }
     return 0;
 }
 

@@ -1,3 +1,4 @@
+#include "kernels/cpu/blas_core.h"
 #include "src/base/error.h"
 #include "src/base/version.h"
 #include "src/cli/commands.h"
@@ -58,13 +59,22 @@ int run(Session& session, const std::vector<std::string>& words) {
     throw InputError("there is no command '" + words[0] + "' (espalier --help lists them)");
 }
 
-/// OpenMP's threads wait for work by spinning for milliseconds, which takes the cores from other ranks and programs on
-/// a shared machine (measured: 25 times slower beside a compiler). libgomp reads how long at its own start, so the
-/// program starts itself again with about 50 microseconds, unless the user has chosen.
-void limit_spinning(char** argv) {
-    if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
-    setenv("GOMP_SPINCOUNT", "3000", 1);
-    execv("/proc/self/exe", argv);  // returns only when it fails; then all works, only less considerately
+/// Libraries read some variables at their own start, so the program starts itself again with better ones, unless the
+/// user has chosen:
+/// - OpenMP's threads wait for work by spinning for milliseconds, which takes the cores from other ranks and programs
+/// on
+///   a shared machine (measured: 25 times slower beside a compiler); about 50 microseconds are enough.
+/// - OpenBLAS takes very old kernels on processors that it does not know.
+void choose_for_libraries(char** argv) {
+    bool changed = false;
+    const auto set = [&](const char* name, const std::string& value) {
+        if (std::getenv(name) != nullptr || value.empty()) return;
+        setenv(name, value.c_str(), 1);
+        changed = true;
+    };
+    if (std::getenv("OMP_WAIT_POLICY") == nullptr) set("GOMP_SPINCOUNT", "3000");
+    set("OPENBLAS_CORETYPE", better_blas_core());
+    if (changed) execv("/proc/self/exe", argv);  // returns only when it fails; then all works, only slower
 }
 
 }  // namespace
@@ -72,7 +82,7 @@ void limit_spinning(char** argv) {
 
 int main(int argc, char** argv) {
     using namespace espalier;
-    limit_spinning(argv);
+    choose_for_libraries(argv);
     // Blocks come and go: their buffers are returned to the system at once instead of fragmenting the heap.
     mallopt(M_MMAP_THRESHOLD, 4 << 20);
     std::optional<Session> session;

@@ -1,6 +1,7 @@
 #include "src/base/error.h"
 #include "src/base/units.h"
 #include "src/cli/commands.h"
+#include "src/cli/network_options.h"
 #include "src/cli/pruning_options.h"
 #include "src/plan/plan_text.h"
 
@@ -28,11 +29,10 @@ std::vector<OptionSpec> plan_options() {
          "h100"},
         {"rates", "measured rates instead: a file that `espalier doctor --rates FILE` wrote", {}},
         {"gpu-memory", "bytes of a device that may be used (16GiB) [default: all but a reserve]", {}},
-        {"gpus-per-node", "ranks of one machine [default: the device type's]", {}},
-        {"network-bandwidth", "bytes a second of a rank between machines, each way (45GB)", {}},
         {"table", "the best block groups, shards and --ro-batch for 1 … 1024 ranks; what is given stays", {}, true},
         {"json", "print JSON instead", {}, true},
         {"config", "file of 'name = value' lines", {}}};
+    for (OptionSpec& spec : network_options()) specs.push_back(std::move(spec));
     for (OptionSpec& spec : pruning_options()) specs.push_back(std::move(spec));
     return specs;
 }
@@ -49,11 +49,7 @@ DeviceModel choose_device_model(const OptionSet& set) {
         model.memory_bytes = budget;
         model.reserved_bytes = 0;
     }
-    if (set.has("gpus-per-node")) model.network.ranks_per_machine = set.whole("gpus-per-node", 1);
-    if (set.has("network-bandwidth")) {
-        model.network.between.bandwidth =
-            static_cast<double>(parse_bytes(set.text("network-bandwidth"), "network-bandwidth"));
-    }
+    apply_network_options(set, model.network);
     return model;
 }
 

@@ -1,8 +1,12 @@
 #include "io/token_file.h"
 #include "src/base/error.h"
+#include "src/base/stop_request.h"
 #include "src/base/units.h"
 #include "src/cli/commands.h"
+#include "src/cli/dry_run.h"
+#include "src/cli/network_options.h"
 #include "src/cli/pruning_options.h"
+#include "src/prune/memory_plan.h"
 #include "src/prune/pipeline.h"
 
 #include <fmt/format.h>
@@ -21,7 +25,10 @@ std::vector<OptionSpec> prune_options() {
     std::vector<OptionSpec> specs = {
         {"model", "Hugging Face folder, completed run folder, or synthetic:llama-2-7b and the like", {}, false, true},
         {"calibration", "tokens [samples, length]: HDF5 with /input_ids, .npy, or synthetic:128x2048", {}, false, true},
-        {"output", "run folder to write", {}, false, true}};
+        {"output", "run folder to write (required but for a dry run)", {}},
+        {"dry-run-ranks", "write nothing: play one rank of 1, 2, 4 … this many and tell how the run scales", {}},
+        {"dry-run-report", "file for the dry run's numbers as JSON", {}}};
+    for (OptionSpec& spec : network_options()) specs.push_back(std::move(spec));
     for (OptionSpec& spec : pruning_options()) specs.push_back(std::move(spec));
     for (OptionSpec spec : std::initializer_list<OptionSpec>{
              {"only-blocks", "prune only blocks a-b (for experiments)", {}},
@@ -86,7 +93,11 @@ CalibrationTokens choose_calibration(OptionSet& options, const TokenTable& table
 PruneOptions parse_options(OptionSet& options, const ModelSource& source, const CalibrationTokens& calibration) {
     PruneOptions parsed = parse_pruning_options(options, source, calibration.samples, calibration.sequence_length);
     parsed.calibration = options.text("calibration");
-    parsed.output = options.text("output");
+    const bool dry_run = options.has("dry-run-ranks");
+    if (!dry_run && (!options.has("output") || options.text("output").empty())) {
+        throw InputError("prune needs --output, the run folder to write");
+    }
+    parsed.output = options.has("output") ? options.text("output") : std::string();
     if (!parsed.output.has_filename()) parsed.output = parsed.output.parent_path();
     if (options.has("only-blocks"))
         parsed.only_blocks = parse_blocks(options.text("only-blocks"), source.config().blocks);
@@ -175,8 +186,20 @@ int prune_command(Session& session, const CommandLine& line) {
                          options.samples, options.shards);
         chosen = make_device(session, *set);
         options.on_gpu = chosen.is_gpu;
+        options.arithmetic = chosen.device->arithmetic();
     });
     check_devices(session, chosen);
+    if (set->has("dry-run-ranks")) {
+        session.agree([&] { dry_run(session, *set, {*source, options, calibration.ids}, chosen, progress); });
+        return 0;
+    }
+    // Before anything is written: does it fit?
+    session.agree([&] {
+        const PassTypes types = pass_types(options, *chosen.device, source->storage().matrix_dtype);
+        static_cast<void>(
+            plan_memory(memory_needs(options, source->config(), source->layout(), types, *topology, session.rank()),
+                        chosen.device->memory_budget()));
+    });
     facts.command_line = line.text;
     facts.options_with_origins = set->with_origins();
     facts.device = chosen.device->description();
@@ -206,8 +229,21 @@ int prune_command(Session& session, const CommandLine& line) {
         return 0;
     }
     const RunState state = RunState::from_json(shared["state"]);
-    prune_model({session, *chosen.device, options, *source, calibration, ledger.get(), state,
-                 shared["attributes"].get<std::map<std::string, std::string>>(), progress, chosen.host_threads});
+    note_stop_signals();
+    const bool complete =
+        prune_model({session, *chosen.device, options, *source, calibration, ledger.get(), state,
+                     shared["attributes"].get<std::map<std::string, std::string>>(), progress, chosen.host_threads});
+    if (!complete) {
+        session.agree([&] {
+            if (!ledger) return;
+            ledger->leave();
+            const std::string signal = stop_signal_name();
+            progress.line(fmt::format("stopped{}: {} of {} blocks are committed; the same command goes on",
+                                      signal.empty() ? std::string() : " by " + signal, ledger->blocks_done(),
+                                      source->config().blocks));
+        });
+        return static_cast<int>(ExitStatus::interrupted);
+    }
     const std::vector<std::size_t> resident = session.world().all_gather_value(peak_resident_bytes());
     session.agree([&] {
         if (!ledger) return;

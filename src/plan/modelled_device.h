@@ -28,6 +28,7 @@ class ModelledDevice final : public Device {
                    std::size_t budget = std::numeric_limits<std::size_t>::max());
 
     std::string description() const override { return model_.name + " (modelled)"; }
+    std::string arithmetic() const override { return "none"; }
     DType compute_dtype(DType weights) const override { return model_.is_gpu ? weights : DType::f32; }
     void set_float32_products(Float32Products products) override { float32_products_ = products; }
     void* stream() const override { return nullptr; }

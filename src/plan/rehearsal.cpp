@@ -41,6 +41,7 @@ Rehearsal rehearse_block(const RehearsedRun& run, Device& device, const Clock& t
     BlockPruner pruner(context, run.options, decoder, clock);
     pruner.set_learning_rate(run.options.ro.learning_rate.value_or(3e-7));  // a search is the first block's alone
     const double flops_before = device.flops();
+    static_cast<void>(control.all_gather_value(char{0}));  // as the ranks ask each other before a block whether to stop
     const HostBuffer raw(device, run.storage.total_bytes(run.layout));
     if (data.load)
         data.load(weights);

@@ -37,20 +37,29 @@ std::size_t host_bytes(const PlannedModel& model, const PruneOptions& options, c
 
 }  // namespace
 
-RunPlan plan_run(const PlannedModel& model, const PruneOptions& options, std::size_t ranks, const DeviceModel& device) {
+std::size_t group_size(const PlannedModel& model, const PruneOptions& options, std::size_t ranks) {
     const Topology topology(ranks, model.config.blocks, options.block_groups, options.samples, options.shards);
+    std::size_t smallest = ranks;
+    for (const BlockGroup& group : topology.groups()) smallest = std::min(smallest, group.ranks.size());
+    return smallest;
+}
+
+RunPlan plan_run(const PlannedModel& model, const PruneOptions& options, std::size_t ranks, const DeviceModel& device) {
+    const std::size_t members = group_size(model, options, ranks);
+    return extrapolate(model, options, ranks, device,
+                       rehearse({options, model.config, model.layout, model.storage, members, 0, 0}, device));
+}
+
+RunPlan extrapolate(const PlannedModel& model, const PruneOptions& options, std::size_t ranks,
+                    const DeviceModel& device, Rehearsal block) {
     RunPlan plan;
     plan.ranks = ranks;
     plan.block_groups = options.block_groups;
     plan.shards = options.shards;
     plan.ro_batch = options.ro.batch;
-    std::size_t most_blocks = 0;
-    for (const BlockGroup& group : topology.groups()) most_blocks = std::max(most_blocks, group.blocks.size());
-    plan.ranks_of_group = topology.groups().front().ranks.size();
-    for (const BlockGroup& group : topology.groups()) {
-        plan.ranks_of_group = std::min(plan.ranks_of_group, group.ranks.size());  // the slowest group decides
-    }
-    plan.block = rehearse({options, model.config, model.layout, model.storage, plan.ranks_of_group, 0, 0}, device);
+    plan.ranks_of_group = group_size(model, options, ranks);
+    const std::size_t most_blocks = (model.config.blocks + options.block_groups - 1) / options.block_groups;
+    plan.block = std::move(block);
     plan.memory_bytes = plan.block.peak_bytes;
     plan.host_bytes = host_bytes(model, options, plan, device);
 

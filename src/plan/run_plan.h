@@ -40,6 +40,13 @@ struct RunPlan {
 /// when a rank's memory is not enough.
 RunPlan plan_run(const PlannedModel& model, const PruneOptions& options, std::size_t ranks, const DeviceModel& device);
 
+/// The same from a rehearsal that has been made, on a real device for instance, of a rank in a group of the size that
+/// group_size says.
+RunPlan extrapolate(const PlannedModel& model, const PruneOptions& options, std::size_t ranks,
+                    const DeviceModel& device, Rehearsal block);
+/// Ranks of the smallest block group, which is the slowest.
+std::size_t group_size(const PlannedModel& model, const PruneOptions& options, std::size_t ranks);
+
 /// Which of block groups, shards and mini-batches may be chosen; given values are kept.
 struct PlanChoice {
     std::optional<std::size_t> block_groups, shards, ro_batch;

@@ -49,6 +49,8 @@ class PhaseClock {
     std::map<std::string, PhaseCost> take() {
         std::map<std::string, PhaseCost> result;
         result.swap(costs_);
+        last_ = clock_.now();
+        counted_ = counts_so_far();
         return result;
     }
 

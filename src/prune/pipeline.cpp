@@ -2,12 +2,14 @@
 
 #include "mpi/tensor_communicator.h"
 #include "src/base/error.h"
+#include "src/base/stop_request.h"
 #include "src/prune/block_pruner.h"
 #include "src/prune/block_writer.h"
 #include "src/prune/dense_handoff.h"
 #include "src/prune/embedded_samples.h"
 #include "src/prune/memory_plan.h"
 #include "src/prune/rounding_loss.h"
+#include "src/prune/run_messages.h"
 #include "src/prune/sample_reader.h"
 #include "src/weights/block_reader.h"
 #include "src/weights/run_source.h"
@@ -16,13 +18,14 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <optional>
-#include <thread>
 
 namespace espalier {
 
 namespace {
+
+/// In the place of a learning rate: the group that was to find one has stopped.
+constexpr double no_rate = -1;
 
 /// One rank's work on the whole run: its block groups one after the other.
 class Pipeline {
@@ -44,6 +47,7 @@ class Pipeline {
                           context.device.memory_budget())),
           weights_(context.device, layout_, types_.weights),
           decoder_(context.device, config_, context.options.sequence_length, types_.passes, types_.widest),
+          messages_(context.session, context.ledger, context.progress),
           dense_reader_([this](std::size_t block) { return read(block, Version::dense); }),
           written_reader_([this](std::size_t block) { return read(block, Version::as_written); }),
           writer_(run_, layout_, context.options.pattern, context.block_attributes,
@@ -59,17 +63,18 @@ class Pipeline {
             learning_rate_ = *c_.options.ro.learning_rate;
     }
 
-    void run() {
+    bool run() {
         std::unique_ptr<HiddenStates> handed_on;  // to the next group, when it is this rank's too
         for (const std::size_t g : my_groups_) {
             HiddenStates x = first_hidden_states(g, std::move(handed_on));
             if (work_after(g)) handed_on = hand_on(g, x);
             // Groups before the searching one prune nothing; to wait there would keep it from its hidden states.
             if (topology_.groups()[g].blocks.begin > first_pruned_block()) receive_learning_rate();
-            if (has_work(g)) prune_group(g, x);
+            if (has_work(g) && !stopped_) prune_group(g, x);
         }
-        receive_learning_rate();
-        finish();
+        if (!stopped_) receive_learning_rate();
+        collect(true);
+        return messages_.finish(config_.blocks);
     }
 
   private:
@@ -193,14 +198,33 @@ class Pipeline {
         c_.progress.live("waiting for the learning rate");
         std::array<double, 1> rate{};
         c_.session.world().broadcast(std::span<double>(rate), ranks.front());
-        learning_rate_ = rate[0];
+        if (rate[0] == no_rate)
+            stop();
+        else
+            learning_rate_ = rate[0];
+    }
+    /// Between two blocks: has a signal come to any rank of the group? Batch systems send it to all.
+    bool should_stop() const {
+        const std::vector<char> asked = group_communicator_->all_gather_value(static_cast<char>(stop_requested()));
+        return std::find(asked.begin(), asked.end(), 1) != asked.end();
+    }
+    void stop() {
+        stopped_ = true;
+        messages_.post_stopped();
+    }
+    void stop_group() {
+        stop();
+        if (!uses_regional_optimization(c_.options.method) || learning_rate_) return;
+        // The other groups wait for the rate that this one was to find.
+        std::array<double, 1> rate = {no_rate};
+        c_.session.world().broadcast(std::span<double>(rate), searching_group().ranks.front());
     }
     void share_learning_rate(const LearningRateChoice& choice) {
         learning_rate_ = choice.learning_rate;
         const int sender = searching_group().ranks.front();
         std::array<double, 1> rate = {choice.learning_rate};
         c_.session.world().broadcast(std::span<double>(rate), sender);
-        if (c_.session.rank() == sender) c_.session.post_to_root(Json({{"learning_rate", choice.to_json()}}).dump());
+        if (c_.session.rank() == sender) messages_.post(choice);
         collect();
     }
 
@@ -229,6 +253,7 @@ class Pipeline {
                 static_cast<void>(clock.take());
                 continue;
             }
+            if (should_stop()) return stop_group();
             c_.progress.live("block " + std::to_string(block));
             HostBuffer dense = fetch(g, block, Version::dense, true);
             clock.mark("load");
@@ -254,7 +279,7 @@ class Pipeline {
         // Blocks before this one go first: more in host memory would break the bound.
         clock.mark("hand_over");
         writer_.wait_for_room();
-        for (const WrittenBlock& written : writer_.take_written(false)) post(written);
+        for (const WrittenBlock& written : writer_.take_written(false)) messages_.post(written);
         clock.mark("write_wait");
         BlockToWrite out;
         out.block = block;
@@ -297,42 +322,10 @@ class Pipeline {
     }
 
     // ---- bookkeeping
-    void post(const WrittenBlock& written) {
-        const FileRecord& file = written.record.file;
-        c_.session.post_to_root(Json({{"block", written.block},
-                                      {"file", file.file},
-                                      {"bytes", file.bytes},
-                                      {"xxh3_128", file.xxh3},
-                                      {"metrics", written.record.metrics}})
-                                    .dump());
-    }
     /// Posts what this rank has written; on rank 0, enters what has arrived.
     void collect(bool wait = false) {
-        for (const WrittenBlock& written : writer_.take_written(wait)) post(written);
-        if (c_.ledger == nullptr) return;
-        for (const std::string& text : c_.session.collect_posts()) {
-            const Json message = Json::parse(text);
-            if (message.contains("learning_rate")) {
-                c_.ledger->record_learning_rate(LearningRateChoice::from_json(message["learning_rate"]));
-                continue;
-            }
-            const FileRecord file{message["file"].get<std::string>(), message["bytes"].get<std::uint64_t>(),
-                                  message["xxh3_128"].get<std::string>()};
-            const Json& metrics = message["metrics"];
-            if (metrics.contains("sentences")) {
-                for (const Json& sentence : metrics["sentences"]) c_.progress.line(sentence.get<std::string>());
-            }
-            c_.ledger->record_block(message["block"].get<std::size_t>(), {file, metrics});
-        }
-    }
-    void finish() {
-        collect(true);
-        // Rank 0 enters what the other groups commit as it comes, not only at the end.
-        while (c_.ledger != nullptr && c_.ledger->blocks_done() < config_.blocks) {
-            collect();
-            std::this_thread::sleep_for(std::chrono::milliseconds(2));
-        }
-        c_.session.world().barrier();
+        for (const WrittenBlock& written : writer_.take_written(wait)) messages_.post(written);
+        messages_.collect();
     }
 
     const PipelineContext& c_;
@@ -351,6 +344,8 @@ class Pipeline {
     BlockWeights weights_;
     DecoderBlock decoder_;
     std::optional<double> learning_rate_;
+    bool stopped_ = false;
+    RunMessages messages_;
     BlockReader dense_reader_;
     BlockReader written_reader_;
     BlockWriter writer_;
@@ -358,10 +353,10 @@ class Pipeline {
 
 }  // namespace
 
-void prune_model(const PipelineContext& context) {
+bool prune_model(const PipelineContext& context) {
     Pipeline pipeline(context);
     try {
-        pipeline.run();
+        return pipeline.run();
     } catch (...) {
         // While the pipeline still stands: its end waits for files under way, and the other ranks would wait with it.
         if (context.session.size() > 1) context.session.fail(as_error(std::current_exception()));

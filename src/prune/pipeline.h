@@ -30,7 +30,8 @@ struct PipelineContext {
     int host_threads = 1;  ///< this rank's share of the cores, for work beside that of a GPU
 };
 
-/// Prunes all blocks that are not committed yet. Returns when every block of the model is committed. Collective.
-void prune_model(const PipelineContext& context);
+/// Prunes all blocks that are not committed yet. Returns true when every block of the model is committed, false when a
+/// signal (stop_request.h) stopped the run between two blocks; what was finished by then is committed. Collective.
+bool prune_model(const PipelineContext& context);
 
 }  // namespace espalier

@@ -102,6 +102,7 @@ Json PruneOptions::deciding_values() const {
                    {"shards", shards},
                    {"output-dtype", name_of(output_dtype)},
                    {"device", on_gpu ? "cuda" : "cpu"},
+                   {"arithmetic", arithmetic},
                    {"only-blocks", nullptr}};
     if (only_blocks) {
         values["only-blocks"] = std::to_string(only_blocks->begin) + "-" + std::to_string(only_blocks->end - 1);

@@ -72,7 +72,8 @@ struct PruneOptions {
     DType output_dtype = DType::f32;
     std::optional<IndexRange> only_blocks;  ///< prune only these; the others are copied
     bool fresh = false;
-    bool on_gpu = false;  ///< devices round differently: a run stays on the kind that it began on
+    bool on_gpu = false;
+    std::string arithmetic;  ///< Device::arithmetic: a run stays with the rounding that it began with
 
     bool prunes(std::size_t block) const { return !only_blocks || only_blocks->contains(block); }
     /// The values that decide the result, for the manifest: equal JSON means equal pruned weights.

@@ -264,6 +264,12 @@ Json RunLedger::metrics(std::size_t peak_resident_bytes) const {
             {"blocks", blocks}};
 }
 
+void RunLedger::leave() {
+    take_outer_file(true);
+    save();
+    events_->write("stop", {{"blocks_done", manifest_.blocks.size()}});
+}
+
 Json RunLedger::finish(std::size_t peak_resident_bytes) {
     take_outer_file(true);
     manifest_.outer_files.push_back(run_.write_linked_file(manifest_.blocks_in_model, outer_names_));

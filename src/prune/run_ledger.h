@@ -54,6 +54,8 @@ class RunLedger {
     void record_learning_rate(const LearningRateChoice& choice);
     /// A committed block; replaces the manifest.
     void record_block(std::size_t block, const BlockRecord& record);
+    /// A run that ends before its last block: what it took so far goes into the manifest.
+    void leave();
     /// Writes what is left, marks the run complete and returns metrics.json's content.
     Json finish(std::size_t peak_resident_bytes);
 

@@ -52,7 +52,8 @@ inline void prune_to_folder(Session& session, const PruneOptions& options) {
     ledger.start_outer_file(*source);
     const CalibrationTokens tokens = tiny_tokens(options, source->config().vocabulary);
     const RunState state = ledger.state();
-    prune_model({session, *device, options, *source, tokens, &ledger, state, ledger.block_attributes(), progress});
+    static_cast<void>(
+        prune_model({session, *device, options, *source, tokens, &ledger, state, ledger.block_attributes(), progress}));
     ledger.finish(1);
 }
 

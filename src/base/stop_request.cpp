@@ -1,0 +1,46 @@
+#include "src/base/stop_request.h"
+
+#include <atomic>
+#include <csignal>
+
+namespace espalier {
+
+namespace {
+
+static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may use it");
+std::atomic<int> first_signal{0};
+
+void note(int signal) {
+    int none = 0;
+    first_signal.compare_exchange_strong(none, signal);
+    if (signal == SIGINT) std::signal(SIGINT, SIG_DFL);
+}
+
+}  // namespace
+
+void note_stop_signals() {
+    struct sigaction action {};
+    action.sa_handler = note;
+    action.sa_flags = SA_RESTART;
+    sigemptyset(&action.sa_mask);
+    for (const int signal : {SIGTERM, SIGUSR1, SIGINT}) sigaction(signal, &action, nullptr);
+}
+
+bool stop_requested() {
+    return first_signal.load() != 0;
+}
+
+std::string stop_signal_name() {
+    switch (first_signal.load()) {
+        case SIGTERM:
+            return "SIGTERM";
+        case SIGUSR1:
+            return "SIGUSR1";
+        case SIGINT:
+            return "SIGINT";
+        default:
+            return {};
+    }
+}
+
+}  // namespace espalier

@@ -1,0 +1,18 @@
+#pragma once
+/// Signals that ask a run to stop at a good place: SIGTERM and SIGUSR1 as batch systems send them before the end of a
+/// job, SIGINT from a terminal.
+
+#include <string>
+
+namespace espalier {
+
+/// From now on those signals are only noted. A second SIGINT ends the program as usual. Call once, before threads
+/// start.
+void note_stop_signals();
+
+/// Whether one has come; any thread.
+bool stop_requested();
+/// "SIGUSR1", of the first that came; empty when none did.
+std::string stop_signal_name();
+
+}  // namespace espalier

@@ -1,0 +1,16 @@
+#pragma once
+/// The options that describe the network of a plan or a dry run.
+
+#include "mpi/network_model.h"
+#include "src/cli/option_set.h"
+
+#include <vector>
+
+namespace espalier {
+
+/// --gpus-per-node and --network-bandwidth.
+std::vector<OptionSpec> network_options();
+/// Changes what is given. Throws InputError.
+void apply_network_options(const OptionSet& options, NetworkModel& network);
+
+}  // namespace espalier

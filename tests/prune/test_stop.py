@@ -1,0 +1,87 @@
+"""A run that a signal stops ends with status 75 between two blocks, and the same command finishes it with the same bytes.
+
+The program is $ESPALIER, by default build/release/espalier.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import List
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROGRAM = Path(os.environ.get("ESPALIER", REPOSITORY / "build" / "release" / "espalier")).resolve()
+MPIRUN = shutil.which("mpirun")
+assert PROGRAM.exists(), f"{PROGRAM} is not built"
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+               "OMPI_MCA_btl_vader_single_copy_mechanism": "none"}  # fmt: skip
+STOPPED = 75
+
+
+def command(output: Path, ranks: int, *more: str) -> List[str]:
+    launch = [str(MPIRUN), "--oversubscribe", "-n", str(ranks)] if ranks > 1 else []
+    return [*launch, str(PROGRAM), "prune", "--model=synthetic:llama-tiny", "--calibration=synthetic:24x384",
+            "--device=cpu", f"--output={output}", *more]  # fmt: skip
+
+
+def blocks_done(output: Path) -> int:
+    manifest = output / "manifest.json"
+    return len(json.loads(manifest.read_text())["blocks"]) if manifest.exists() else -1
+
+
+def stop_after(output: Path, blocks: int, number: signal.Signals, ranks: int, *more: str) -> str:
+    """Starts a run, sends the signal once so many blocks are committed, and returns what it said."""
+    process = subprocess.Popen(command(output, ranks, *more), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    give_up = time.monotonic() + 60
+    while blocks_done(output) < blocks and process.poll() is None and time.monotonic() < give_up:
+        time.sleep(0.005)
+    process.send_signal(number)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode == STOPPED, log
+    return log
+
+
+def bytes_of(output: Path) -> List[bytes]:
+    return [file.read_bytes() for file in sorted((output / "blocks").iterdir())]
+
+
+def finish(output: Path, ranks: int, *more: str) -> None:
+    subprocess.run(command(output, ranks, *more), env=ENVIRONMENT, check=True, capture_output=True, timeout=120)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT], ids=lambda number: number.name)
+def test_signal_between_blocks(tmp_path: Path, number: signal.Signals) -> None:
+    finish(tmp_path / "whole", 1)
+    log = stop_after(tmp_path / "run", 1, number, 1)
+    assert f"stopped by {number.name}" in log and "the same command goes on" in log
+    assert 1 <= blocks_done(tmp_path / "run") < 4
+    finish(tmp_path / "run", 1)
+    assert bytes_of(tmp_path / "run") == bytes_of(tmp_path / "whole")
+
+
+@pytest.mark.skipif(MPIRUN is None, reason="mpirun is not installed")
+@pytest.mark.parametrize(
+    "blocks, more",
+    [
+        (1, []),
+        (1, ["--ro-batch=2"]),
+        (1, ["--block-groups=2"]),
+        (0, ["--block-groups=2", "--method=ro", "--ro-learning-rate=auto", "--ro-rounds=1"]),
+    ],
+    ids=["single samples", "mini-batches", "block groups", "before the rate is found"],
+)
+def test_all_ranks_stop_together(tmp_path: Path, blocks: int, more: List[str]) -> None:
+    """mpirun passes SIGUSR1 on to every rank, as Slurm does."""
+    finish(tmp_path / "whole", 1, *more)
+    stop_after(tmp_path / "run", blocks, signal.SIGUSR1, 2, *more)
+    assert blocks_done(tmp_path / "run") < 4
+    finish(tmp_path / "run", 3, *more)
+    assert bytes_of(tmp_path / "run") == bytes_of(tmp_path / "whole")
