@@ -206,6 +206,7 @@ int prune_command(Session& session, const CommandLine& line) {
     facts.ranks = static_cast<std::size_t>(session.size());
     facts.threads_per_rank = static_cast<std::size_t>(omp_get_max_threads());
 
+    note_stop_signals();
     std::unique_ptr<RunLedger> ledger;
     session.agree([&] {
         if (session.rank() != 0) return;
@@ -229,7 +230,6 @@ int prune_command(Session& session, const CommandLine& line) {
         return 0;
     }
     const RunState state = RunState::from_json(shared["state"]);
-    note_stop_signals();
     const bool complete =
         prune_model({session, *chosen.device, options, *source, calibration, ledger.get(), state,
                      shared["attributes"].get<std::map<std::string, std::string>>(), progress, chosen.host_threads});

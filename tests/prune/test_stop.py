@@ -73,7 +73,7 @@ def test_signal_between_blocks(tmp_path: Path, number: signal.Signals) -> None:
     [
         (1, []),
         (1, ["--ro-batch=2"]),
-        (1, ["--block-groups=2"]),
+        (0, ["--block-groups=2"]),
         (0, ["--block-groups=2", "--method=ro", "--ro-learning-rate=auto", "--ro-rounds=1"]),
     ],
     ids=["single samples", "mini-batches", "block groups", "before the rate is found"],
