@@ -10,7 +10,7 @@ program=(build-essential cmake ninja-build pkg-config
     nlohmann-json3-dev libfmt-dev libxxhash-dev libssl-dev
     python3 python3-venv ca-certificates)
 tests=(git libgtest-dev python3-torch libopenblas0-pthread python3-numpy python3-h5py python3-pytest
-    clang clang-format clang-tidy libclang-rt-14-dev libomp-14-dev shellcheck)
+    clang clang-format clang-tidy libclang-rt-14-dev libomp-14-dev shellcheck munge slurm-wlm)
 
 wanted=("${program[@]}")
 list_only=false

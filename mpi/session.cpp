@@ -105,6 +105,17 @@ Session::~Session() {
     MPI_Finalize();
 }
 
+void Session::check_tasks() const {
+    if (environment_has("OMPI_COMM_WORLD_LOCAL_RANK")) return;  // mpirun: its command line says how many
+    const char* const of_step = std::getenv("SLURM_STEP_NUM_TASKS");
+    const char* const tasks = of_step != nullptr ? of_step : std::getenv("SLURM_NTASKS");
+    if (tasks == nullptr || std::atoi(tasks) == size_) return;
+    throw InputError("Slurm gives this " + std::string(tasks == of_step ? "step" : "job") + " " + tasks +
+                     " task(s), but espalier runs on " + std::to_string(size_) +
+                     " rank(s); start it with srun --mpi=pmix (srun --ntasks=" + std::to_string(size_) +
+                     " ... for that many ranks on purpose)");
+}
+
 std::unique_ptr<Communicator> Session::make_group(std::span<const int> world_ranks) const {
     if (!launched_) return make_single_communicator();
     require(!world_ranks.empty(), "a group of at least one rank");

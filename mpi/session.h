@@ -31,6 +31,9 @@ class Session {
     /// Ranks on this machine that may run on exactly the same cores as this one, itself included.
     int ranks_on_my_cores() const { return ranks_on_my_cores_; }
     bool launched() const { return launched_; }
+    /// Throws InputError when Slurm has given this step, or a job without steps, another number of tasks than there are
+    /// ranks: srun was forgotten, or each task runs alone.
+    void check_tasks() const;
 
     /// All ranks. Owned by the session.
     Communicator& world() const { return *world_; }

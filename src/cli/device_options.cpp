@@ -68,6 +68,12 @@ ChosenDevice make_device(const Session& session, const OptionSet& options) {
             CudaOptions cuda;
             cuda.gpu = choose_gpu(session.local_rank(), session.local_size(), found.gpus);
             if (options.has("gpu-memory")) cuda.memory_budget = parse_bytes(options.text("gpu-memory"), "gpu-memory");
+            if (found.gpus == 1 && session.local_size() > 1) {
+                chosen.note =
+                    "note: each rank sees one GPU only (--gpus-per-task?), so that NCCL cannot use NVLink between "
+                    "them; "
+                    "--gpus-per-node with --ntasks-per-node lets all ranks see all GPUs";
+            }
             chosen.gpu_uuid = found.uuids.at(static_cast<std::size_t>(cuda.gpu));
             chosen.device = make_cuda_device(cuda);
             return chosen;

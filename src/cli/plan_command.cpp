@@ -1,5 +1,6 @@
 #include "src/base/error.h"
 #include "src/base/units.h"
+#include "src/cli/calibration_options.h"
 #include "src/cli/commands.h"
 #include "src/cli/network_options.h"
 #include "src/cli/pruning_options.h"
@@ -31,6 +32,13 @@ std::vector<OptionSpec> plan_options() {
         {"gpu-memory", "bytes of a device that may be used (16GiB) [default: all but a reserve]", {}},
         {"table", "the best block groups, shards and --ro-batch for 1 … 1024 ranks; what is given stays", {}, true},
         {"json", "print JSON instead", {}, true},
+        {"calibration", "its samples are counted [default: 128 samples of 2048 tokens]", {}},
+        {"output", "of prune: not looked at, so that prune's own command line can be planned", {}},
+        {"device", "the same", {}},
+        {"threads", "the same", {}},
+        {"only-blocks", "the same", {}},
+        {"fresh", "the same", {}, true},
+        {"resume", "the same", {}, true},
         {"config", "file of 'name = value' lines", {}}};
     for (OptionSpec& spec : network_options()) specs.push_back(std::move(spec));
     for (OptionSpec& spec : pruning_options()) specs.push_back(std::move(spec));
@@ -74,6 +82,10 @@ int plan_command(Session& session, const CommandLine& line) {
     OptionSet set("plan", plan_options(), line.arguments);
     const std::unique_ptr<ModelSource> source = open_model(set.text("model"));
     const DeviceModel device = choose_device_model(set);
+    if (set.has("calibration")) {
+        const TokenTable table = read_token_file(set.text("calibration"), source->config().vocabulary);
+        static_cast<void>(choose_calibration(set, table, set.text("calibration")));
+    }
     if (!set.has("samples")) set.set_effective("samples", "128", "default");
     if (!set.has("sequence-length")) {
         const std::size_t longest = source->config().longest_sequence();

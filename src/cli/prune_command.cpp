@@ -2,6 +2,7 @@
 #include "src/base/error.h"
 #include "src/base/stop_request.h"
 #include "src/base/units.h"
+#include "src/cli/calibration_options.h"
 #include "src/cli/commands.h"
 #include "src/cli/dry_run.h"
 #include "src/cli/network_options.h"
@@ -53,41 +54,6 @@ IndexRange parse_blocks(const std::string& text, std::size_t blocks) {
         throw InputError("--only-blocks '" + text + "' is not a-b with a <= b < " + std::to_string(blocks));
     }
     return {first, last + 1};
-}
-
-/// Samples and sequence length from the options and what the file holds; cuts the tokens accordingly.
-CalibrationTokens choose_calibration(OptionSet& options, const TokenTable& table, const std::string& file) {
-    TokenTable rows = table;
-    constexpr std::size_t usual_samples = 128, usual_length = 2048;
-    if (!options.has("sequence-length")) {
-        options.set_effective("sequence-length", std::to_string(std::min(usual_length, table.columns)),
-                              "calibration file");
-    }
-    CalibrationTokens calibration;
-    calibration.sequence_length = options.whole("sequence-length", 1);
-    if (table.rows == 1 && table.columns > calibration.sequence_length) {
-        // A one-dimensional file: cut into consecutive samples.
-        rows.rows = table.columns / calibration.sequence_length;
-        rows.columns = calibration.sequence_length;
-    }
-    if (calibration.sequence_length > rows.columns) {
-        throw InputError(fmt::format("--sequence-length {} exceeds the {} tokens of a sample in {}",
-                                     calibration.sequence_length, rows.columns, file));
-    }
-    if (!options.has("samples")) {
-        options.set_effective("samples", std::to_string(std::min(usual_samples, rows.rows)), "calibration file");
-    }
-    calibration.samples = options.whole("samples", 1);
-    if (calibration.samples > rows.rows) {
-        throw InputError(
-            fmt::format("--samples {} exceeds the {} samples in {}", calibration.samples, rows.rows, file));
-    }
-    for (std::size_t n = 0; n < calibration.samples; ++n) {
-        const auto row = table.ids.begin() + static_cast<std::ptrdiff_t>(n * rows.columns);
-        calibration.ids.insert(calibration.ids.end(), row,
-                               row + static_cast<std::ptrdiff_t>(calibration.sequence_length));
-    }
-    return calibration;
 }
 
 PruneOptions parse_options(OptionSet& options, const ModelSource& source, const CalibrationTokens& calibration) {
@@ -177,6 +143,7 @@ int prune_command(Session& session, const CommandLine& line) {
     Progress progress(session.rank() == 0);
     session.agree([&] {
         set.emplace("prune", prune_options(), line.arguments);
+        if (!set->has("dry-run-ranks")) session.check_tasks();
         source = open_model(set->text("model"));
         const TokenTable table = read_token_file(set->text("calibration"), source->config().vocabulary);
         calibration = choose_calibration(*set, table, set->text("calibration"));

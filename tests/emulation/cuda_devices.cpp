@@ -13,6 +13,7 @@
 #include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
 namespace espalier::emulation {
 
@@ -35,6 +36,8 @@ std::string machine_name() {
 
 cudaUUID_t uuid_of(int gpu) {
     const std::size_t machine = std::hash<std::string>()(machine_name());
+    const std::vector<int>& visible = settings().visible_gpus;
+    if (!visible.empty()) gpu = visible.at(static_cast<std::size_t>(gpu));
     cudaUUID_t uuid{};
     std::memcpy(uuid.bytes, &machine, sizeof machine);
     std::memcpy(uuid.bytes + sizeof machine, &gpu, sizeof gpu);

@@ -63,13 +63,26 @@ void read_fault(Settings& settings) {
     if (!text.empty()) settings.nccl_fault.rank = number_of<int>(next(), name);
 }
 
+void read_visible_gpus(Settings& settings) {
+    constexpr const char* name = "CUDA_VISIBLE_DEVICES";
+    std::string_view text = variable(name);
+    while (!text.empty()) {
+        const std::size_t comma = std::min(text.find(','), text.size());
+        settings.visible_gpus.push_back(number_of<int>(text.substr(0, comma), name));
+        text.remove_prefix(std::min(comma + 1, text.size()));
+    }
+    if (!settings.visible_gpus.empty()) settings.gpus = static_cast<int>(settings.visible_gpus.size());
+}
+
 Settings from_environment() {
     Settings settings;
     read_order(settings);
     read_streams(settings);
     read_fault(settings);
+    read_visible_gpus(settings);
     for (const char* const name : {"OMPI_COMM_WORLD_LOCAL_SIZE", "ESPALIER_EMULATED_GPUS"}) {
-        if (const auto text = variable(name); !text.empty()) settings.gpus = number_of<int>(text, name);
+        const auto text = variable(name);
+        if (!text.empty() && settings.visible_gpus.empty()) settings.gpus = number_of<int>(text, name);
     }
     constexpr const char* memory = "ESPALIER_EMULATED_GPU_MEMORY";
     if (const auto text = variable(memory); !text.empty()) settings.gpu_memory = number_of<std::size_t>(text, memory);

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace espalier::emulation {
 
@@ -27,6 +28,7 @@ struct Settings {
     std::uint64_t seed = 1;
     bool lazy_streams = false;  ///< work waits until something synchronises
     int gpus = 1;
+    std::vector<int> visible_gpus;  ///< of the machine's, as CUDA_VISIBLE_DEVICES lists them; empty: 0 ... gpus - 1
     std::size_t gpu_memory = std::size_t{8} << 30;  ///< bytes, of each GPU
     std::size_t shared_memory = 232448;             ///< bytes that a block may ask for: an H100's
     NcclFault nccl_fault;

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Checks what espalier needs on this machine; says what is missing and the line that mends it.
+#   slurm/env.sh [PROGRAM]           for instance inside of a job: srun --nodes=2 --ntasks-per-node=1 slurm/env.sh
+# Status 0 when nothing that is needed is missing.
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+program=${1:-${ESPALIER:-$here/../build/release/espalier}}
+missing=0
+
+good() { printf '  ok       %-18s %s\n' "$1" "$2"; }
+note() { printf '  note     %-18s %s\n           %-18s -> %s\n' "$1" "$2" '' "$3"; }
+bad() {
+    printf '  MISSING  %-18s %s\n           %-18s -> %s\n' "$1" "$2" '' "$3"
+    missing=$((missing + 1))
+}
+first_line() { "$@" 2>/dev/null | head -n 1; }
+
+printf '%s\n' "$(hostname)"
+if compiler=$(command -v "${CXX:-g++}"); then
+    version=$("$compiler" -dumpfullversion -dumpversion 2>/dev/null)
+    if ((${version%%.*} >= 12)); then good compiler "$compiler $version"; else bad compiler "$compiler $version is older than 12" "module load gcc/12   (only to build)"; fi
+else
+    note compiler "none" "module load gcc/12   (only to build)"
+fi
+if command -v mpirun >/dev/null; then good MPI "$(first_line mpirun --version)"; else bad MPI "no mpirun" "module load openmpi, or apt-get install openmpi-bin libopenmpi-dev"; fi
+if command -v srun >/dev/null; then
+    if srun --mpi=list 2>&1 | grep -q pmix; then good PMIx "srun --mpi=pmix"; else bad PMIx "srun --mpi=list has no pmix" "use --launcher mpirun, or ask for a Slurm with PMIx"; fi
+else
+    note Slurm "no srun here" "fine without Slurm: mpirun -n RANKS espalier prune ..."
+fi
+if command -v nvidia-smi >/dev/null && gpus=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null); then
+    good GPUs "$(printf '%s\n' "$gpus" | sort | uniq -c | sed 's/^ *//' | tr '\n' ';')"
+    if ldconfig -p 2>/dev/null | grep -q 'libnccl\.so\.2' || compgen -G "${LD_LIBRARY_PATH%%:*}/libnccl.so.2*" >/dev/null; then
+        good NCCL "libnccl.so.2"
+    else
+        bad NCCL "libnccl.so.2 is not found" "module load nccl, or add its folder to LD_LIBRARY_PATH"
+    fi
+else
+    note GPUs "no NVIDIA driver answers here" "on the login node that is usual; on a compute node ask for --gpus-per-node"
+fi
+if [[ -x $program ]]; then
+    if lost=$(ldd "$program" 2>/dev/null | grep 'not found' | awk '{print $1}' | tr '\n' ' ') && [[ -n $lost ]]; then
+        bad libraries "$program needs $lost" "load the modules it was built with (MPI, HDF5, CUDA), or use jobs/bundle.sh"
+    else
+        good program "$("$program" --version 2>/dev/null) at $program"
+        ldd "$program" | grep -q libhdf5 && good HDF5 "$(ldd "$program" | awk '/libhdf5/ {print $3; exit}')"
+    fi
+else
+    bad program "$program is not there" "cmake --preset release && cmake --build --preset release"
+fi
+locked=$(ulimit -l)
+if [[ $locked == unlimited ]] || ((locked > 8 * 1024 * 1024)); then good 'locked memory' "$locked"; else note 'locked memory' "$locked KiB: GPUs want hidden states and weights page-locked" "ulimit -l unlimited; in Slurm PropagateResourceLimitsExcept=MEMLOCK"; fi
+if [[ $(ulimit -s) == unlimited ]]; then note 'stack' "unlimited, with which NCCL has crashed" "ulimit -s 8192"; fi
+shared=$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1)
+if [[ -n $shared ]] && ((shared > 1024 * 1024)); then good /dev/shm "$((shared / 1024)) MiB free"; else note /dev/shm "${shared:-0} KiB: NCCL and MPI talk through it" "in a container --shm-size=1g"; fi
+if removes=$(systemctl show -p RemoveIPC systemd-logind 2>/dev/null) && [[ $removes == *=yes ]]; then note RemoveIPC "systemd deletes shared memory at log-out" "RemoveIPC=no in logind.conf, if ranks die when you log out"; fi
+
+((missing == 0)) || { printf '%d thing(s) missing\n' "$missing" && exit 1; }

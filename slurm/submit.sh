@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Submits a pruning run: asks `espalier plan` for time and memory, fills slurm/prune.sbatch, shows it and submits it.
+#   slurm/submit.sh --model DIR --calibration tokens.h5 --output RUN [options of espalier prune] --nodes 2 --gpus-per-node 8
+# slurm/submit.sh --help lists the job's options. A job that reaches its time limit, is preempted, or loses a machine goes
+# back to the queue and on from its last block.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=slurm/job_options.sh
+source "$here/job_options.sh"
+
+if [[ $# == 0 || " $* " == *" --help "* ]]; then
+    printf 'usage: slurm/submit.sh --model DIR --calibration FILE --output RUN [options of espalier prune] [of the job]\n\n%s\n' "$job_usage"
+    exit $(($# == 0 ? 2 : 0))
+fi
+find_program
+take_job_options "$@"
+output=''
+for ((i = 0; i < ${#rest[@]}; ++i)); do
+    case ${rest[i]} in
+        --output) output=${rest[i + 1]:-} ;;
+        --output=*) output=${rest[i]#*=} ;;
+    esac
+done
+[[ -n $output ]] || { printf 'submit.sh: --output RUN is missing\n' >&2 && exit 2; }
+
+plan_job "${rest[@]}"
+script=$(fill "$here/prune.sbatch" "${rest[@]}")
+printf '%s\n' "$script"
+[[ -z $dry_run ]] || exit 0
+
+command -v sbatch >/dev/null || { printf 'submit.sh: there is no sbatch here; log in to the cluster, or give --dry-run\n' >&2 && exit 2; }
+job=$(sbatch --parsable <<<"$script")
+job=${job%%;*}
+cat >&2 <<TEXT
+
+job $job is submitted. Watch it:
+  squeue -j $job                                   waiting, running, requeued
+  tail -F espalier-prune_$job.log                  a line a block
+  scancel --signal=USR1 $job                       stop after the present block; the job is requeued and goes on
+  scancel $job                                     end it; slurm/submit.sh with the same words goes on later
+TEXT

@@ -1,0 +1,16 @@
+#pragma once
+/// Which part of a token file a run calibrates with.
+
+#include "io/token_file.h"
+#include "src/cli/option_set.h"
+#include "src/prune/pipeline.h"
+
+#include <string>
+
+namespace espalier {
+
+/// Samples and sequence length from the options and what the file holds; cuts the tokens accordingly and records the
+/// values that were not given. Throws InputError naming `file`.
+CalibrationTokens choose_calibration(OptionSet& options, const TokenTable& table, const std::string& file);
+
+}  // namespace espalier
