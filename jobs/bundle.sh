@@ -4,7 +4,11 @@
 #   jobs/bundle.sh FOLDER PROGRAM...      then: FOLDER/run espalier prune ...
 # One process needs nothing else; FOLDER/run mpirun -n 4 FOLDER/run espalier ... starts several on one machine.
 set -euo pipefail
-folder=${1:?FOLDER} && shift
+if [[ $# == 0 || $1 == --help ]]; then
+    sed -n '2,5s/^# \?//p' "$0"
+    exit $(($# == 0 ? 2 : 0))
+fi
+folder=$1 && shift
 (($# > 0)) || { printf 'bundle.sh: name the programs to bundle, e.g. build/release/espalier\n' >&2 && exit 2; }
 [[ ! -e $folder ]] || { printf 'bundle.sh: %s exists already\n' "$folder" >&2 && exit 2; }
 system=/usr/lib/x86_64-linux-gnu

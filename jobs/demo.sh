@@ -48,6 +48,8 @@ while (($#)); do
 done
 [[ -n $calibration_text || -z $evaluation_text ]] || refuse "--evaluation-text goes with --calibration-text"
 [[ -z $calibration_text || -n $evaluation_text ]] || refuse "--calibration-text goes with --evaluation-text"
+[[ -z $model || -r $model/config.json ]] || refuse "--model $model is not a model folder: config.json is not there"
+for text in $calibration_text $evaluation_text; do [[ -r $text ]] || refuse "$text cannot be read"; done
 [[ $samples$sequence_length$evaluation_tokens =~ ^[0-9]+$ ]] || refuse "numbers of samples and tokens are whole numbers"
 
 step() {

@@ -41,6 +41,10 @@ CudaAvailability cuda_availability() {
     const cudaError_t status = cudaGetDeviceCount(&found.gpus);
     if (status != cudaSuccess) {
         cudaGetLastError();
+        if (status == cudaErrorInsufficientDriver) {  // also where there is none at all
+            return unusable("no NVIDIA driver answers, or it is older than CUDA " +
+                            std::to_string(CUDART_VERSION / 1000) + " needs");
+        }
         return unusable(cudaGetErrorString(status));
     }
     std::string names;

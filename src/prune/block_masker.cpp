@@ -52,11 +52,11 @@ void BlockMasker::mask_part(const InputNorms& norms, std::size_t block, const Ro
 }
 
 void BlockMasker::gather_mask(BlockTensor& mask) const {
-    all_gather(context_.group, mask.all(), partition_.offsets());
+    gather_parts(context_.group, partition_, mask);
 }
 
 void BlockMasker::gather_weights(BlockWeights& weights) const {
-    all_gather(context_.group, weights.matrices.all(), partition_.offsets());
+    gather_parts(context_.group, partition_, weights.matrices);
 }
 
 }  // namespace espalier

@@ -53,19 +53,18 @@ void OptimizedWeights::share() {
     for (const RowSlice& slice : partition_.slices_of(context_.me())) {
         if (masters_are_apart()) context_.device.convert(master(slice), rounded(slice));
     }
-    all_gather(context_.group, of_passes().matrices.all(), partition_.offsets());
+    gather_parts(context_.group, partition_, of_passes().matrices);
 }
 
 std::unique_ptr<Exchange> OptimizedWeights::start_sharing(LinearLayer layer) const {
-    return start_all_gather(context_.group, of_passes().matrices.matrix(layer),
-                            partition_.offsets_in(context_.layout.matrix(layer)));
+    return start_all_gather(context_.group, of_passes().matrices.matrix(layer), partition_.offsets_in(layer));
 }
 
 void OptimizedWeights::store(DType output) {
     if (own_ && own_->dtype() == DType::f32) {
         context_.device.convert(own_->matrices.all(), run_.matrices.all());
     } else if (own_) {
-        all_gather(context_.group, run_.matrices.all(), partition_.offsets());
+        gather_parts(context_.group, partition_, run_.matrices);
     }
     if (run_.dtype() == DType::f32) context_.device.round_to(output, run_.matrices.all());
 }

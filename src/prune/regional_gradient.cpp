@@ -32,15 +32,10 @@ void RegionalGradient::end_shard() {
 PartTensor RegionalGradient::finish(const WeightPartition& partition) {
     for (OrderedSum& sum : sums_) sum.release_spare();
     PartTensor gradient(context_.device, partition, context_.me());
-    const std::size_t first = partition.offsets()[context_.me()];
     for (const LinearLayer layer : all_linear_layers) {
-        const MatrixShape& matrix = context_.layout.matrix(layer);
-        const PartOffsets inside = partition.offsets_in(matrix);
-        const std::size_t begin = inside[context_.me()], end = inside[context_.me() + 1];
-        const std::size_t place = end > begin ? matrix.offset + begin - first : 0;
         // One matrix in flight: the receiving rank holds every other rank's partial sums of it.
-        sums_[index_of(layer)].start_reduce(inside);
-        sums_[index_of(layer)].finish_reduce({gradient.all().data + place * sizeof(float), DType::f32, 1, end - begin});
+        sums_[index_of(layer)].start_reduce(partition.offsets_in(layer));
+        sums_[index_of(layer)].finish_reduce(gradient.of_layer(layer));
     }
     sums_.clear();
     // The scale is a power of two: nothing is rounded by it.

@@ -4,6 +4,8 @@
 #include "src/prune/sample_reader.h"
 
 #include <algorithm>
+#include <functional>
+#include <optional>
 
 namespace espalier {
 
@@ -29,7 +31,7 @@ class ImmediateStep final : public WeightGradientSink {
     void consume(LinearLayer layer, std::size_t row_begin, TensorView panel) override {
         const MatrixShape& matrix = layout_.matrix(layer);
         const std::size_t row_end = row_begin + panel.rows;
-        const RowSlice slice{layer, row_begin, row_end, matrix.offset + row_begin * matrix.columns};
+        const RowSlice slice{layer, row_begin, row_end};
         const TensorView mask =
             held_mask_ == nullptr ? TensorView{} : held_mask_->matrix(layer).row_range(row_begin, row_end);
         device_.rmsprop_step(step_, panel, mask, square_average_.slice(slice, matrix.columns), weights_.master(slice),
@@ -46,12 +48,15 @@ class ImmediateStep final : public WeightGradientSink {
 };
 
 /// Larger mini-batches: one leaf a sample in each matrix's ordered sum. With the last sample of this rank, a matrix
-/// starts its way to the ranks that own its rows while the backward pass goes on.
-class MiniBatchGradient final : public WeightGradientSink {
+/// starts its way to the ranks that own its rows while the backward pass goes on with the next; when that one is on its
+/// way, the first is stepped, and its new rows go to all ranks meanwhile. The backward pass is done with a matrix once
+/// it hands out its gradient, so the weights may change under it.
+class MiniBatchStep final : public WeightGradientSink {
   public:
-    MiniBatchGradient(Device& device, const BlockLayout& layout, const WeightPartition& partition,
-                      std::vector<OrderedSum>& sums)
-        : device_(device), layout_(layout), partition_(partition), sums_(sums) {}
+    /// `step` finishes the sum of a matrix that is on its way, and steps it.
+    MiniBatchStep(Device& device, const BlockLayout& layout, const WeightPartition& partition,
+                  std::vector<OrderedSum>& sums, std::function<void(LinearLayer)> step)
+        : device_(device), layout_(layout), partition_(partition), sums_(sums), step_(std::move(step)) {}
 
     void begin_sample(bool last) {
         last_ = last;
@@ -66,10 +71,17 @@ class MiniBatchGradient final : public WeightGradientSink {
     }
     void finished(LinearLayer layer) override {
         sums_[index_of(layer)].end_leaf();
-        if (last_) start_reduce(layer);
+        if (last_) reduce(layer);
     }
-    void start_reduce(LinearLayer layer) {
-        sums_[index_of(layer)].start_reduce(partition_.offsets_in(layout_.matrix(layer)));
+    /// All ranks call it for all matrices in the backward pass's order, those without samples too.
+    void reduce(LinearLayer layer) {
+        sums_[index_of(layer)].start_reduce(partition_.offsets_in(layer));
+        if (on_its_way_) step_(*on_its_way_);
+        on_its_way_ = layer;
+    }
+    void finish() {
+        if (on_its_way_) step_(*on_its_way_);
+        on_its_way_.reset();
     }
 
   private:
@@ -77,7 +89,9 @@ class MiniBatchGradient final : public WeightGradientSink {
     const BlockLayout& layout_;
     const WeightPartition& partition_;
     std::vector<OrderedSum>& sums_;
+    std::function<void(LinearLayer)> step_;
     std::array<TensorView, linear_layers> leaf_;
+    std::optional<LinearLayer> on_its_way_;
     bool last_ = false;
 };
 
@@ -200,28 +214,27 @@ void RegionalOptimizer::step_together(const std::vector<StepSample>& samples, co
             sums.emplace_back(device, context_.group, matrix.size(), offsets);
         }
     }
-    MiniBatchGradient sink(device, context_.layout, partition, sums);
+    std::vector<std::unique_ptr<Exchange>> gathers;
+    MiniBatchStep sink(device, context_.layout, partition, sums, [&](LinearLayer layer) {
+        step_part(layer, partition.offsets_in(layer), sums[index_of(layer)]);
+        gathers.push_back(weights_.start_sharing(layer));
+    });
     for (std::size_t i = 0; i < samples.size(); ++i) {
         output_gradient(samples[i]);
         sink.begin_sample(i + 1 == samples.size());
         problem_.decoder.backward(weights_.of_passes(), output_, sink);
     }
     if (samples.empty()) {
-        for (const LinearLayer layer : backward_order) sink.start_reduce(layer);
+        for (const LinearLayer layer : backward_order) sink.reduce(layer);
     }
-    // The stepped rows of a matrix travel to the other ranks while the next matrix is summed and stepped.
-    std::vector<std::unique_ptr<Exchange>> gathers;
-    for (const LinearLayer layer : backward_order) {
-        step_part(layer, partition.offsets_in(context_.layout.matrix(layer)), sums[index_of(layer)]);
-        gathers.push_back(weights_.start_sharing(layer));
-    }
+    sink.finish();
     for (const auto& gather : gathers) gather->finish();
 }
 
 void RegionalOptimizer::step_part(LinearLayer layer, const PartOffsets& parts, OrderedSum& sum) {
     const MatrixShape& matrix = context_.layout.matrix(layer);
     const std::size_t begin = parts[context_.me()], end = parts[context_.me() + 1];
-    const RowSlice slice{layer, begin / matrix.columns, end / matrix.columns, matrix.offset + begin};
+    const RowSlice slice{layer, begin / matrix.columns, end / matrix.columns};
     if (begin == end) {
         sum.finish_reduce({gradient_.all().data, DType::f32, 1, 0});
         return;

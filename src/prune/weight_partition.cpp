@@ -1,5 +1,8 @@
 #include "src/prune/weight_partition.h"
 
+#include "mpi/tensor_collectives.h"
+#include "mpi/topology.h"
+
 #include <algorithm>
 
 namespace espalier {
@@ -8,56 +11,87 @@ namespace {
 
 constexpr std::size_t rows_per_unit = 64;
 
-/// The cut nearest below `position` that falls on a multiple of 64 rows of the matrix it lies in.
-std::size_t cut_below(const BlockLayout& layout, std::size_t position) {
-    for (const MatrixShape& matrix : layout.matrices()) {
-        if (position >= matrix.offset + matrix.size()) continue;
-        const std::size_t row = (position - matrix.offset) / matrix.columns;
-        return matrix.offset + row / rows_per_unit * rows_per_unit * matrix.columns;
+PartOffsets cut(const MatrixShape& matrix, std::size_t ranks) {
+    const std::size_t units = (matrix.rows + rows_per_unit - 1) / rows_per_unit;
+    PartOffsets offsets = {0};
+    for (std::size_t rank = 0; rank < ranks; ++rank) {
+        const std::size_t rows = part_of(units, ranks, rank).end * rows_per_unit;
+        offsets.push_back(std::min(rows, matrix.rows) * matrix.columns);
     }
-    return layout.weights();
+    return offsets;
 }
 
 }  // namespace
 
-WeightPartition::WeightPartition(const BlockLayout& layout, PartOffsets offsets) : offsets_(std::move(offsets)) {
-    for (std::size_t rank = 0; rank + 1 < offsets_.size(); ++rank) {
-        std::vector<RowSlice>& slices = slices_.emplace_back();
-        for (const LinearLayer layer : all_linear_layers) {
-            const MatrixShape& matrix = layout.matrix(layer);
-            const std::size_t begin = std::max(offsets_[rank], matrix.offset);
-            const std::size_t end = std::min(offsets_[rank + 1], matrix.offset + matrix.size());
-            if (begin >= end) continue;
-            slices.push_back(
-                {layer, (begin - matrix.offset) / matrix.columns, (end - matrix.offset) / matrix.columns, begin});
-        }
-    }
-}
-
 WeightPartition WeightPartition::balanced(const BlockLayout& layout, std::size_t ranks, LinearLayer first,
                                           LinearLayer last) {
-    const std::size_t begin = layout.matrix(first).offset;
-    const std::size_t end = layout.matrix(last).offset + layout.matrix(last).size();
-    PartOffsets offsets = {begin};
-    for (std::size_t r = 1; r < ranks; ++r) {
-        offsets.push_back(std::max(begin, cut_below(layout, begin + r * (end - begin) / ranks)));
+    WeightPartition partition(layout);
+    for (const LinearLayer layer : all_linear_layers) {
+        const bool inside = index_of(layer) >= index_of(first) && index_of(layer) <= index_of(last);
+        partition.offsets_[index_of(layer)] = inside ? cut(layout.matrix(layer), ranks) : PartOffsets(ranks + 1, 0);
     }
-    offsets.push_back(end);
-    return {layout, offsets};
+    return partition;
 }
 
 WeightPartition WeightPartition::all_on(const BlockLayout& layout, std::size_t ranks, std::size_t owner) {
-    PartOffsets offsets(ranks + 1, 0);
-    std::fill(offsets.begin() + static_cast<std::ptrdiff_t>(owner) + 1, offsets.end(), layout.weights());
-    return {layout, offsets};
+    WeightPartition partition(layout);
+    for (const LinearLayer layer : all_linear_layers) {
+        PartOffsets& offsets = partition.offsets_[index_of(layer)];
+        offsets.assign(ranks + 1, 0);
+        std::fill(offsets.begin() + static_cast<std::ptrdiff_t>(owner) + 1, offsets.end(), layout.matrix(layer).size());
+    }
+    return partition;
 }
 
-PartOffsets WeightPartition::offsets_in(const MatrixShape& matrix) const {
-    PartOffsets inside;
-    for (const std::size_t offset : offsets_) {
-        inside.push_back(std::clamp(offset, matrix.offset, matrix.offset + matrix.size()) - matrix.offset);
+std::vector<RowSlice> WeightPartition::slices_of(std::size_t rank) const {
+    std::vector<RowSlice> slices;
+    for (const LinearLayer layer : all_linear_layers) {
+        const PartOffsets& offsets = offsets_in(layer);
+        const std::size_t columns = layout_->matrix(layer).columns;
+        if (offsets[rank] < offsets[rank + 1]) {
+            slices.push_back({layer, offsets[rank] / columns, offsets[rank + 1] / columns});
+        }
     }
-    return inside;
+    return slices;
+}
+
+std::size_t WeightPartition::size_of(std::size_t rank) const {
+    std::size_t size = 0;
+    for (const PartOffsets& offsets : offsets_) size += offsets[rank + 1] - offsets[rank];
+    return size;
+}
+
+PartTensor::PartTensor(Device& device, const WeightPartition& partition, std::size_t rank)
+    : storage_(device.make_tensor(DType::f32, 1, partition.size_of(rank))) {
+    std::size_t offset = 0;
+    for (const LinearLayer layer : all_linear_layers) {
+        const PartOffsets& offsets = partition.offsets_in(layer);
+        Place& place = places_[index_of(layer)];
+        place = {offsets[rank], offsets[rank + 1] - offsets[rank], offset};
+        offset += place.count;
+    }
+}
+
+TensorView PartTensor::slice(const RowSlice& slice, std::size_t columns) const {
+    const Place& place = places_[index_of(slice.layer)];
+    const std::size_t begin = slice.row_begin * columns, end = slice.row_end * columns;
+    require(begin >= place.first && end <= place.first + place.count, "a slice of this rank's part");
+    const TensorView& all = storage_.view();
+    return {all.data + (place.offset + begin - place.first) * bytes_of(all.dtype), all.dtype,
+            slice.row_end - slice.row_begin, columns};
+}
+
+TensorView PartTensor::of_layer(LinearLayer layer) const {
+    const Place& place = places_[index_of(layer)];
+    const TensorView& all = storage_.view();
+    return {all.data + place.offset * bytes_of(all.dtype), all.dtype, 1, place.count};
+}
+
+void gather_parts(Communicator& group, const WeightPartition& partition, const BlockTensor& tensor) {
+    for (const LinearLayer layer : all_linear_layers) {
+        const PartOffsets& offsets = partition.offsets_in(layer);
+        if (offsets.back() > 0) all_gather(group, tensor.matrix(layer), offsets);
+    }
 }
 
 }  // namespace espalier

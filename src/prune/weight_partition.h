@@ -1,10 +1,12 @@
 #pragma once
-/// Which rank scores, optimises and owns the state of which rows of a block's matrices. A block's weights are one
-/// vector (layout order); every rank has one contiguous part of it, cut at whole rows.
+/// Which rank scores, optimises and owns the state of which rows of a block's matrices. Every matrix is cut by itself,
+/// so that its gradient's sum and its stepped weights travel between all ranks at once, while the next one is computed.
 
 #include "kernels/device.h"
+#include "mpi/communicator.h"
 #include "mpi/ordered_sum.h"
 #include "src/model/block_layout.h"
+#include "src/model/block_weights.h"
 
 #include <cstddef>
 #include <vector>
@@ -16,51 +18,54 @@ struct RowSlice {
     LinearLayer layer = LinearLayer::q_proj;
     std::size_t row_begin = 0;
     std::size_t row_end = 0;
-    std::size_t offset = 0;  ///< of its first element in the block's weights
 };
 
 class WeightPartition {
   public:
-    /// Layers first … last in nearly equal parts, cut at multiples of 64 rows (the kernels' unit, so that shapes inside
-    /// a part do not depend on the number of ranks).
+    /// Each of the layers first … last in nearly equal parts, cut at multiples of 64 rows (the kernels' unit, so that
+    /// shapes inside a part do not depend on the number of ranks). The other layers have no parts.
     static WeightPartition balanced(const BlockLayout& layout, std::size_t ranks,
                                     LinearLayer first = LinearLayer::q_proj, LinearLayer last = LinearLayer::down_proj);
     /// Everything on one rank.
     static WeightPartition all_on(const BlockLayout& layout, std::size_t ranks, std::size_t owner);
 
-    /// Part r of the block's weights is [offsets()[r], offsets()[r + 1]).
-    const PartOffsets& offsets() const { return offsets_; }
-    std::size_t size_of(std::size_t rank) const { return offsets_[rank + 1] - offsets_[rank]; }
-    const std::vector<RowSlice>& slices_of(std::size_t rank) const { return slices_[rank]; }
-    /// The same parts, as offsets inside one matrix.
-    PartOffsets offsets_in(const MatrixShape& matrix) const;
+    /// Elements of a matrix that rank r has: [offsets[r], offsets[r + 1]).
+    const PartOffsets& offsets_in(LinearLayer layer) const { return offsets_[index_of(layer)]; }
+    /// This rank's rows, layer by layer; layers of which it has none are left out.
+    std::vector<RowSlice> slices_of(std::size_t rank) const;
+    /// Elements of all of a rank's slices.
+    std::size_t size_of(std::size_t rank) const;
 
   private:
-    WeightPartition(const BlockLayout& layout, PartOffsets offsets);
-    PartOffsets offsets_;
-    std::vector<std::vector<RowSlice>> slices_;
+    explicit WeightPartition(const BlockLayout& layout) : layout_(&layout) {}
+    const BlockLayout* layout_;
+    std::array<PartOffsets, linear_layers> offsets_;
 };
 
-/// State of one rank's part of a block's weights: gradient G, RMSprop's v …
+/// State of one rank's part of a block's weights: gradient G, RMSprop's v … Its slices lie one after the other.
 class PartTensor {
   public:
     PartTensor() = default;
-    PartTensor(Device& device, const WeightPartition& partition, std::size_t rank)
-        : first_(partition.offsets()[rank]), storage_(device.make_tensor(DType::f32, 1, partition.size_of(rank))) {}
+    PartTensor(Device& device, const WeightPartition& partition, std::size_t rank);
 
     bool empty() const { return storage_.empty(); }
     TensorView all() const { return storage_.view(); }
-    /// Rows of a slice of this rank's part, [row_end - row_begin, columns].
-    TensorView slice(const RowSlice& slice, std::size_t columns) const {
-        const TensorView& all = storage_.view();
-        const std::size_t begin = slice.offset - first_;
-        require((begin + (slice.row_end - slice.row_begin) * columns) <= all.size(), "a slice of this rank's part");
-        return {all.data + begin * bytes_of(all.dtype), all.dtype, slice.row_end - slice.row_begin, columns};
-    }
+    /// Rows of this rank's part, [row_end - row_begin, columns].
+    TensorView slice(const RowSlice& slice, std::size_t columns) const;
+    /// All of this rank's elements of a matrix, as one row.
+    TensorView of_layer(LinearLayer layer) const;
 
   private:
-    std::size_t first_ = 0;
+    struct Place {
+        std::size_t first = 0;   ///< element of the matrix that comes first here
+        std::size_t count = 0;   ///< elements of the matrix
+        std::size_t offset = 0;  ///< of the first one in the storage
+    };
+    std::array<Place, linear_layers> places_{};
     Tensor storage_;
 };
+
+/// Completes `tensor` from the parts of all ranks. Collective.
+void gather_parts(Communicator& group, const WeightPartition& partition, const BlockTensor& tensor);
 
 }  // namespace espalier

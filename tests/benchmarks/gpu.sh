@@ -3,7 +3,8 @@
 #   tests/benchmarks/gpu.sh BUNDLE [FOLDER]     FOLDER: where run folders go (default /dev/shm; 14 GB)
 # BUNDLE: made by jobs/bundle.sh with espalier and kernel_benchmark.
 set -euo pipefail
-run=$(cd "${1:?BUNDLE}" && pwd)/run
+[[ $# -gt 0 && -x $1/run ]] || { printf 'gpu.sh: BUNDLE, a folder that jobs/bundle.sh made, is not given\n' >&2 && exit 2; }
+run=$(cd "$1" && pwd)/run
 work=$(mktemp -d "${2:-/dev/shm}/espalier.XXXXXX") && trap 'rm -rf "$work"' EXIT
 
 "$run" kernel_benchmark cuda

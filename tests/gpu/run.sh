@@ -9,7 +9,12 @@
 # The oracle needs python3 with numpy, torch, h5py and pytest.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-bundle=$(cd "${1:?BUNDLE}" && pwd) && shift
+if [[ $# == 0 || ! -x $1/run ]]; then
+    printf 'run.sh: BUNDLE, a folder that jobs/bundle.sh made, is not given\n' >&2
+    exit 2
+fi
+bundle=$(cd "$1" && pwd)
+shift
 parts=("$@")
 ((${#parts[@]})) || parts=(kernels oracle sanitizer benchmark)
 for name in "${parts[@]}"; do

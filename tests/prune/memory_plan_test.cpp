@@ -15,7 +15,8 @@ using namespace support;
 constexpr Method methods[] = {Method::magnitude, Method::wanda, Method::rgs, Method::ro, Method::wanda_plus_plus};
 
 MemoryNeeds needs_of(const PruneProblem& problem, const PruneOptions& options) {
-    MemoryNeeds needs{options, problem.config, problem.layout, {DType::f32, DType::f32, false, Passes::forward_and_backward}};
+    MemoryNeeds needs{
+        options, problem.config, problem.layout, {DType::f32, DType::f32, false, Passes::forward_and_backward}};
     needs.samples = problem.samples;
     needs.shards = options.shards;
     needs.nodes = nodes_of_leaves(0, options.shards).size();
