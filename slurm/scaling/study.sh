@@ -1,0 +1,128 @@
+# shellcheck shell=bash
+# For strong.sh and weak.sh: submits one job for each number of ranks and each repeat, and a job behind them that draws
+# the report. KIND is set by the script that sources this file.
+set -euo pipefail
+here=$(cd "$(dirname "$0")/.." && pwd)
+# shellcheck source=slurm/job_options.sh
+source "$here/job_options.sh"
+
+study_usage() {
+    printf 'usage: slurm/scaling/%s.sh FOLDER --sizes 1,2,4,8 [--repeats 3] [options of espalier prune] [of the job]\n\n' "$KIND"
+    printf '  --sizes LIST         numbers of machines, or of ranks with --by-rank, one job each\n'
+    printf '  --by-rank            sizes are ranks; machines follow from --gpus-per-node or --ntasks-per-node\n'
+    printf '  --repeats N          runs of each size [3]\n%s\n' "$job_usage"
+}
+
+if [[ $# == 0 || " $* " == *" --help "* ]]; then
+    study_usage
+    exit $(($# == 0 ? 2 : 0))
+fi
+folder=$1 sizes='' repeats=3 by_rank='' words=()
+shift
+while (($#)); do
+    case $1 in
+        --sizes) sizes=${2:?LIST} && shift 2 ;;
+        --sizes=*) sizes=${1#*=} && shift ;;
+        --repeats) repeats=${2:?N} && shift 2 ;;
+        --repeats=*) repeats=${1#*=} && shift ;;
+        --by-rank) by_rank=yes && shift ;;
+        *) words+=("$1") && shift ;;
+    esac
+done
+IFS=, read -ra list <<<"$sizes"
+((${#list[@]})) || { printf '%s.sh: --sizes 1,2,4 is missing\n' "$KIND" >&2 && exit 2; }
+for size in "${list[@]}" "$repeats"; do
+    [[ $size =~ ^[1-9][0-9]*$ ]] || { printf '%s.sh: %s is not a whole number above zero\n' "$KIND" "$size" >&2 && exit 2; }
+done
+[[ ! -e $folder/study.json ]] || { printf '%s.sh: %s holds a study already\n' "$KIND" "$folder" >&2 && exit 2; }
+find_program
+take_job_options "${words[@]}"
+
+# value_of NAME DEFAULT: what `rest` says about an option of prune.
+value_of() {
+    local i
+    for ((i = 0; i < ${#rest[@]}; ++i)); do
+        case ${rest[i]} in
+            "--$1") printf '%s' "${rest[i + 1]:-}" && return ;;
+            "--$1="*) printf '%s' "${rest[i]#*=}" && return ;;
+        esac
+    done
+    printf '%s' "$2"
+}
+# without NAMES...: `rest` without these options, as `kept`.
+without() {
+    local i name
+    kept=()
+    for ((i = 0; i < ${#rest[@]}; ++i)); do
+        name=${rest[i]%%=*}
+        if [[ " $* " == *" ${name#--} "* ]]; then
+            [[ ${rest[i]} == *=* ]] || ((++i))
+            continue
+        fi
+        kept+=("${rest[i]}")
+    done
+}
+
+# The work of `ranks` ranks: the same (strong), or that of one for each (weak).
+options_of_size() {
+    if [[ $KIND == strong ]]; then
+        options=("${rest[@]}")
+        return
+    fi
+    local samples drawn batch length calibration
+    samples=$(value_of samples 16) batch=$(value_of ro-batch 1)
+    drawn=$(value_of ro-samples "$((samples < 16 ? samples : 16))")
+    length=$(value_of sequence-length 2048) calibration=$(value_of calibration '')
+    without samples shards ro-samples ro-batch calibration sequence-length
+    [[ -n $calibration && $calibration != synthetic:* ]] || calibration=synthetic:$((samples * ranks))x$length
+    options=("${kept[@]}" --calibration "$calibration" --samples $((samples * ranks)) --sequence-length "$length" --shards $((8 * ranks > samples * ranks ? samples * ranks : 8 * ranks))
+        --ro-samples $((drawn * ranks)) --ro-batch $((batch * ranks)))
+}
+
+given_time=$time_limit given_memory=$memory given_tasks=$tasks_per_node jobs=() scripts=() names=()
+for size in "${list[@]}"; do
+    nodes=$size tasks_per_node=$given_tasks
+    if [[ -n $by_rank ]]; then
+        nodes=$(((size + given_tasks - 1) / given_tasks))
+        tasks_per_node=$(((size + nodes - 1) / nodes))
+        ((nodes * tasks_per_node == size)) || { printf '%s.sh: %s ranks do not fill machines of %s evenly\n' "$KIND" "$size" "$given_tasks" >&2 && exit 2; }
+        [[ -z $gpus_per_node ]] || gpus_per_node=$tasks_per_node
+    fi
+    ranks=$((nodes * tasks_per_node)) time_limit=$given_time memory=$given_memory
+    options_of_size
+    plan_job "${options[@]}"
+    for ((repeat = 1; repeat <= repeats; ++repeat)); do
+        run=$(printf '%s/ranks-%04d/repeat-%d' "$folder" "$ranks" "$repeat")
+        names+=("$run")
+        scripts+=("$(fill "$here/prune.sbatch" "${options[@]}" --output "$run")")
+    done
+done
+if [[ -n $dry_run ]]; then
+    printf '%s\n\n' "${scripts[@]}"
+    exit 0
+fi
+
+mkdir -p "$folder"
+# Absolute names: jobs may start elsewhere.
+absolute=$(cd "$folder" && pwd)
+for i in "${!scripts[@]}"; do
+    mkdir -p "$(dirname "${names[i]}")"
+    job=$(sbatch --parsable --job-name="espalier-$KIND" --output="${names[i]}.log" <<<"${scripts[i]//"$folder/ranks-"/"$absolute/ranks-"}")
+    jobs+=("${job%%;*}")
+done
+python3 - "$absolute/study.json" "$KIND" "$([[ -n $gpus_per_node ]] && printf GPU || printf rank)" "$repeats" "$sizes" "espalier prune ${rest[*]}" <<'PYTHON'
+import datetime, json, socket, sys
+path, kind, unit, repeats, sizes, command = sys.argv[1:]
+json.dump({"format": "espalier-scaling", "version": 1, "kind": kind, "unit": unit, "repeats": int(repeats),
+           "sizes": [int(size) for size in sizes.split(",")], "command": command, "host": socket.gethostname(),
+           "submitted": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}, open(path, "w"), indent=1)
+PYTHON
+report=$(printf 'python3 %q %q --output %q --table %q --csv %q' "$here/../jobs/scaling_report.py" "$absolute" \
+    "$absolute/report.html" "$absolute/report.md" "$absolute/report.csv")
+collector=$(sbatch --parsable --dependency="afterany:$(IFS=: && printf '%s' "${jobs[*]}")" --job-name=espalier-report \
+    --output="$absolute/report.log" --ntasks=1 --time=10 --wrap "$report")
+cat >&2 <<TEXT
+
+${#jobs[@]} jobs are submitted (${jobs[*]}); job ${collector%%;*} draws $absolute/report.html when they have ended
+  squeue --name=espalier-$KIND,espalier-report
+TEXT
