@@ -4,7 +4,8 @@
 #   tests/run.sh              everything
 #   tests/run.sh unit oracle  only these parts
 # Parts: install build unit mpi layering oracle binary export jobs
-# and, when asked for (they build the emulation of tests/emulation): emulation emulation-asan emulation-tsan
+# tests/slurm/run.sh brings up a Slurm and runs jobs on it; tests/gpu/run.sh is for a machine with a GPU.
+# And, when asked for (they build the emulation of tests/emulation): emulation emulation-asan emulation-tsan
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)

@@ -132,17 +132,33 @@ def test_a_dry_run_counts_what_real_ranks_count(tmp_path: Path) -> None:
         assert points[ranks]["flops"] / 4 == pytest.approx(block["flops"], rel=1e-9 if ranks == 1 else 0.05)
 
 
+def others_use_cores() -> float:
+    """Cores that other programs keep busy just now."""
+
+    def busy() -> float:
+        fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+        return (sum(fields) - fields[3] - fields[4]) / os.sysconf("SC_CLK_TCK")
+
+    before, begin = busy(), time.monotonic()
+    time.sleep(0.5)
+    return (busy() - before) / (time.monotonic() - begin)
+
+
 @pytest.mark.skipif(MPIRUN is None, reason="mpirun is not installed")
 def test_a_dry_run_takes_the_time_of_real_ranks(tmp_path: Path) -> None:
-    """Within a quarter; the best of some tries each, since other programs may run beside. Ranks need a core each."""
-    cores = len(os.sched_getaffinity(0))
-    for ranks in [n for n in (1, 2, 4) if n <= cores]:
+    """Within a quarter; the best of some tries each. Ranks need a core each that nobody else uses."""
+    for ranks in [n for n in (1, 2, 4) if n <= len(os.sched_getaffinity(0))]:
         dry, real = float("inf"), float("inf")
-        for _ in range(4):
+        for _ in range(6):
+            give_up = time.monotonic() + 20
+            while others_use_cores() > 0.2 and time.monotonic() < give_up:
+                time.sleep(1)
             dry = min(dry, sum(phase["seconds"] for phase in dry_run(tmp_path, ranks)[ranks]["phases"].values()))
             real = min(real, *(sum(block["seconds"].values()) for block in real_run(tmp_path, ranks)))
             if 0.75 < dry / real < 1.25:
                 break
+        if others_use_cores() > 0.5:
+            pytest.skip("other programs use the cores: times mean nothing")
         assert 0.75 < dry / real < 1.25, f"{ranks} ranks: {dry:.4f} s in the dry run, {real:.4f} s in a real one"
 
 
