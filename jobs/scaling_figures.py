@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
-from typing import Optional
+from collections.abc import Callable, Sequence
 
 from report import OTHER, PHASES, fold_small_phases
 from report_drawing import (
@@ -129,89 +127,75 @@ def between(low: float, high: float) -> list[float]:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def time_figure(series: Series, unit: str, origin: str) -> str:
-    """Time of the same work against ranks, both logarithmic, with the ideal, the fitted law and the plan."""
-    cases, share = series.cases, series.serial_share()
-    if len(cases) < 2 or series.kind == "weak":
-        return ""
-    base = series.base
-    values = [value for case in cases for value in (*case.times, case.plan.seconds if case.plan else case.seconds)]
-    values.append(base.seconds * base.ranks / cases[-1].ranks)
-    y = time_scale(values)
-    x, x_text = ranks_axis(cases, left_margin(y, time_tick))
-    ideal = stroke(x(base.ranks), y(base.seconds), x(cases[-1].ranks), y(values[-1]), "reference")
-    parts, keys = [ideal], [(marked_key(MEASURED), RUN[origin])]
-    planned = [(x(case.ranks), y(case.plan.seconds)) for case in cases if case.plan]
-    if planned:
+def scaling_chart(series: Series, unit: str, origin: str, y: Scale, title: str, what: Callable[..., float]) -> str:
+    """`what(ranks, seconds)` against ranks: the cases with their ranges, the plan, the fitted law, the ideal."""
+    cases, base, share = series.cases, series.base, series.serial_share()
+    y_text, tip_text = (time_tick, time_text) if y.logarithmic else (percent, share_text)
+    x, x_text = ranks_axis(cases, left_margin(y, y_text))
+
+    def at(ranks: float, seconds: float) -> tuple[float, float]:
+        return x(ranks), y(what(ranks, seconds))
+
+    last = cases[-1].ranks
+    parts = [line([at(base.ranks, base.seconds), at(last, series.ideal(last))], "reference")]
+    keys = [(marked_key(MEASURED), RUN[origin])]
+    if planned := [at(case.ranks, case.plan.seconds) for case in cases if case.plan]:
         parts.append(f'<g class="{colour(PLANNED)}">{line(planned, "line dashed")}</g>')
         keys.append((dashed_key(PLANNED), "plan"))
     if share is not None:
-        smooth = [(x(at), y(series.amdahl(share, at))) for at in between(base.ranks, cases[-1].ranks)]
-        parts.append(f'<g class="{colour(FITTED)}">{line(smooth, "line dashed")}</g>')
+        law = [at(ranks, series.amdahl(share, ranks)) for ranks in between(base.ranks, last)]
+        parts.append(f'<g class="{colour(FITTED)}">{line(law, "line dashed")}</g>')
         keys.append((dashed_key(FITTED), "Amdahl’s law, fitted"))
-    points = [(x(case.ranks), y(case.seconds)) for case in cases]
-    parts.append(marked_line(MEASURED, points, [(y(min(case.times)), y(max(case.times))) for case in cases]))
-    parts += [
-        tooltip(*point, f"{count_text(case.ranks, unit)}: {time_text(case.seconds)}")
-        for point, case in zip(points, cases)
-    ]
-    drawing = svg(
-        HEIGHT,
-        f"Time against {unit}s",
-        [*draw_axes(x, y, (plural(unit), "Time of the run"), (x_text, time_tick)), *parts],
-    )
-    return figure("Time", drawing + legend([*keys, (ideal_key(), "ideal")]), fit_text(series, share, unit))
+    points = [at(case.ranks, case.seconds) for case in cases]
+    ranges = [(at(case.ranks, min(case.times))[1], at(case.ranks, max(case.times))[1]) for case in cases]
+    parts.append(marked_line(MEASURED, points, ranges))
+    tips = (f"{count_text(case.ranks, unit)}: {tip_text(what(case.ranks, case.seconds))}" for case in cases)
+    parts += [tooltip(*point, tip) for point, tip in zip(points, tips)]
+    drawing = svg(HEIGHT, f"{title} by {unit}s", [*draw_axes(x, y, (plural(unit), title), (x_text, y_text)), *parts])
+    return drawing + legend([*keys, (ideal_key(), "ideal")])
 
 
-def fit_text(series: Series, share: Optional[float], unit: str) -> str:
+def time_figure(series: Series, unit: str, origin: str) -> str:
+    """Time of the same work against ranks, both logarithmic."""
+    cases, base = series.cases, series.base
+    if len(cases) < 2 or series.kind == "weak":
+        return ""
+    values = [seconds for case in cases for seconds in (*case.times, *(case.plan.times if case.plan else ()))]
+    y = time_scale([*values, series.ideal(cases[-1].ranks)])
+    body = scaling_chart(series, unit, origin, y, "Time of the run", lambda ranks, seconds: seconds)
+    return figure("Time", body, fit_text(series, count_text(base.ranks, unit), unit))
+
+
+def fit_text(series: Series, base: str, unit: str) -> str:
     """What the fitted serial share means."""
-    if share is None:
-        return "Both axes are logarithmic."
-    base = count_text(series.base.ranks, unit)
-    law = f"Amdahl’s law with the share s that least squares of the relative error give: s = {share_text(share)} of the"
+    share = series.serial_share() or 0.0
+    law = f"Amdahl’s law, by least squares of the relative error, with {share_text(share)} of the time on {base} serial"
     if share == 0:
-        return f"{law} time on {base}, so nothing of it is seen to be serial. Both axes are logarithmic."
-    most = few_digits(1 / share)
-    return f"{law} time on {base} does not shrink. By this law no number of {unit}s is more than {most} times as fast as {base}."
+        return f"{law}: nothing of it is seen to be."
+    limit = f"{law}: then no number of {unit}s is more than {few_digits(1 / share)} times as fast."
+    last = series.cases[-1]
+    beaten = series.base.seconds / last.seconds > 1 / share
+    return f"{limit} That {count_text(last.ranks, unit)} are shows where the law ends." if beaten else limit
 
 
 def efficiency_figure(series: Series, unit: str, origin: str) -> str:
     """Efficiency against ranks below the ideal 100 %."""
-    cases, share = series.cases, series.serial_share()
+    cases, base = series.cases, count_text(series.base.ranks, unit)
     if len(cases) < 2:
         return ""
-    ranges = [[series.efficiency(case, seconds) for seconds in (max(case.times), min(case.times))] for case in cases]
-    planned = [(case.ranks, series.efficiency(case, case.plan.seconds)) for case in cases if case.plan]
-    tallest = max([1.0, *(high for _, high in ranges), *(value for _, value in planned)])
-    y = linear_scale([tallest], BOTTOM, TOP, 6, from_zero=True)
-    x, x_text = ranks_axis(cases, left_margin(y, percent))
-    parts, keys = [stroke(x.start, y(1), x.end, y(1), "reference")], [(marked_key(MEASURED), RUN[origin])]
-    if planned:
-        drawn = line([(x(at), y(value)) for at, value in planned], "line dashed")
-        parts.append(f'<g class="{colour(PLANNED)}">{drawn}</g>')
-        keys.append((dashed_key(PLANNED), "plan"))
-    if share is not None:
-        ends = between(series.base.ranks, cases[-1].ranks)
-        law = [(at, series.base.seconds * series.base.ranks / at / series.amdahl(share, at)) for at in ends]
-        drawn = line([(x(at), y(value)) for at, value in law], "line dashed")
-        parts.append(f'<g class="{colour(FITTED)}">{drawn}</g>')
-        keys.append((dashed_key(FITTED), "Amdahl’s law, fitted"))
-    points = [(x(case.ranks), y(series.efficiency(case))) for case in cases]
-    parts.append(marked_line(MEASURED, points, [(y(low), y(high)) for low, high in ranges]))
-    parts += [
-        tooltip(*point, f"{count_text(case.ranks, unit)}: {share_text(series.efficiency(case))}")
-        for point, case in zip(points, cases)
+    values = [
+        series.ideal(case.ranks) / seconds
+        for case in cases
+        for seconds in (*case.times, *(case.plan.times if case.plan else ()))
     ]
-    drawing = svg(
-        HEIGHT, f"Efficiency against {unit}s", [*draw_axes(x, y, (plural(unit), "Efficiency"), (x_text, percent)), *parts]
-    )
-    base = count_text(series.base.ranks, unit)
-    caption = f"Time of {base} by the time measured" if series.kind == "weak" else f"Speed-up over {base} by the ideal"
-    return figure(
-        "Efficiency",
-        drawing + legend([*keys, (ideal_key(), "ideal")]),
-        f"{caption}, which is 100 %." if series.kind == "strong" else f"{caption}; ideally 100 %.",
-    )
+    y = linear_scale([1.0, *values], BOTTOM, TOP, 6, from_zero=True)
+    chart = scaling_chart(series, unit, origin, y, "Efficiency", lambda ranks, seconds: series.ideal(ranks) / seconds)
+    caption = {
+        "strong": f"Speed-up over {base} as a share of the ideal.",
+        "weak": f"Time on {base} by the time on more, which have as many times the work.",
+    }
+    planned = f" The plan’s is by the dry run’s {base} too." if any(case.plan for case in cases) else ""
+    return figure("Efficiency", chart, caption[series.kind] + planned)
 
 
 def percent(share: float) -> str:
@@ -224,37 +208,33 @@ def percent(share: float) -> str:
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def stacked(by_case: list[Counter[str]], cases: list[Case], kinds: dict[str, str], unit: str, title: str) -> str:
-    """Bars of seconds, or of shares when `title` says so, a row for each case."""
-    names = [count_text(case.ranks, unit) for case in cases]
-    shares = title == SHARE
-    longest = 1.0 if shares else max(sum(parts.values()) for parts in by_case)
-    scale = 100.0 if shares else 1.0
-    end = WIDTH - 14.0 if shares else WIDTH - 66.0
-    x = linear_scale([scale * longest], row_margin(names), end, 5, from_zero=True)
+SHARE = "Share of a block’s time (%)"
+SECONDS = "Time of a block (s)"
 
-    def bar(parts: Counter[str]) -> Text:
-        whole = sum(parts.values())
 
+def stacked(by_case: list[Counter[str]], names: list[str], kinds: dict[str, str], title: str, text: Text) -> str:
+    """Bars with a row for each case; each as long as the other when they are shares."""
+    shares = title.startswith("Share")
+    wholes = [sum(parts.values()) for parts in by_case]
+    end = WIDTH - (14.0 if shares else 12.0 + max(text_width(text(whole)) for whole in wholes))
+    x = linear_scale([100.0 if shares else max(wholes)], row_margin(names), end, 5, from_zero=True)
+
+    def bar(parts: Counter[str], whole: float) -> Text:
         def draw(centre: float) -> str:
             done, drawn = 0.0, []
             for name, kind in kinds.items():
-                length = scale * parts[name] / (whole if shares else 1)
+                length = parts[name] * (100.0 / whole if shares else 1)
                 if length > 0:
-                    tip = f"{phase_name(name)}: {time_text(parts[name])}, {share_text(parts[name] / whole)}"
+                    tip = f"{phase_name(name)}: {text(parts[name])}, {share_text(parts[name] / whole)}"
                     left, right = x(done), x(done + length)
                     drawn.append(box(left, centre - 9, max(right - left - 0.7, 0.3), 18, f"area {kind}", tip))
                 done += length
-            return "".join(drawn) + ("" if shares else label(x(done) + 6, centre + 4, time_text(whole), kind="value"))
+            return "".join(drawn) + ("" if shares else label(x(done) + 6, centre + 4, text(whole), kind="value"))
 
         return draw
 
-    rows = [Row(name, bar(parts)) for name, parts in zip(names, by_case)]
+    rows = [Row(name, bar(*of_case)) for name, *of_case in zip(names, by_case, wholes)]
     return row_chart(rows, x, title, title) + legend((area_key(kind), phase_name(name)) for name, kind in kinds.items())
-
-
-SHARE = "Share of a block's time (%)"
-SECONDS = "Time of a block (s)"
 
 
 def phase_name(phase: str) -> str:
@@ -271,11 +251,13 @@ def phase_figures(series: Series, unit: str, origin: str) -> list[str]:
     order = [*PHASES, *sorted(set().union(*folded) - set(PHASES) - {OTHER}), OTHER]
     used = [phase for phase in order if any(parts[phase] > 1e-12 for parts in folded)]
     kinds = {phase: "rest" if phase == OTHER else colour(place) for place, phase in enumerate(used)}
-    of_what = "Mean over the blocks and repeats, on the rank that owns the block." if origin == "measured" else ""
-    figures = [figure("A block by phase", stacked(folded, cases, kinds, unit, SECONDS), of_what)]
+    names = [count_text(case.ranks, unit) for case in cases]
+    mean = "Mean over blocks and repeats" if origin == "measured" else "One block stands for all, which have one shape"
+    caption = f"{mean}. Seconds of its owner; phases below 2 % are in “other”."
+    figures = [figure("A block by phase", stacked(folded, names, kinds, SECONDS, time_text), caption)]
     if len(cases) > 1 and series.kind == "strong":
-        caption = "The same bars, each as long as the other: what grows here is what does not scale."
-        figures.append(figure("Shares of the phases", stacked(folded, cases, kinds, unit, SHARE), caption))
+        caption = "The same, each bar as long as the other: what grows from row to row is what does not scale."
+        figures.append(figure("Shares of the phases", stacked(folded, names, kinds, SHARE, time_text), caption))
     return figures
 
 
@@ -284,28 +266,47 @@ def limits_figure(series: Series, unit: str) -> str:
     cases = [case for case in series.cases if sum(case.limits.values()) > 0]
     if not cases:
         return ""
-    kinds = {limit: kind for limit, kind in zip(LIMITS, ("k0", "k5", "k7", "k1"))}
-    body = stacked([case.limits for case in cases], cases, kinds, unit, SHARE)
-    caption = (
-        "Of the modelled device: matrix products, its memory, the link to the host; network is what the block waits "
-    )
-    return figure("What a block waits for", body, caption + "for beyond them.")
+    kinds = dict(zip(LIMITS, ("k0", "k5", "k7", "k1")))
+    names = [count_text(case.ranks, unit) for case in cases]
+    body = stacked([case.limits for case in cases], names, kinds, SHARE, time_text)
+    caption = "Of the modelled device: products of matrices, its memory, the host link; for the network what is left."
+    return figure("What a block waits for", body, caption)
 
 
 def collectives(series: Series) -> list[tuple[str, str]]:
-    """Phases and collectives with at least a thousandth of the bytes of a case, those with the most bytes first."""
+    """Phases and collectives with at least a hundredth of the bytes of a case, those with the most bytes first."""
     most: Counter[tuple[str, str]] = Counter()
     for case in series.cases:
         whole = sum(traffic.busier for traffic in case.traffic.values())
         for key, traffic in case.traffic.items():
             if whole:
                 most[key] = max(most[key], traffic.busier / whole)
-    return [key for key, share in most.most_common(COLOURS) if share >= 0.001]
+    return [key for key, share in most.most_common(COLOURS) if share >= 0.01]
 
 
 def collective_name(key: tuple[str, str]) -> str:
     """optimise: exchange."""
     return f"{phase_name(key[0])}: {key[1].replace('_', '-')}"
+
+
+def bytes_figure(series: Series, unit: str) -> str:
+    """Bars of the bytes of a block by collective."""
+    keys = collectives(series)
+    cases = [case for case in series.cases if any(case.traffic[key].busier for key in keys if key in case.traffic)]
+    if not cases:
+        return ""
+    by_case = [
+        Counter({collective_name(key): case.traffic[key].busier for key in keys if key in case.traffic})
+        for case in cases
+    ]
+    kinds = {collective_name(key): colour(place) for place, key in enumerate(keys)}
+    most = max(sum(parts.values()) for parts in by_case)
+    power = max((power for power in (0, 3, 6, 9, 12) if most >= 10.0**power), default=0)
+    scaled = [Counter({name: count / 10.0**power for name, count in parts.items()}) for parts in by_case]
+    title = f"Bytes of a block ({bytes_text(10.0**power).split()[1]})"
+    names = [count_text(case.ranks, unit) for case in cases]
+    body = stacked(scaled, names, kinds, title, lambda value: bytes_text(value * 10.0**power))
+    return figure("Bytes by collective", body, "Through one rank, of the busier direction.")
 
 
 def bandwidth_figure(series: Series, unit: str) -> str:
@@ -318,7 +319,7 @@ def bandwidth_figure(series: Series, unit: str) -> str:
         return ""
     cases = [case for case in series.cases if any(case is other for pairs in shown.values() for other, _ in pairs)]
     y = log_scale([rate for pairs in shown.values() for _, rate in pairs], BOTTOM, TOP, 9)
-    x, x_text = ranks_axis(cases, left_margin(y, rate_text))
+    x, x_text = ranks_axis(cases, left_margin(y, rate_tick))
     lines, tips = [], []
     for place, (key, pairs) in enumerate(shown.items()):
         points = [(x(case.ranks), y(rate)) for case, rate in pairs]
@@ -328,7 +329,7 @@ def bandwidth_figure(series: Series, unit: str) -> str:
             for point, (case, rate) in zip(points, pairs)
         ]
     titles = (plural(unit), "Bus bandwidth of a rank, at least")
-    drawing = svg(HEIGHT, titles[1], [*draw_axes(x, y, titles, (x_text, rate_text)), *lines, *tips])
+    drawing = svg(HEIGHT, titles[1], [*draw_axes(x, y, titles, (x_text, rate_tick)), *lines, *tips])
     keys = legend((marked_key(place), collective_name(key)) for place, key in enumerate(shown))
     caption = (
         "A lower bound: bytes of the busier direction by all seconds of the phase, in which the rank also computes."
@@ -339,3 +340,9 @@ def bandwidth_figure(series: Series, unit: str) -> str:
 def rate_text(rate: float) -> str:
     """117 GB/s."""
     return f"{bytes_text(rate)}/s"
+
+
+def rate_tick(rate: float) -> str:
+    """1 GB/s, where rate_text has 1.00 GB/s."""
+    digits, unit = rate_text(rate).split()
+    return f"{float(digits):g} {unit}"

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Draw a scaling study as one HTML page.
 
-    scaling_report.py FOLDER_OR_JSON --output report.html [--table table.md] [--csv table.csv] [--title TEXT] [--unit GPU]
+    scaling_report.py STUDY --output report.html [--table table.md] [--csv table.csv] [--title TEXT] [--unit GPU]
 
 The study is a folder that slurm/scaling/strong.sh or weak.sh made, the report of `espalier prune --dry-run-ranks`, or
 the table of `espalier plan --table --json`. The page holds the times with the range of their repeats, speed-up,
@@ -24,12 +24,13 @@ from collections.abc import Callable
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from comparison import InputRefused, mapping, write_text
 from report import STYLE, calibration_text, distinct, model_text, pattern_text
 from scaling_figures import (
     bandwidth_figure,
+    bytes_figure,
     collective_name,
     collectives,
     efficiency_figure,
@@ -38,16 +39,29 @@ from scaling_figures import (
     rate_text,
     time_figure,
 )
-from scaling_study import Case, Series, Study, bytes_text, count_text, few_digits, read_study, share_text, time_text
+from scaling_study import (
+    Case,
+    Series,
+    Study,
+    bytes_text,
+    count_text,
+    doubts,
+    few_digits,
+    plural,
+    read_study,
+    share_text,
+    time_text,
+)
 
 OWN_STYLE = """
 h1 b { display: block; font-size: 2.3rem; line-height: 1.2; color: var(--k0); font-variant-numeric: tabular-nums; }
 h1 small { font-size: 1rem; font-weight: 400; }
 td small { display: block; font-size: .78rem; }
-h2 + .note { margin-top: -.3rem; }
+.bytes small { display: inline-block; margin-left: .5rem; min-width: 5.6rem; }
+.bytes thead th { white-space: normal; }
+.plots { margin-top: 1.8rem; } .plots + h3 { margin-top: 2.2rem; }
 .missing { margin: .3rem 0; padding-left: 1.2rem; }
 """
-ORIGINS = {"measured": "measured", "dry run": "dry run", "plan": "plan"}
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Tables
@@ -106,17 +120,25 @@ def columns_of(study: Study, series: Series) -> list[Column]:
             lambda case: Cell(share_text(series.efficiency(case))),
             f"share of the ideal; the work is {work}",
         ),
-        Column(f"{unit}-{cost}", lambda case: Cell(few_digits(case.device_seconds / by)), "time by their number"),
-        Column("Block", lambda case: given(case.block_seconds, time_text), "time of one decoder block"),
+        Column(
+            f"{plural(unit)[:-1]}-{cost}",
+            lambda case: Cell(few_digits(case.device_seconds / by)),
+            "time by their number",
+        ),
+        Column("Block", lambda case: given(case.block_seconds, time_text), "time of a decoder block in its group"),
         Column("Device memory", lambda case: given(case.memory, bytes_text), "most in use on one device"),
         Column("Sent by a rank", lambda case: given(case.sent, bytes_text), "in the whole run, to other ranks"),
         Column("Plan", plan_cell, "the closed form's time; below it, as a multiple of the dry run's"),
     ]
-    for place, heading in enumerate(("Groups", "Shards", "RO batch")):
+    chosen = (("Groups", "block-groups"), ("Shards", "shards"), ("RO batch", "ro-batch"))
+    for place, (heading, option) in enumerate(chosen):
         choices = {case.choice[place] for case in cases}
         if study.origin == "plan" or len(choices) > 1:
-            meaning = ("--block-groups", "--shards", "--ro-batch")[place]
-            columns.append(Column(heading, lambda case, place=place: given(case.choice[place], few_digits), meaning))
+            columns.append(
+                Column(
+                    heading, lambda case, place=place: given(case.choice[place], "{:,.0f}".format), f"option {option}"
+                )
+            )
     return [column for column in columns if any(column.cell(case) is not None for case in cases)]
 
 
@@ -130,7 +152,7 @@ def html_table(study: Study, series: Series) -> str:
         rows += f'<tr><th scope="row">{case.ranks:,}</th>{cells}</tr>'
     meanings = "; ".join(f"{column.heading}: {column.meaning}" for column in columns)
     table = (
-        f'<table><thead><tr><th scope="col">{escape(study.unit)}s</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
+        f'<table><thead><tr><th scope="col">{plural(study.unit)}</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
     )
     return f'<div class="scroll">{table}</div><p class="note">{escape(meanings)}.</p>'
 
@@ -145,7 +167,7 @@ def html_cell(cell: Optional[Cell]) -> str:
 def markdown_table(study: Study, series: Series) -> str:
     """The same table for a README."""
     columns = columns_of(study, series)
-    lines = [f"| {study.unit}s | " + " | ".join(column.heading for column in columns) + " |"]
+    lines = [f"| {plural(study.unit)} | " + " | ".join(column.heading for column in columns) + " |"]
     lines.append("| ---: |" + " ---: |" * len(columns))
     for case in series.cases:
         cells = (column.cell(case) or Cell("") for column in columns)
@@ -159,7 +181,7 @@ def markdown(study: Study, title: Optional[str]) -> str:
     parts = [f"{heading_of(study, title)}\n"]
     for series in study.series:
         parts += [f"{series_title(study, series)}: {verdict(study, series)}\n", markdown_table(study, series)]
-    parts += [f"- {note}\n" for note in study.notes]
+    parts += [f"- {note}\n" for note in [*study.notes, *doubts(study)]]
     return "\n".join(parts)
 
 
@@ -188,23 +210,22 @@ def collectives_table(study: Study, series: Series) -> str:
     cases = [case for case in series.cases if any(traffic.busier for traffic in case.traffic.values())]
     if not keys or not cases:
         return ""
-    head = "".join(f'<th scope="col">{count_text(case.ranks, study.unit)}</th>' for case in cases)
+    head = "".join(f'<th scope="col">{escape(collective_name(key))}</th>' for key in keys)
     rows = ""
-    for key in keys:
-        cells = [(case.traffic.get(key), case.bandwidth(key)) for case in cases]
-        printed = (
-            Cell(bytes_text(traffic.busier), f"≥ {rate_text(rate)}") if traffic and rate else None
-            for traffic, rate in cells
-        )
-        rows += f'<tr><th scope="row">{escape(collective_name(key))}</th>{"".join(map(html_cell, printed))}</tr>'
+    for case in cases:
+        cells = ""
+        for key in keys:
+            traffic, rate = case.traffic.get(key), case.bandwidth(key)
+            cells += html_cell(Cell(bytes_text(traffic.busier), f"≥ {rate_text(rate)}") if traffic and rate else None)
+        rows += f'<tr><th scope="row">{case.ranks:,}</th>{cells}</tr>'
     note = (
-        "Bytes of one rank in one block, of the busier direction; below them, divided by all seconds of the phase. "
-        "A rank also computes in these seconds and communication overlaps, so the links were at least that fast."
+        "Bytes through one rank in one block, of the busier direction; behind them, divided by all seconds of the "
+        "phase. The rank also computes in these seconds, so the links were at least that fast, as far as a transfer "
+        "ends in the phase in which it began."
     )
-    table = (
-        f'<table><thead><tr><th scope="col">Phase and collective</th>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    )
-    return f'<h3>Bytes by collective</h3><div class="scroll">{table}</div><p class="note">{note}</p>'
+    first = f'<th scope="col">{plural(study.unit)}</th>'
+    table = f'<table class="bytes"><thead><tr>{first}{head}</tr></thead><tbody>{rows}</tbody></table>'
+    return f'<h3>Bytes and bandwidth by collective</h3><div class="scroll">{table}</div><p class="note">{note}</p>'
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -214,15 +235,16 @@ def collectives_table(study: Study, series: Series) -> str:
 
 def series_title(study: Study, series: Series) -> str:
     """Strong scaling, measured."""
-    return f"{series.kind.capitalize()} scaling, {ORIGINS[study.origin]}"
+    return f"{series.kind.capitalize()} scaling, {study.origin}"
 
 
 def heading_of(study: Study, title: Optional[str]) -> str:
     """The given title, or what was scaled."""
-    model = distinct(model_text(case.run) for series in study.series for case in series.cases if case.run)
+    runs = [case.run for series in study.series for case in series.cases if case.run]
+    model = distinct(Path(str(mapping(run.metrics.get("model")).get("path") or "")).name for run in runs)
     kinds = " and ".join(series.kind for series in study.series)
     what = {"measured": "scaling", "dry run": "scaling in a dry run", "plan": "scaling as planned"}[study.origin]
-    return title or f"Espalier: {kinds} {what}" + (f", {model}" if model else "")
+    return title or f"Espalier: {kinds} {what}" + (f" of {model}" if model else "")
 
 
 def verdict(study: Study, series: Series) -> str:
@@ -233,9 +255,7 @@ def verdict(study: Study, series: Series) -> str:
         return f"{start}."
     end, share = f"{count_text(last.ranks, study.unit)} take {time_text(last.seconds)}", series.efficiency(last)
     if series.kind == "weak":
-        return (
-            f"{start}; {end} for {few_digits(last.ranks / base.ranks)} times the work, {share_text(share)} efficiency."
-        )
+        return f"{start}; {end} for {last.ranks / base.ranks:,.4g} times the work, {share_text(share)} efficiency."
     return f"{start}; {end}, {few_digits(base.seconds / last.seconds)} times as fast, {share_text(share)} efficiency."
 
 
@@ -248,7 +268,7 @@ def facts(study: Study, written: datetime) -> str:
     repeats = sorted({len(case.times) for case in cases})
     shares = ((series, series.serial_share()) for series in study.series)
     entries = {
-        "Work": " and ".join(
+        "Work": "; ".join(
             {"strong": "the same on all sizes", "weak": "grows with the size"}[series.kind] for series in study.series
         ),
         "Serial share, fitted": "; ".join(share_text(share) for _, share in shares if share is not None),
@@ -269,10 +289,10 @@ def facts(study: Study, written: datetime) -> str:
 
 ORIGIN_NOTES = {
     "measured": "",
-    "dry run": "One real rank computed its share of a block on this device; what other ranks send was counted and timed "
-    "by the model of the network. A run's time is its block's, times the blocks, with files.",
-    "plan": "Nothing was run: a rehearsal of one block counted products, bytes and calls, and a model of the device and "
-    "network timed them. Groups, shards and RO batch are the fastest choice that fits into memory on each size.",
+    "dry run": "One real rank computed its share of a block on this device; what other ranks send was counted, and "
+    "timed by the model of the network. The time of a run is that of its block times the blocks, and its files.",
+    "plan": "Nothing was run: a rehearsal of one block counted products, bytes and calls, and a model of the device "
+    "and the network timed them. Groups, shards and RO batch are the fastest choice that fits into memory.",
 }
 
 
@@ -284,8 +304,7 @@ def options_table(study: Study) -> str:
     for name in dict.fromkeys(name for of_case in options for name in of_case if name != "output"):
         values: dict[str, list[str]] = {}
         for case, of_case in zip(cases, options):
-            option: dict[str, Any] = mapping(of_case.get(name))
-            text = f"{option.get('value')}" if "value" in option else "not given"
+            text = str(mapping(of_case.get(name)).get("value", "not given"))
             values.setdefault(text, []).append(count_text(case.ranks, study.unit))
         origins = distinct(str(mapping(of_case.get(name)).get("origin") or "") for of_case in options) or ""
         whole = len(values) == 1
@@ -299,28 +318,11 @@ def options_table(study: Study) -> str:
 
 def reproduce(study: Study) -> str:
     """Options and commands."""
-    lines = [str(study.about["command"])] if study.about.get("command") else []
-    lines += [
-        str(case.run.metrics["command_line"])
-        for case in study.first.cases
-        if case.run and case.run.metrics.get("command_line")
-    ]
-    if study.origin == "plan":
-        lines = ["espalier plan --model … --table --json"]
-    elif study.origin == "dry run":
-        most = max(case.ranks for series in study.series for case in series.cases)
-        lines = [
-            f"espalier prune --model … --calibration … --dry-run-ranks {most} --dry-run-report {study.source.name}"
-        ]
-    note = (
-        ""
-        if study.origin == "measured"
-        else ('<p class="note">The file does not say which model and options it was made with.</p>')
-    )
-    commands = f"<h3>How to reproduce</h3>{note}<pre>{escape(chr(10).join(lines))}</pre>" if lines else ""
-    digests = distinct(
-        mapping(case.run.metrics.get("calibration")).get("sha256") for case in study.first.cases if case.run
-    )
+    runs = [case.run for case in study.first.cases if case.run]
+    lines = [study.about.get("command"), *(run.metrics.get("command_line") for run in runs)]
+    printed = "\n".join(str(given_line) for given_line in lines if given_line)
+    commands = f"<h3>How to reproduce</h3><pre>{escape(printed)}</pre>" if printed else ""
+    digests = distinct(mapping(run.metrics.get("calibration")).get("sha256") for run in runs)
     commands += f'<p class="note">SHA-256 of the calibration tokens: {escape(digests)}</p>' if digests else ""
     return options_table(study) + commands
 
@@ -334,7 +336,8 @@ def series_section(study: Study, series: Series) -> str:
     """Table and plots of a series."""
     unit = study.unit
     plots = [time_figure(series, unit, study.origin), efficiency_figure(series, unit, study.origin)]
-    plots += [*phase_figures(series, unit, study.origin), limits_figure(series, unit), bandwidth_figure(series, unit)]
+    plots += phase_figures(series, unit, study.origin)
+    plots += [limits_figure(series, unit) or bytes_figure(series, unit), bandwidth_figure(series, unit)]
     title = f"<h2>{series_title(study, series)}</h2>"
     sentence = f'<p class="verdict">{escape(verdict(study, series))}</p>'
     drawn = f'<div class="plots">{"".join(plots)}</div>' if any(plots) else ""
@@ -345,7 +348,7 @@ def page(study: Study, title: Optional[str], written: datetime) -> str:
     """The whole page; the headline has the time of the base case, without which a speed-up says little."""
     heading, base = heading_of(study, title), study.first.base
     absolute = f"<b>{time_text(base.seconds)} <small>on {count_text(base.ranks, study.unit)}</small></b>"
-    missing = "".join(f"<li>{escape(note)}</li>" for note in study.notes)
+    missing = "".join(f"<li>{escape(note)}</li>" for note in [*study.notes, *doubts(study)])
     origin, folded = ORIGIN_NOTES[study.origin], reproduce(study)
     sections = [
         f"<header><h1>{escape(heading)} {absolute}</h1>{facts(study, written)}</header>",
@@ -363,7 +366,7 @@ def page(study: Study, title: Optional[str], written: datetime) -> str:
 def main(arguments: Optional[list[str]] = None) -> int:
     """Parse the command line, report, and map refusals to exit status 2."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("study", type=Path, metavar="FOLDER", help="folder of a study, dry run's report or plan table")
+    parser.add_argument("study", type=Path, metavar="STUDY", help="folder of a study, dry run's report or plan table")
     parser.add_argument("--output", type=Path, required=True, help="page to write")
     parser.add_argument("--table", type=Path, help="the table as Markdown")
     parser.add_argument("--csv", type=Path, help="the numbers as comma-separated values")

@@ -19,6 +19,7 @@ from report_drawing import seconds_text, tick_text
 
 STUDY_FORMAT = "espalier-scaling"
 DRY_RUN_FORMAT = "espalier-dry-run"
+PLAN_FORMAT = "espalier-plan-table"
 KINDS = ("strong", "weak")
 LIMITS = {"products": "products", "memory": "device memory", "host_link": "host link", "network": "network"}
 
@@ -131,10 +132,13 @@ class Series:
         """The smallest case."""
         return self.cases[0]
 
-    def efficiency(self, case: Case, seconds: Optional[float] = None) -> float:
-        """Share of the ideal: strong time falls with the ranks, weak time stays."""
-        ideal = self.base.seconds * (self.base.ranks / case.ranks if self.kind == "strong" else 1)
-        return ideal / (case.seconds if seconds is None else seconds)
+    def ideal(self, ranks: float) -> float:
+        """Ideal seconds: of the same work they fall with the ranks, of work that grows with them they stay."""
+        return self.base.seconds * (self.base.ranks / ranks if self.kind == "strong" else 1)
+
+    def efficiency(self, case: Case) -> float:
+        """Share of the ideal."""
+        return self.ideal(case.ranks) / case.seconds
 
     def speed_up(self, case: Case) -> float:
         """Work by time, the base case's being its ranks: as if it were ideal up to there."""
@@ -264,7 +268,7 @@ def read_dry_run(path: Path, unit: str) -> Study:
             series.append(sorted_series(kind, cases, str(path)))
     if not series:
         raise InputRefused(f"{path} has no dry runs")
-    return Study(path, "dry run", unit, series, notes)
+    return Study(path, "dry run", unit, series, notes, {"command": content.get("command_line")})
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -361,6 +365,17 @@ def read_folder(folder: Path, unit: Optional[str]) -> Study:
     return Study(folder, "measured", unit or str(about.get("unit") or "rank"), [Series(kind, cases)], notes, about)
 
 
+def doubts(study: Study) -> list[str]:
+    """Efficiencies that are too good: caches give some per cent, not these."""
+    return [
+        f"{series.kind.capitalize()} scaling to {count_text(case.ranks, study.unit)} has {share_text(efficiency)} "
+        "efficiency: see whether this case has all the work, or whether something slowed the smallest one down."
+        for series in study.series
+        for case in series.cases
+        if (efficiency := series.efficiency(case)) > 1.2
+    ]
+
+
 def read_study(path: Path, unit: Optional[str]) -> Study:
     """A folder of measured runs, a dry run's report or a plan table, told apart by what they hold."""
     if path.is_dir():
@@ -371,8 +386,10 @@ def read_study(path: Path, unit: Optional[str]) -> Study:
         raise InputRefused(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise InputRefused(f"{path} is not JSON: {error}") from error
-    if isinstance(content, list):
-        return read_plan(path, content, unit or "rank")
+    if mapping(content).get("format") == PLAN_FORMAT and isinstance(content.get("rows"), list):
+        study = read_plan(path, content["rows"], unit or "rank")
+        study.about["command"] = content.get("command_line")
+        return study
     if mapping(content).get("format") == DRY_RUN_FORMAT:
         return read_dry_run(path, unit or "rank")
     raise InputRefused(f"{path} is neither a folder of a scaling study nor a plan table nor a dry run's report")

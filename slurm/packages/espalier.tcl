@@ -1,6 +1,6 @@
 #%Module4.7
 # Environment Modules' file of Espalier: put it into MODULEPATH as espalier/0.1.0. A template: fill in what is marked FILL IN.
-# Loaded with Environment Modules 5.2 where it was written, on a folder of the same shape; not used on a cluster.
+# Loaded with Environment Modules 5.2 and stand-ins for the other modules where it was written; NOT USED on a cluster.
 proc ModulesHelp {} {
     puts stderr "Prunes LLaMA-family language models in one shot, block by block, over MPI: espalier --help
   srun --mpi=pmix --gpus-per-node=8 --ntasks-per-node=8 espalier prune --model DIR --calibration tokens.h5 --output RUN"

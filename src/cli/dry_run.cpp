@@ -28,7 +28,11 @@ void dry_run(const Session& session, const OptionSet& set, const DryRunInputs& i
     const ScalingStudy study = study_scaling({inputs.source, inputs.options, inputs.ids, ranks, model}, *chosen.device,
                                              [&](const std::string& text) { progress.line(text); });
     std::fputs(describe(study).c_str(), stdout);
-    if (set.has("dry-run-report")) write_text_atomically(set.text("dry-run-report"), to_json(study).dump(1) + "\n");
+    if (!set.has("dry-run-report")) return;
+    Json report = to_json(study);
+    report["command_line"] = inputs.command_line;
+    report["device"] = chosen.device->description();
+    write_text_atomically(set.text("dry-run-report"), report.dump(1) + "\n");
 }
 
 }  // namespace espalier

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 
 namespace espalier {
 
@@ -15,6 +16,7 @@ struct DryRunInputs {
     const ModelSource& source;
     const PruneOptions& options;
     std::span<const std::int32_t> ids;
+    const std::string& command_line;
 };
 
 /// Computes one rank's share of one block for 1, 2, 4 … ranks on this process's device, prints how the run scales, and

@@ -100,12 +100,19 @@ int plan_command(Session& session, const CommandLine& line) {
     const PlannedModel model{source->config(), source->layout(), source->storage()};
     if (set.flag("table")) {
         const PlanTable table = make_table(model, options, set, device);
-        const std::string text = set.flag("json") ? to_json(table).dump(1) + "\n" : describe(table);
+        const Json json = {{"format", "espalier-plan-table"}, {"version", 1},
+                           {"command_line", line.text},       {"device", device.name},
+                           {"origin", device.origin},         {"rows", to_json(table)}};
+        const std::string text = set.flag("json") ? json.dump(1) + "\n" : describe(table);
         std::fputs(text.c_str(), stdout);
         return 0;
     }
     const RunPlan plan = plan_run(model, options, ranks, device);
-    const std::string text = set.flag("json") ? to_json(plan).dump(1) + "\n" : describe(plan, device);
+    Json json = to_json(plan);
+    json["command_line"] = line.text;
+    json["device"] = device.name;
+    json["origin"] = device.origin;
+    const std::string text = set.flag("json") ? json.dump(1) + "\n" : describe(plan, device);
     std::fputs(text.c_str(), stdout);
     return 0;
 }

@@ -157,7 +157,9 @@ int prune_command(Session& session, const CommandLine& line) {
     });
     check_devices(session, chosen);
     if (set->has("dry-run-ranks")) {
-        session.agree([&] { dry_run(session, *set, {*source, options, calibration.ids}, chosen, progress); });
+        session.agree([&] {
+            dry_run(session, *set, {*source, options, calibration.ids, line.text}, chosen, progress);
+        });
         return 0;
     }
     // Before anything is written: does it fit?

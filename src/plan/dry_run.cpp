@@ -30,7 +30,8 @@ PruneOptions grown(PruneOptions options, std::size_t ranks) {
 ScalingPoint compute(const DryRun& run, const PruneOptions& options, std::size_t ranks, Device& device) {
     const PlannedModel model{run.source.config(), run.source.layout(), run.source.storage()};
     const std::size_t members = group_size(model, options, ranks);
-    const RehearsedRun rehearsed{options, model.config, model.layout, model.storage, members, 0, 0};
+    const std::size_t played = busiest_rank(options, members);
+    const RehearsedRun rehearsed{options, model.config, model.layout, model.storage, members, played, played};
     Rehearsal block = rehearse(rehearsed, run.model.network, device, run.source, run.ids);
     return {ranks, extrapolate(model, options, ranks, run.model, std::move(block)),
             plan_run(model, options, ranks, run.model)};

@@ -44,10 +44,21 @@ std::size_t group_size(const PlannedModel& model, const PruneOptions& options, s
     return smallest;
 }
 
+std::size_t busiest_rank(const PruneOptions& options, std::size_t members) {
+    const Topology topology(members, 1, 1, options.samples, options.shards);
+    std::size_t busiest = 0;
+    for (std::size_t rank = 1; rank < members; ++rank) {
+        const BlockGroup& group = topology.groups().front();
+        if (topology.samples_of(group, rank).size() > topology.samples_of(group, busiest).size()) busiest = rank;
+    }
+    return busiest;
+}
+
 RunPlan plan_run(const PlannedModel& model, const PruneOptions& options, std::size_t ranks, const DeviceModel& device) {
     const std::size_t members = group_size(model, options, ranks);
+    const std::size_t played = busiest_rank(options, members);
     return extrapolate(model, options, ranks, device,
-                       rehearse({options, model.config, model.layout, model.storage, members, 0, 0}, device));
+                       rehearse({options, model.config, model.layout, model.storage, members, played, played}, device));
 }
 
 RunPlan extrapolate(const PlannedModel& model, const PruneOptions& options, std::size_t ranks,

@@ -44,6 +44,8 @@ RunPlan plan_run(const PlannedModel& model, const PruneOptions& options, std::si
 /// group_size says.
 RunPlan extrapolate(const PlannedModel& model, const PruneOptions& options, std::size_t ranks,
                     const DeviceModel& device, Rehearsal block);
+/// The rank of a group of `members` that holds the most samples, the first of several: the one to rehearse.
+std::size_t busiest_rank(const PruneOptions& options, std::size_t members);
 /// Ranks of the smallest block group, which is the slowest.
 std::size_t group_size(const PlannedModel& model, const PruneOptions& options, std::size_t ranks);
 

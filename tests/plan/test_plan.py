@@ -62,10 +62,16 @@ def test_more_ranks_need_less_memory_and_time() -> None:
 
 def test_the_table_has_a_row_for_every_power_of_two() -> None:
     words = ["--model=synthetic:llama-2-7b", "--samples=32", "--ro-rounds=1", "--table"]
-    rows = plan(*words)
+    rows = plan(*words)["rows"]
     assert [row["ranks"] for row in rows] == [2**n for n in range(11)]
     assert all(later["run_seconds"] <= earlier["run_seconds"] for earlier, later in zip(rows, rows[1:]))
     assert run("plan", *words).stdout.count("%") == len(rows)
+
+
+def test_ranks_without_samples_do_not_count() -> None:
+    """With 8 shards on 16 ranks half of the ranks have the work of 8."""
+    eight, sixteen = (plan("--model=synthetic:llama-2-7b", f"--ranks={n}", "--ro-batch=8", "--shards=8") for n in (8, 16))
+    assert sixteen["phases"]["dense_pass"]["seconds"] > 0.9 * eight["phases"]["dense_pass"]["seconds"]
 
 
 def test_a_gpu_that_is_too_small_is_named() -> None:
@@ -146,20 +152,22 @@ def others_use_cores() -> float:
 
 @pytest.mark.skipif(MPIRUN is None, reason="mpirun is not installed")
 def test_a_dry_run_takes_the_time_of_real_ranks(tmp_path: Path) -> None:
-    """Within a quarter; the best of some tries each. Ranks need a core each that nobody else uses."""
+    """Within a quarter; the best of some tries each. Ranks need a core each that nobody else uses, of steady speed."""
     for ranks in [n for n in (1, 2, 4) if n <= len(os.sched_getaffinity(0))]:
-        dry, real = float("inf"), float("inf")
+        dry: List[float] = []
+        real: List[float] = []
         for _ in range(6):
             give_up = time.monotonic() + 20
             while others_use_cores() > 0.2 and time.monotonic() < give_up:
                 time.sleep(1)
-            dry = min(dry, sum(phase["seconds"] for phase in dry_run(tmp_path, ranks)[ranks]["phases"].values()))
-            real = min(real, *(sum(block["seconds"].values()) for block in real_run(tmp_path, ranks)))
-            if 0.75 < dry / real < 1.25:
+            phases = dry_run(tmp_path, ranks)[ranks]["phases"].values()
+            dry.append(sum(phase["seconds"] for phase in phases))
+            real.append(min(sum(block["seconds"].values()) for block in real_run(tmp_path, ranks)))
+            if 0.75 < min(dry) / min(real) < 1.25:
                 break
-        if others_use_cores() > 0.5:
-            pytest.skip("other programs use the cores: times mean nothing")
-        assert 0.75 < dry / real < 1.25, f"{ranks} ranks: {dry:.4f} s in the dry run, {real:.4f} s in a real one"
+        if others_use_cores() > 0.5 or max(max(times) / min(times) for times in (dry, real)) > 1.4:
+            pytest.skip("this machine's speed varies by more than what is tested")
+        assert 0.75 < min(dry) / min(real) < 1.25, f"{ranks} ranks: {dry} s in dry runs, {real} s in real ones"
 
 
 def test_a_dry_run_is_for_one_process(tmp_path: Path) -> None:
