@@ -66,7 +66,8 @@ class Communicator {
         for (std::size_t& offset : byte_offsets) offset *= sizeof(T);
         const auto me = static_cast<std::size_t>(rank());
         const std::size_t own = byte_offsets[me + 1] - byte_offsets[me];
-        ledger_.add(CommunicationVerb::all_gather, size() > 1 ? own : 0, byte_offsets.back() - byte_offsets.front() - own);
+        ledger_.add(CommunicationVerb::all_gather, size() > 1 ? own : 0,
+                    byte_offsets.back() - byte_offsets.front() - own);
         all_gather_bytes(std::as_writable_bytes(data), byte_offsets);
     }
 
