@@ -1,6 +1,7 @@
 #include "mpi/session.h"
 
 #include "mpi/mpi_communicator.h"
+#include "src/base/stop_request.h"
 
 #include <sched.h>
 #include <unistd.h>
@@ -192,6 +193,7 @@ std::vector<std::string> Session::collect_posts() {
 }
 
 void Session::fail(const Error& error) const {
+    heed_stop_signals();  // MPI ends a job's other ranks with SIGTERM, also one that is about to speak here
     constexpr unsigned step = 300'000, longest = 3'000'000;  // microseconds
     const int speaker = error.rank().value_or(rank_);
     const unsigned turn =

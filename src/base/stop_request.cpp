@@ -26,6 +26,10 @@ void note_stop_signals() {
     for (const int signal : {SIGTERM, SIGUSR1, SIGINT}) sigaction(signal, &action, nullptr);
 }
 
+void heed_stop_signals() {
+    for (const int signal : {SIGTERM, SIGUSR1, SIGINT}) std::signal(signal, SIG_DFL);
+}
+
 bool stop_requested() {
     return first_signal.load() != 0;
 }

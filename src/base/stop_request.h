@@ -10,6 +10,9 @@ namespace espalier {
 /// start.
 void note_stop_signals();
 
+/// They end the program again as usual: for a rank that fails while others may be ending it.
+void heed_stop_signals();
+
 /// Whether one has come; any thread.
 bool stop_requested();
 /// "SIGUSR1", of the first that came; empty when none did.

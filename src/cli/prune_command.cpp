@@ -61,7 +61,7 @@ PruneOptions parse_options(OptionSet& options, const ModelSource& source, const 
     parsed.calibration = options.text("calibration");
     const bool dry_run = options.has("dry-run-ranks");
     if (!dry_run && (!options.has("output") || options.text("output").empty())) {
-        throw InputError("prune needs --output, the run folder to write");
+        throw InputError("option --output, the run folder to write, is missing");
     }
     parsed.output = options.has("output") ? options.text("output") : std::string();
     if (!parsed.output.has_filename()) parsed.output = parsed.output.parent_path();
