@@ -293,7 +293,7 @@ def test_env_reports(tmp_path: Path) -> None:
 def test_time_limit(tmp_path: Path) -> None:
     """USR1 comes 75 s before the end of two minutes, or some seconds earlier; the run lasts longer than that."""
     run = tmp_path / "run"
-    long = [*MODEL, "--calibration=synthetic:192x768", "--ro-samples=192", "--ro-rounds=6"]
+    long = [*MODEL, "--calibration=synthetic:192x768", "--samples=192", "--ro-samples=192", "--ro-rounds=6"]
     job = submit(tmp_path, *long, f"--output={run}", *TWO_BY_TWO, "--time=0:02:00", "--signal-before=75")
     job.wait("COMPLETED", seconds=600)
     assert "stopped by SIGUSR1" in job.log() and "restart 1" in job.log()
