@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from comparison import InputRefused, Run, load_run, mapping, number, read_format
+from comparison import InputRefused, Run, load_run, mapping, number, read_format, read_json
 from report_drawing import seconds_text, tick_text
 
 STUDY_FORMAT = "espalier-scaling"
@@ -380,16 +380,11 @@ def read_study(path: Path, unit: Optional[str]) -> Study:
     """A folder of measured runs, a dry run's report or a plan table, told apart by what they hold."""
     if path.is_dir():
         return read_folder(path, unit)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputRefused(f"{path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputRefused(f"{path} is not JSON: {error}") from error
-    if mapping(content).get("format") == PLAN_FORMAT and isinstance(content.get("rows"), list):
+    content = read_json(path)
+    if content.get("format") == PLAN_FORMAT and isinstance(content.get("rows"), list):
         study = read_plan(path, content["rows"], unit or "rank")
         study.about["command"] = content.get("command_line")
         return study
-    if mapping(content).get("format") == DRY_RUN_FORMAT:
+    if content.get("format") == DRY_RUN_FORMAT:
         return read_dry_run(path, unit or "rank")
     raise InputRefused(f"{path} is neither a folder of a scaling study nor a plan table nor a dry run's report")

@@ -360,9 +360,10 @@ def test_dry_run_of_one_kind(tmp_path: Path, kind: str):
     ("content", "message"),
     [
         ("{", "is not JSON"),
-        ("3", "is neither a folder of a scaling study nor a plan table nor a dry run's report"),
+        ("3", "does not hold a JSON object"),
+        ({}, "is neither a folder of a scaling study nor a plan table nor a dry run's report"),
         ({"format": "espalier-metrics"}, "is neither a folder"),
-        ([], "is neither a folder"),
+        ([], "does not hold a JSON object"),
         (plan_table([]), "has no row that fits into memory"),
         (plan_table([{"ranks": 1, "fits": False}]), "has no row that fits into memory"),
         (plan_table([{"run_seconds": 3}]), "has a row without a number of ranks"),

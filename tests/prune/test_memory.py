@@ -31,7 +31,7 @@ WIDE = replace(random_model.FAMILIES["llama1"], hidden=512, intermediate=1792, h
 BLOCK_WEIGHTS = 4 * WIDE.hidden**2 + 3 * WIDE.hidden * WIDE.intermediate
 BLOCK_BYTES = 4 * BLOCK_WEIGHTS  # float32, 15.2 MB
 VOCABULARY = 64
-FEW, MANY = 3, 24
+FEW, MANY = 3, 43
 
 METHODS = {
     "wanda": ["--method=wanda"],
@@ -105,8 +105,10 @@ def test_memory_does_not_grow_with_the_number_of_blocks(models: Dict[int, Path],
     told = f"{method}: peak with {FEW} blocks {in_blocks(few.counted)}, with {MANY} {in_blocks(many.counted)}"
     print(told)
     assert few.counted > 2 * BLOCK_BYTES, f"blocks too small to be seen; {told}"
-    # One buffer more is in use when reading, computing and writing happen to meet, which more blocks make likelier.
-    meeting = BLOCK_BYTES * 3 // 2
+    # One buffer more is in use when reading, computing and writing happen to meet. Beside it, a twentieth of a block for
+    # each block more is growth.
+    meeting = BLOCK_BYTES * 2
+    assert meeting <= (MANY - FEW) * BLOCK_BYTES // 20
     assert many.counted - few.counted < meeting, told
     assert many.reported - few.reported < meeting, told
     # The program's own number is the kernel's, but for what is freed after the report.

@@ -12,7 +12,7 @@ export ESPALIER=${ESPALIER:-$root/build/release/espalier}
 [[ -x $ESPALIER ]] || { printf 'run.sh: %s is not built\n' "$ESPALIER" >&2 && exit 2; }
 if [[ ${1:-} == --all ]]; then export ESPALIER_SLURM_TESTS=all && shift; fi
 
-folder=$(mktemp -d /tmp/espalier-slurm.XXXXXX)
+folder=$(mktemp -d)
 trap 'tests/slurm/cluster.sh stop "$folder"; rm -rf "$folder"' EXIT
 exports=$(tests/slurm/cluster.sh start "$folder")
 eval "$exports"
