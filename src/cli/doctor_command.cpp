@@ -1,5 +1,4 @@
 #include "io/file.h"
-#include "src/base/clock.h"
 #include "src/base/units.h"
 #include "src/cli/commands.h"
 #include "src/plan/measure_device.h"
@@ -26,32 +25,14 @@ void row(const std::string& what, const std::string& found) {
     std::printf("%-22s %s\n", what.c_str(), found.c_str());
 }
 
-/// Once to warm up, then for about half a second.
-template <typename Work>
-double time_of(const Work& work) {
-    work();
-    return seconds_of(work, 0.5);
-}
-
-void measure(Device& device) {
-    constexpr std::size_t tokens = 512, width = 2048, elements = std::size_t{1} << 25;
-    const Tensor x = device.make_tensor(DType::f32, tokens, width), w = device.make_tensor(DType::f32, width, width),
-                 y = device.make_tensor(DType::f32, tokens, width);
-    for (const Tensor* tensor : {&x, &w, &y}) device.fill_zero(*tensor);
-    const double gemm = time_of([&] {
-        device.linear(x, w, {}, y);
-        device.synchronize();
-    });
-    row("matrix products", fmt::format("{:.1f} GFLOP/s (float32, {} x {} x {})",
-                                       2.0 * tokens * width * width / gemm / 1e9, tokens, width, width));
-    const Tensor a = device.make_tensor(DType::f32, 1, elements), b = device.make_tensor(DType::f32, 1, elements);
-    for (const Tensor* tensor : {&a, &b}) device.fill_zero(*tensor);
-    const double add = time_of([&] {
-        device.add(a, b);
-        device.synchronize();
-    });
-    row("memory", fmt::format("{:.1f} GB/s (read two, write one, {} each)", 12.0 * elements / add / 1e9,
-                              format_bytes(4.0 * elements)));
+void print(const DeviceModel& model, const MeasuredShapes& shapes) {
+    std::string rates = fmt::format("{:.1f} GFLOP/s float32", model.float32.linear / 1e9);
+    if (model.is_gpu) {
+        rates +=
+            fmt::format(", {:.1f} as TF32, {:.1f} in 16 bits", model.tf32.linear / 1e9, model.sixteen_bit.linear / 1e9);
+    }
+    row("matrix products", rates + fmt::format(" ({} x {} x {})", shapes.tokens, shapes.intermediate, shapes.hidden));
+    row("memory", fmt::format("{:.1f} GB/s (read two, write one)", model.memory_bandwidth / 1e9));
 }
 
 }  // namespace
@@ -78,11 +59,13 @@ int doctor_command(Session& session, const CommandLine& line) {
     if (!error) row("disk here", format_bytes(static_cast<double>(space.available)) + " free");
     row("CUDA", cuda_availability().explanation);
     row("will use", chosen.device->description());
-    measure(*chosen.device);
+    const MeasuredShapes shapes = MeasuredShapes::usual(chosen.is_gpu);
+    // Files are measured by writing one, which needs to be asked for.
+    const std::filesystem::path folder = set->has("rates") ? std::filesystem::current_path() : std::filesystem::path();
+    const DeviceModel model =
+        measure_device(*chosen.device, device_model(chosen.is_gpu ? "h100" : "cpu"), shapes, folder);
+    print(model, shapes);
     if (set->has("rates")) {
-        const DeviceModel like = device_model(chosen.is_gpu ? "h100" : "cpu");
-        const DeviceModel model =
-            measure_device(*chosen.device, like, MeasuredShapes::usual(chosen.is_gpu), std::filesystem::current_path());
         write_text_atomically(set->text("rates"), model.to_json().dump(1) + "\n");
         row("rates", "written to " + set->text("rates"));
     }

@@ -44,7 +44,7 @@ class Measurement {
 
     /// Bytes a second of an operation that reads twice what it writes, on more than a cache holds.
     double memory_bandwidth() const {
-        constexpr std::size_t elements = std::size_t{1} << 26;
+        constexpr std::size_t elements = std::size_t{1} << 25;
         const Tensor a = numbers(DType::f32, 1, elements), b = numbers(DType::f32, 1, elements);
         return 12.0 * elements / seconds_of_call([&] { device_.add(a, b); });
     }
