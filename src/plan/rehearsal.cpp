@@ -11,14 +11,14 @@ namespace espalier {
 
 namespace {
 
-/// Fills the hidden states, and the block's weights as its owner reads them; absent for a device that only counts.
-struct RealData {
+/// Fills the hidden states, and the block's weights on its owner.
+struct Data {
     std::function<void(HiddenStates&)> embed;
     std::function<void(BlockWeights&)> load;
 };
 
 Rehearsal rehearse_block(const RehearsedRun& run, Device& device, const Clock& time, Communicator& tensors,
-                         Communicator& control, const RealData& data,
+                         Communicator& control, const Data& data,
                          const std::function<void(const std::string&)>& after_phase) {
     const std::size_t blocks = std::max(run.ranks, run.config.blocks);
     const Topology topology(run.ranks, blocks, 1, run.options.samples, run.options.shards);
@@ -33,7 +33,7 @@ Rehearsal rehearse_block(const RehearsedRun& run, Device& device, const Clock& t
     DecoderBlock decoder(device, run.config, run.options.sequence_length, types.passes, types.widest);
     HiddenStates x(device, context.my_samples(), run.options.sequence_length, run.config.hidden_size,
                    result.memory.hidden_states);
-    if (data.embed) data.embed(x);
+    data.embed(x);
     device.synchronize();
 
     PhaseClock clock(time, {&tensors, &control});
@@ -42,11 +42,7 @@ Rehearsal rehearse_block(const RehearsedRun& run, Device& device, const Clock& t
     pruner.set_learning_rate(run.options.ro.learning_rate.value_or(3e-7));  // a search is the first block's alone
     const double flops_before = device.flops();
     static_cast<void>(control.all_gather_value(char{0}));  // as the ranks ask each other before a block whether to stop
-    const HostBuffer raw(device, run.storage.total_bytes(run.layout));
-    if (data.load)
-        data.load(weights);
-    else if (run.rank == run.owner)
-        load_block(device, run.layout, run.storage, raw, weights);
+    if (run.rank == run.owner) data.load(weights);
     broadcast_block(tensors, run.layout, static_cast<int>(run.owner), weights);
     refuse_nonfinite_weights(device, run.layout, run.owner, weights);
     clock.mark("load");
@@ -88,7 +84,10 @@ Rehearsal rehearse(const RehearsedRun& run, const DeviceModel& model) {
     DryRunCommunicator control(rank, ranks, model.network, clock, DryRunCommunicator::Memory::host);
     std::map<std::string, DeviceSeconds> spent;
     DeviceSeconds before = device.spent();
-    Rehearsal result = rehearse_block(run, device, clock, tensors, control, {}, [&](const std::string& phase) {
+    const HostBuffer raw(device, run.storage.total_bytes(run.layout));
+    const Data no_values{[](HiddenStates&) {},
+                         [&](BlockWeights& weights) { load_block(device, run.layout, run.storage, raw, weights); }};
+    Rehearsal result = rehearse_block(run, device, clock, tensors, control, no_values, [&](const std::string& phase) {
         spent[phase] += device.spent();
         spent[phase] -= before;
         before = device.spent();
@@ -106,11 +105,11 @@ Rehearsal rehearse(const RehearsedRun& run, const NetworkModel& network, Device&
     DryRunCommunicator control(rank, ranks, network, clock, DryRunCommunicator::Memory::host);
     HostBuffer raw(device, run.storage.total_bytes(run.layout));
     source.read_block(0, raw.bytes());  // whichever it plays: all have one shape
-    const RealData data{[&](HiddenStates& x) { embed_samples(device, source, ids, x); },
-                        [&](BlockWeights& weights) {
-                            load_block(device, run.layout, run.storage, raw, weights);
-                            device.synchronize();
-                        }};
+    const Data data{[&](HiddenStates& x) { embed_samples(device, source, ids, x); },
+                    [&](BlockWeights& weights) {
+                        load_block(device, run.layout, run.storage, raw, weights);
+                        device.synchronize();
+                    }};
     return rehearse_block(run, device, clock, tensors, control, data, {});
 }
 
