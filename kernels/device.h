@@ -243,6 +243,10 @@ class Device {
     virtual void count_nonfinite(TensorView x, TensorView count) = 0;
     /// The uint64 elements `removed` += zeros of `mask` (uint8), `changed` += places where it differs from `before`.
     virtual void compare_masks(TensorView mask, TensorView before, TensorView removed, TensorView changed) = 0;
+    /// The uint64 elements `kept` += ones of `mask` (uint8), `unchanged` += those of them where `weight` equals
+    /// `before`, both of one type, float32 or the compute type.
+    virtual void count_unchanged(TensorView weight, TensorView before, TensorView mask, TensorView kept,
+                                 TensorView unchanged) = 0;
     /// destination [T, n] row rows[i] = source [m, n] row source_rows[i], widened to float32: a panel of an embedding.
     virtual void scatter_rows(TensorView source, std::span<const std::uint32_t> source_rows,
                               std::span<const std::uint32_t> rows, TensorView destination) = 0;

@@ -2,6 +2,7 @@
 
 #include "src/base/error.h"
 
+#include <algorithm>
 #include <string>
 
 namespace espalier {
@@ -11,7 +12,7 @@ IndexRange part_of(std::size_t count, std::size_t parts, std::size_t index) {
 }
 
 Topology::Topology(std::size_t ranks, std::size_t blocks, std::size_t groups, std::size_t samples, std::size_t shards)
-    : samples_(samples), shards_(shards) {
+    : ranks_(ranks), samples_(samples), shards_(shards), at_a_time_(std::min(ranks, groups)) {
     if (groups == 0 || groups > blocks) {
         throw InputError("--block-groups must lie between 1 and the model's " + std::to_string(blocks) +
                          " decoder blocks, not " + std::to_string(groups));
@@ -27,19 +28,22 @@ Topology::Topology(std::size_t ranks, std::size_t blocks, std::size_t groups, st
             const IndexRange members = part_of(ranks, groups, g);
             for (std::size_t r = members.begin; r < members.end; ++r) group.ranks.push_back(static_cast<int>(r));
         } else {
-            group.ranks.push_back(static_cast<int>(g * ranks / groups));
+            group.ranks.push_back(static_cast<int>(g % ranks));
         }
     }
 }
 
-std::vector<std::size_t> Topology::groups_of(int rank) const {
-    std::vector<std::size_t> mine;
-    for (std::size_t g = 0; g < groups_.size(); ++g) {
-        for (const int member : groups_[g].ranks) {
-            if (member == rank) mine.push_back(g);
-        }
+IndexRange Topology::groups_of_round(std::size_t round) const {
+    return {round * at_a_time_, std::min((round + 1) * at_a_time_, groups_.size())};
+}
+
+std::optional<std::size_t> Topology::group_of(int rank, std::size_t round) const {
+    const IndexRange groups = groups_of_round(round);
+    for (std::size_t g = groups.begin; g < groups.end; ++g) {
+        const std::vector<int>& ranks = groups_[g].ranks;
+        if (std::find(ranks.begin(), ranks.end(), rank) != ranks.end()) return g;
     }
-    return mine;
+    return std::nullopt;
 }
 
 IndexRange Topology::shards_of(const BlockGroup& group, std::size_t data_rank) const {
@@ -56,6 +60,13 @@ std::size_t Topology::holder_of(const BlockGroup& group, std::size_t sample) con
         if (samples_of(group, d).contains(sample)) return d;
     }
     throw BugError("internal error: a sample that no data rank holds");
+}
+
+int Topology::dense_holder_of(std::size_t sample) const {
+    for (std::size_t rank = 0; rank < ranks_; ++rank) {
+        if (dense_samples_of(static_cast<int>(rank)).contains(sample)) return static_cast<int>(rank);
+    }
+    throw BugError("internal error: a sample that no rank holds");
 }
 
 }  // namespace espalier

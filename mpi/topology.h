@@ -4,12 +4,14 @@
 ///
 /// - The decoder blocks are cut into G contiguous block groups; the result of a run depends on G.
 /// - The N calibration samples are cut into S contiguous shards; the result depends on S (order of sums).
-/// - Ranks are spread over the groups; nothing depends on how many there are. With fewer ranks than groups a rank
-///   works on several groups one after the other.
-/// - Inside a group, data rank d holds a contiguous run of shards, and block l is owned (read, audited, written) by
-///   data rank l mod D.
+/// - Ranks are spread over the groups; nothing depends on how many there are. With fewer ranks than groups they work in
+///   rounds: on the first P groups together, then on the next.
+/// - Inside a group, data rank d holds a contiguous run of shards, and block l is owned (audited, written) by data rank
+///   l mod D.
+/// - To pass all samples through dense blocks, every rank of the world takes a contiguous run of them.
 
 #include <cstddef>
+#include <optional>
 #include <vector>
 
 namespace espalier {
@@ -41,8 +43,12 @@ class Topology {
     Topology(std::size_t ranks, std::size_t blocks, std::size_t groups, std::size_t samples, std::size_t shards);
 
     const std::vector<BlockGroup>& groups() const { return groups_; }
-    /// Groups that `rank` works on, ascending: one, or several when there are fewer ranks than groups.
-    std::vector<std::size_t> groups_of(int rank) const;
+    /// Groups of the rounds, one round after the other: [groups_of_round(r).begin, .end) are worked on at one time.
+    std::size_t rounds() const { return (groups_.size() + at_a_time_ - 1) / at_a_time_; }
+    IndexRange groups_of_round(std::size_t round) const;
+    /// The group that `rank` works on in a round; none when the last round has fewer groups than there are ranks.
+    std::optional<std::size_t> group_of(int rank, std::size_t round) const;
+    std::size_t ranks() const { return ranks_; }
     std::size_t samples() const { return samples_; }
     std::size_t shards() const { return shards_; }
     IndexRange samples_of_shard(std::size_t shard) const { return part_of(samples_, shards_, shard); }
@@ -51,10 +57,15 @@ class Topology {
     IndexRange samples_of(const BlockGroup& group, std::size_t data_rank) const;
     /// Data rank that holds `sample` in `group`.
     std::size_t holder_of(const BlockGroup& group, std::size_t sample) const;
+    /// Samples that `rank` of the world passes through dense blocks, and the rank that does so with `sample`.
+    IndexRange dense_samples_of(int rank) const { return part_of(samples_, ranks_, static_cast<std::size_t>(rank)); }
+    int dense_holder_of(std::size_t sample) const;
 
   private:
+    std::size_t ranks_;
     std::size_t samples_;
     std::size_t shards_;
+    std::size_t at_a_time_;  ///< groups
     std::vector<BlockGroup> groups_;
 };
 

@@ -7,6 +7,21 @@
 
 namespace espalier {
 
+namespace {
+
+/// How many of the indices 0 … elements-1 `holds` is true for.
+template <typename Holds>
+std::size_t count_where(std::size_t elements, const Holds& holds) {
+    return cpu::parallel_sum<std::size_t>(elements, 4 * cpu::elements_per_chunk,
+                                          [&](std::size_t begin, std::size_t end) {
+                                              std::size_t found = 0;
+                                              for (std::size_t i = begin; i < end; ++i) found += holds(i) ? 1U : 0U;
+                                              return found;
+                                          });
+}
+
+}  // namespace
+
 void CpuDevice::column_square_sums(TensorView x, TensorView sums) {
     require(sums.size() == x.columns, "shapes of column_square_sums");
     // Columns are cut over threads; rows are added in runs of 32 so that float32 errors do not grow with T.
@@ -70,16 +85,18 @@ void CpuDevice::compare_masks(TensorView mask, TensorView before, TensorView rem
     require(mask.size() == before.size(), "shapes of compare_masks");
     const std::uint8_t* const now = mask.mask_bytes();
     const std::uint8_t* const then = before.mask_bytes();
-    const auto count = [&](const auto& holds) {
-        return cpu::parallel_sum<std::size_t>(mask.size(), 4 * cpu::elements_per_chunk,
-                                              [&](std::size_t begin, std::size_t end) {
-                                                  std::size_t found = 0;
-                                                  for (std::size_t i = begin; i < end; ++i) found += holds(i) ? 1U : 0U;
-                                                  return found;
-                                              });
-    };
-    *removed.counts() += count([=](std::size_t i) { return now[i] == 0; });
-    *changed.counts() += count([=](std::size_t i) { return now[i] != then[i]; });
+    *removed.counts() += count_where(mask.size(), [=](std::size_t i) { return now[i] == 0; });
+    *changed.counts() += count_where(mask.size(), [=](std::size_t i) { return now[i] != then[i]; });
+}
+
+void CpuDevice::count_unchanged(TensorView weight, TensorView before, TensorView mask, TensorView kept,
+                                TensorView unchanged) {
+    require(weight.size() == before.size() && weight.size() == mask.size(), "shapes of count_unchanged");
+    const std::uint8_t* const is_kept = mask.mask_bytes();
+    const float *const now = weight.floats(), *const then = before.floats();
+    *kept.counts() += count_where(mask.size(), [=](std::size_t i) { return is_kept[i] != 0; });
+    *unchanged.counts() +=
+        count_where(mask.size(), [=](std::size_t i) { return is_kept[i] != 0 && now[i] == then[i]; });
 }
 
 }  // namespace espalier

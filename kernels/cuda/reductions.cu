@@ -124,32 +124,34 @@ __device__ void add_to_counter(unsigned found, Counter* count) {
     if (threadIdx.x % warp_size == 0 && found != 0) atomicAdd(count, Counter{found});
 }
 
-template <typename T>
-__global__ void __launch_bounds__(threads)
-    count_nonfinite_kernel(const T* x, std::size_t elements, bool aligned, Counter* count) {
+/// look<values>(i) for all elements, in packs as far as they are aligned, spread over the threads of the grid.
+template <typename Look>
+__device__ void look_at_all(std::size_t elements, bool aligned, const Look& look) {
     const std::size_t thread = std::size_t{blockIdx.x} * threads + threadIdx.x;
     const std::size_t stride = std::size_t{gridDim.x} * threads;
     const std::size_t packs = aligned ? elements / wide : 0;
+    for (std::size_t i = thread; i < packs; i += stride) look.template operator()<wide>(i * wide);
+    for (std::size_t i = packs * wide + thread; i < elements; i += stride) look.template operator()<1>(i);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(threads)
+    count_nonfinite_kernel(const T* x, std::size_t elements, bool aligned, Counter* count) {
     unsigned found = 0;
-    const auto look = [&]<int values>(std::size_t i) {
+    look_at_all(elements, aligned, [&]<int values>(std::size_t i) {
         float a[values];
         load<values>(x + i, a);
         ESPALIER_UNROLL
         for (int j = 0; j < values; ++j) found += isfinite(a[j]) ? 0U : 1U;
-    };
-    for (std::size_t i = thread; i < packs; i += stride) look.template operator()<wide>(i * wide);
-    for (std::size_t i = packs * wide + thread; i < elements; i += stride) look.template operator()<1>(i);
+    });
     add_to_counter(found, count);
 }
 
 __global__ void __launch_bounds__(threads)
     compare_masks_kernel(const std::uint8_t* mask, const std::uint8_t* before, std::size_t elements, bool aligned,
                          Counter* removed, Counter* changed) {
-    const std::size_t thread = std::size_t{blockIdx.x} * threads + threadIdx.x;
-    const std::size_t stride = std::size_t{gridDim.x} * threads;
-    const std::size_t packs = aligned ? elements / wide : 0;
     unsigned zeros = 0, differences = 0;
-    const auto look = [&]<int values>(std::size_t i) {
+    look_at_all(elements, aligned, [&]<int values>(std::size_t i) {
         std::uint8_t now[values], then[values];
         load_mask<values>(mask + i, now);
         load_mask<values>(before + i, then);
@@ -158,11 +160,30 @@ __global__ void __launch_bounds__(threads)
             zeros += now[j] == 0 ? 1U : 0U;
             differences += now[j] != then[j] ? 1U : 0U;
         }
-    };
-    for (std::size_t i = thread; i < packs; i += stride) look.template operator()<wide>(i * wide);
-    for (std::size_t i = packs * wide + thread; i < elements; i += stride) look.template operator()<1>(i);
+    });
     add_to_counter(zeros, removed);
     add_to_counter(differences, changed);
+}
+
+template <typename T>
+__global__ void __launch_bounds__(threads)
+    count_unchanged_kernel(const T* weight, const T* before, const std::uint8_t* mask, std::size_t elements,
+                           bool aligned, Counter* kept, Counter* unchanged) {
+    unsigned survivors = 0, same = 0;
+    look_at_all(elements, aligned, [&]<int values>(std::size_t i) {
+        float now[values], then[values];
+        std::uint8_t is_kept[values];
+        load<values>(weight + i, now);
+        load<values>(before + i, then);
+        load_mask<values>(mask + i, is_kept);
+        ESPALIER_UNROLL
+        for (int j = 0; j < values; ++j) {
+            survivors += is_kept[j] != 0 ? 1U : 0U;
+            same += is_kept[j] != 0 && now[j] == then[j] ? 1U : 0U;
+        }
+    });
+    add_to_counter(survivors, kept);
+    add_to_counter(same, unchanged);
 }
 
 Counter* counter(TensorView count) {
@@ -238,6 +259,18 @@ void CudaDevice::compare_masks(TensorView mask, TensorView before, TensorView re
     launch("compare_masks", compare_masks_kernel, {elementwise_blocks(mask.size()), threads}, stream_,
            mask.mask_bytes(), before.mask_bytes(), mask.size(), are_aligned({mask.data, before.data}), counter(removed),
            counter(changed));
+}
+
+void CudaDevice::count_unchanged(TensorView weight, TensorView before, TensorView mask, TensorView kept,
+                                 TensorView unchanged) {
+    require(weight.size() == before.size() && weight.size() == mask.size() && weight.dtype == before.dtype,
+            "shapes of count_unchanged");
+    if (weight.size() == 0) return;
+    with_type(weight.dtype, [&]<typename T>() {
+        launch("count_unchanged", count_unchanged_kernel<T>, {elementwise_blocks(weight.size()), threads}, stream_,
+               as<T>(weight), as<T>(before), mask.mask_bytes(), weight.size(),
+               are_aligned({weight.data, before.data, mask.data}), counter(kept), counter(unchanged));
+    });
 }
 
 }  // namespace espalier

@@ -4,6 +4,7 @@
 #include "mpi/tensor_communicator.h"
 #include "src/base/error.h"
 #include "src/model/decoder_block.h"
+#include "src/prune/block_loader.h"
 #include "src/prune/group_context.h"
 #include "src/prune/hidden_states.h"
 #include "src/weights/block_reader.h"
@@ -35,22 +36,13 @@ class PerplexityPass {
         const DType dtype = c_.device.compute_dtype(source_.storage().matrix_dtype);
         DecoderBlock decoder(c_.device, c_.config, c_.tokens, Passes::forward_only, dtype);
         BlockWeights weights(c_.device, c_.layout, dtype);
-        BlockReader reader([this](std::size_t block) {
-            HostBuffer raw(c_.device, source_.storage().total_bytes(c_.layout));
-            source_.read_block(block, raw.bytes());
-            return raw;
-        });
+        const BlockLoader loader(c_.device, c_.layout, c_.group);
+        BlockReader<BlockPart> reader([&](std::size_t block) { return loader.read(source_, block); });
         for (std::size_t block = 0; block < c_.config.blocks; ++block) {
             progress("block " + std::to_string(block + 1) + " of " + std::to_string(c_.config.blocks));
-            const int owner = c_.block_group.owner_of(block);
-            HostBuffer raw;
-            if (c_.group.rank() == owner) {
-                raw = reader.take(block);
-                if (block + c_.ranks() < c_.config.blocks) reader.prefetch(block + c_.ranks());
-                load_block(c_.device, c_.layout, source_.storage(), raw, weights);
-            }
-            broadcast_block(c_.group, c_.layout, owner, weights);
-            refuse_nonfinite_weights(c_.device, c_.layout, block, weights);
+            const BlockPart part = reader.take(block);
+            if (block + 1 < c_.config.blocks) reader.prefetch(block + 1);
+            loader.load(source_.storage(), block, part, weights);
             for (std::size_t w = windows_.begin; w < windows_.end; ++w) {
                 decoder.forward(weights, x_.sample(w), x_.sample(w), nullptr);
             }

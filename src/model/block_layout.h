@@ -86,6 +86,15 @@ class BlockLayout {
     std::size_t weights_ = 0;
 };
 
+/// Some rows of one matrix.
+struct RowSlice {
+    LinearLayer layer = LinearLayer::q_proj;
+    std::size_t row_begin = 0;
+    std::size_t row_end = 0;
+
+    std::size_t rows() const { return row_end - row_begin; }
+};
+
 /// "model.layers.42.self_attn.q_proj.weight" from block index and a name of the layout.
 std::string checkpoint_name(std::size_t block, std::string_view name_in_block);
 

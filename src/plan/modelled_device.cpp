@@ -271,6 +271,11 @@ void ModelledDevice::compare_masks(TensorView mask, TensorView before, TensorVie
     touch(bytes_of_all(mask, before));
 }
 
+void ModelledDevice::count_unchanged(TensorView weight, TensorView before, TensorView mask, TensorView /*kept*/,
+                                     TensorView /*unchanged*/) {
+    touch(bytes_of_all(weight, before, mask));
+}
+
 void ModelledDevice::scatter_rows(TensorView source, std::span<const std::uint32_t> /*source_rows*/,
                                   std::span<const std::uint32_t> /*rows*/, TensorView destination) {
     touch(bytes_of_all(source, destination));

@@ -85,6 +85,8 @@ class ModelledDevice final : public Device {
     void squared_error_gradient(TensorView target, TensorView y) override;
     void count_nonfinite(TensorView x, TensorView count) override;
     void compare_masks(TensorView mask, TensorView before, TensorView removed, TensorView changed) override;
+    void count_unchanged(TensorView weight, TensorView before, TensorView mask, TensorView kept,
+                         TensorView unchanged) override;
     void scatter_rows(TensorView source, std::span<const std::uint32_t> source_rows,
                       std::span<const std::uint32_t> rows, TensorView destination) override;
     void start_cross_entropy(TensorView running_max, TensorView running_sum, TensorView target_logit) override;

@@ -1,8 +1,10 @@
 #include "src/plan/rehearsal.h"
 
 #include "src/base/error.h"
+#include "src/prune/block_loader.h"
 #include "src/prune/block_pruner.h"
 #include "src/prune/embedded_samples.h"
+#include "src/prune/rounding_loss.h"
 
 #include <algorithm>
 #include <functional>
@@ -11,10 +13,10 @@ namespace espalier {
 
 namespace {
 
-/// Fills the hidden states, and the block's weights on its owner.
+/// Fills the hidden states, and reads the played rank's part of the block.
 struct Data {
     std::function<void(HiddenStates&)> embed;
-    std::function<void(BlockWeights&)> load;
+    std::function<BlockPart(const BlockLoader&)> read;
 };
 
 Rehearsal rehearse_block(const RehearsedRun& run, Device& device, const Clock& time, Communicator& tensors,
@@ -34,6 +36,8 @@ Rehearsal rehearse_block(const RehearsedRun& run, Device& device, const Clock& t
     HiddenStates x(device, context.my_samples(), run.options.sequence_length, run.config.hidden_size,
                    result.memory.hidden_states);
     data.embed(x);
+    const BlockLoader loader(device, run.layout, tensors);
+    const BlockPart part = data.read(loader);
     device.synchronize();
 
     PhaseClock clock(time, {&tensors, &control});
@@ -42,11 +46,13 @@ Rehearsal rehearse_block(const RehearsedRun& run, Device& device, const Clock& t
     pruner.set_learning_rate(run.options.ro.learning_rate.value_or(3e-7));  // a search is the first block's alone
     const double flops_before = device.flops();
     static_cast<void>(control.all_gather_value(char{0}));  // as the ranks ask each other before a block whether to stop
-    if (run.rank == run.owner) data.load(weights);
-    broadcast_block(tensors, run.layout, static_cast<int>(run.owner), weights);
-    refuse_nonfinite_weights(device, run.layout, run.owner, weights);
+    loader.load(run.storage, run.owner, part, weights);
     clock.mark("load");
     PrunedBlock pruned = pruner.prune(run.owner, weights, x);
+    if (uses_regional_optimization(run.options.method)) {
+        static_cast<void>(unchanged_weight_share(context, part, run.options.output_dtype, weights, pruned.mask));
+        clock.mark("rounding_loss");
+    }
     if (run.rank == run.owner) {
         const HostBuffer out(device, run.layout.weights() * bytes_of(run.options.output_dtype));
         const HostBuffer mask(device, run.layout.weights());
@@ -84,9 +90,10 @@ Rehearsal rehearse(const RehearsedRun& run, const DeviceModel& model) {
     DryRunCommunicator control(rank, ranks, model.network, clock, DryRunCommunicator::Memory::host);
     std::map<std::string, DeviceSeconds> spent;
     DeviceSeconds before = device.spent();
-    const HostBuffer raw(device, run.storage.total_bytes(run.layout));
     const Data no_values{[](HiddenStates&) {},
-                         [&](BlockWeights& weights) { load_block(device, run.layout, run.storage, raw, weights); }};
+                         [&](const BlockLoader& loader) {
+                             return BlockPart(device, run.layout, run.storage, loader.partition(), run.rank);
+                         }};
     Rehearsal result = rehearse_block(run, device, clock, tensors, control, no_values, [&](const std::string& phase) {
         spent[phase] += device.spent();
         spent[phase] -= before;
@@ -103,13 +110,8 @@ Rehearsal rehearse(const RehearsedRun& run, const NetworkModel& network, Device&
     const int rank = static_cast<int>(run.rank), ranks = static_cast<int>(run.ranks);
     DryRunCommunicator tensors(rank, ranks, network, clock, DryRunCommunicator::Memory::device, &device);
     DryRunCommunicator control(rank, ranks, network, clock, DryRunCommunicator::Memory::host);
-    HostBuffer raw(device, run.storage.total_bytes(run.layout));
-    source.read_block(0, raw.bytes());  // whichever it plays: all have one shape
     const Data data{[&](HiddenStates& x) { embed_samples(device, source, ids, x); },
-                    [&](BlockWeights& weights) {
-                        load_block(device, run.layout, run.storage, raw, weights);
-                        device.synchronize();
-                    }};
+                    [&](const BlockLoader& loader) { return loader.read(source, 0); }};  // all have one shape
     return rehearse_block(run, device, clock, tensors, control, data, {});
 }
 

@@ -44,7 +44,7 @@ struct Rehearsal {
 /// On a modelled device and network. Throws ResourceError when the memory of the rank is not enough.
 Rehearsal rehearse(const RehearsedRun& run, const DeviceModel& model);
 
-/// On `device`, which must play the block's owner: with the first block of `source` and the embeddings of `ids`.
+/// On `device`: with the first block of `source` and the embeddings of `ids`.
 Rehearsal rehearse(const RehearsedRun& run, const NetworkModel& network, Device& device, const ModelSource& source,
                    std::span<const std::int32_t> ids);
 

@@ -33,6 +33,7 @@ Json BlockReport::to_json(const BlockLayout& layout) const {
                  {"changed_mask_share", changed_mask_share},
                  {"peak_bytes", peak_bytes},
                  {"flops", flops}};
+    if (unchanged_weight_share) json["unchanged_weight_share"] = *unchanged_weight_share;
     if (!draws.empty()) {
         json["learning_rate"] = learning_rate;
         json["draws"] = draws;

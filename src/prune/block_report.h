@@ -1,6 +1,5 @@
 #pragma once
-/// What a run measures on one block while it prunes it: `blocks` entries of metrics.json. The writer adds
-/// `unchanged_weight_share`.
+/// What a run measures on one block while it prunes it: `blocks` entries of metrics.json.
 
 #include "src/base/strict_json.h"
 #include "src/model/block_layout.h"
@@ -9,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,11 +25,12 @@ struct BlockReport {
     double error_after_first_mask = 0;       ///< the same before regional optimisation, over the samples drawn first
     double error_final_first_draw = 0;       ///< of the weights as written over those samples, to compare with it
     std::array<double, linear_layers> sparsity{};
-    double changed_mask_share = 0;                ///< decisions of the first mask that the last one reversed
-    std::size_t peak_bytes = 0;                   ///< device memory, most of any rank
-    double flops = 0;                             ///< of all ranks
-    double learning_rate = 0;                     ///< of the regional optimiser; 0 when there is none
-    std::vector<std::vector<std::size_t>> draws;  ///< samples of each round, in drawing order
+    double changed_mask_share = 0;                 ///< decisions of the first mask that the last one reversed
+    std::optional<double> unchanged_weight_share;  ///< of the survivors, after rounding (rounding_loss.h)
+    std::size_t peak_bytes = 0;                    ///< device memory, most of any rank
+    double flops = 0;                              ///< of all ranks
+    double learning_rate = 0;                      ///< of the regional optimiser; 0 when there is none
+    std::vector<std::vector<std::size_t>> draws;   ///< samples of each round, in drawing order
 
     Json to_json(const BlockLayout& layout) const;
 };

@@ -126,11 +126,8 @@ void BlockWriter::wait_for_room() {
 
 void BlockWriter::start(BlockToWrite block) {
     wait_for_room();
-    pending_.push_back(
-        std::async(std::launch::async, [this, shared = std::make_shared<BlockToWrite>(std::move(block))] {
-            if (shared->complete_metrics) shared->complete_metrics(*shared);
-            return write(*shared);
-        }));
+    pending_.push_back(std::async(std::launch::async, [this, shared = std::make_shared<BlockToWrite>(
+                                                                 std::move(block))] { return write(*shared); }));
 }
 
 std::vector<WrittenBlock> BlockWriter::take_written(bool wait) {

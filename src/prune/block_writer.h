@@ -7,7 +7,6 @@
 
 #include <cstddef>
 #include <deque>
-#include <functional>
 #include <future>
 #include <map>
 #include <optional>
@@ -22,11 +21,7 @@ struct BlockToWrite {
     BlockStorage storage;  ///< of `tensors`
     HostBuffer tensors;    ///< matrices in the output type, then vectors with their bits
     HostBuffer mask;       ///< one byte a weight, 1 = kept; empty for a block that is copied
-    HostBuffer dense;      ///< what was read, when `complete_metrics` wants it
     Json metrics;
-    /// Runs in the writer's thread before the file is written: measurements for which the host is needed, not the
-    /// device. May be empty.
-    std::function<void(BlockToWrite&)> complete_metrics;
 };
 
 /// The mask as numbers; empty for a block that is copied.

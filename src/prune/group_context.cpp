@@ -1,15 +1,8 @@
 #include "src/prune/group_context.h"
 
-#include "mpi/tensor_collectives.h"
-
 #include <algorithm>
 
 namespace espalier {
-
-void broadcast_block(Communicator& group, const BlockLayout& layout, int owner, BlockWeights& weights) {
-    broadcast(group, weights.matrices.all(), owner);
-    for (const VectorShape& vector : layout.vectors()) broadcast(group, weights.vector(vector.vector), owner);
-}
 
 std::vector<std::size_t> sample_offsets(const GroupContext& context, const std::vector<std::size_t>& samples,
                                         std::size_t width) {

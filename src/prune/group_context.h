@@ -5,7 +5,6 @@
 #include "mpi/communicator.h"
 #include "mpi/topology.h"
 #include "src/model/block_layout.h"
-#include "src/model/block_weights.h"
 #include "src/model/model_config.h"
 
 #include <cstddef>
@@ -29,9 +28,6 @@ struct GroupContext {
     IndexRange my_samples() const { return topology.samples_of(block_group, me()); }
     std::size_t holder_of(std::size_t sample) const { return topology.holder_of(block_group, sample); }
 };
-
-/// All matrices and vectors of a block from `owner` to every rank. Collective.
-void broadcast_block(Communicator& group, const BlockLayout& layout, int owner, BlockWeights& weights);
 
 /// Sum over samples of one float64 value each, added in sample order on every rank. `values` are those of this rank's
 /// samples in `samples` (ascending list, the same on every rank). Collective.

@@ -68,12 +68,12 @@ class Planner {
         items.push_back({"sums of other ranks", float_bytes * (needs_.ranks - 1) * (needs_.nodes + 1) * arriving});
         return items;
     }
-    std::vector<MemoryItem> handing_on() const {
+    std::vector<MemoryItem> dense_front() const {
         std::vector<MemoryItem> items = always();
-        const std::size_t more = needs_.hands_on ? float_bytes - kept_bytes() : 0;  // instead of the dense outputs
-        if (place_ == StoragePlace::device) {
-            items.push_back({"hidden states to hand on", more * needs_.samples * sample_});
-        }
+        if (place_ == StoragePlace::host || needs_.keeps_dense) return items;
+        // Before there are dense outputs.
+        const std::size_t front = float_bytes * needs_.dense_samples, outputs = kept_bytes() * needs_.samples;
+        items.push_back({"dense hidden states for later groups", (front - std::min(front, outputs)) * sample_});
         return items;
     }
     std::vector<MemoryItem> sparsegpt() const {
@@ -145,8 +145,8 @@ class Planner {
         items.push_back({"input norms", 2 * float_bytes * needs_.options.samples * needs_.layout.total_input_width()});
         if (place_ == StoragePlace::device) {
             items.push_back({"hidden states", float_bytes * needs_.samples * sample_});
-            if (needs_.receives) {
-                items.push_back({"hidden states of the next group", float_bytes * needs_.samples * sample_});
+            if (needs_.keeps_dense) {
+                items.push_back({"dense hidden states for later groups", float_bytes * needs_.dense_samples * sample_});
             }
             items.push_back({"dense outputs", kept_bytes() * needs_.samples * sample_});
         } else {
@@ -164,7 +164,7 @@ MemoryPlan plan_for(const MemoryNeeds& needs, StoragePlace place) {
     const Planner planner(needs, place);
     MemoryPlan largest{place, planner.dense_pass()};
     for (std::vector<MemoryItem> items :
-         {planner.gradient_reduction(), planner.handing_on(), planner.sparsegpt(), planner.optimisation()}) {
+         {planner.gradient_reduction(), planner.dense_front(), planner.sparsegpt(), planner.optimisation()}) {
         MemoryPlan plan{place, std::move(items)};
         if (plan.total() > largest.total()) largest = std::move(plan);
     }
@@ -180,19 +180,20 @@ std::string readable(std::size_t bytes) {
 MemoryNeeds memory_needs(const PruneOptions& options, const ModelConfig& config, const BlockLayout& layout,
                          const PassTypes& types, const Topology& topology, int rank) {
     MemoryNeeds needs{options, config, layout, types};
-    const std::vector<std::size_t> mine = topology.groups_of(rank);
-    for (const std::size_t g : mine) {
-        const BlockGroup& group = topology.groups()[g];
+    for (std::size_t round = 0; round < topology.rounds(); ++round) {
+        const std::optional<std::size_t> g = topology.group_of(rank, round);
+        if (!g) continue;
+        const BlockGroup& group = topology.groups()[*g];
         const auto place = std::find(group.ranks.begin(), group.ranks.end(), rank);
         const auto me = static_cast<std::size_t>(place - group.ranks.begin());
         const IndexRange shards = topology.shards_of(group, me);
         needs.samples = std::max(needs.samples, topology.samples_of(group, me).size());
         needs.shards = std::max(needs.shards, shards.size());
         needs.nodes = std::max(needs.nodes, nodes_of_leaves(shards.begin, shards.end).size());
-        needs.hands_on = needs.hands_on || g + 1 < topology.groups().size();
         needs.ranks = group.ranks.size();
     }
-    needs.receives = mine.size() > 1;
+    if (topology.groups().size() > 1) needs.dense_samples = topology.dense_samples_of(rank).size();
+    needs.keeps_dense = topology.rounds() > 1;
     return needs;
 }
 

@@ -19,12 +19,12 @@ struct MemoryNeeds {
     const ModelConfig& config;
     const BlockLayout& layout;
     PassTypes types;
-    std::size_t samples = 0;  ///< of this rank, at most
-    std::size_t shards = 0;   ///< of this rank, at most
-    std::size_t nodes = 0;    ///< partial sums that a rank is left with after its shards, at most
-    bool hands_on = false;    ///< a later block group starts from this rank's hidden states,
-    bool receives = false;    ///< and this rank works on that one too
-    std::size_t ranks = 1;    ///< of its group
+    std::size_t samples = 0;        ///< of this rank, at most
+    std::size_t shards = 0;         ///< of this rank, at most
+    std::size_t nodes = 0;          ///< partial sums that a rank is left with after its shards, at most
+    std::size_t dense_samples = 0;  ///< that it passes to later block groups,
+    bool keeps_dense = false;       ///< also while it prunes: there are several rounds of groups
+    std::size_t ranks = 1;          ///< of its group
 };
 
 /// Those of a world rank, over all block groups that it works on.

@@ -1,5 +1,5 @@
 #pragma once
-/// A whole pruning run on one rank: embed, block after block (read, broadcast, prune, write, propagate), commit.
+/// A whole pruning run on one rank: embed, block after block (read, gather, prune, write, propagate), commit.
 
 #include "mpi/session.h"
 #include "src/prune/prune_options.h"

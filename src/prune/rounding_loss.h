@@ -1,17 +1,15 @@
 #pragma once
-/// What the rounding to the output type takes back from regional optimisation.
+/// How much of regional optimisation is lost when weights are rounded to the type in which they are written.
 
-#include "src/base/dtype.h"
-
-#include <cstddef>
-#include <cstdint>
-#include <span>
+#include "src/model/block_weights.h"
+#include "src/prune/block_loader.h"
+#include "src/prune/group_context.h"
 
 namespace espalier {
 
-/// Share of the surviving weights (mask not 0) that are written as the dense weights would be written. `dense` and
-/// `written` are host memory in their types, one element for each of `mask`; 0 when none survives.
-double unchanged_weight_share(DType dense_dtype, std::span<const std::byte> dense, DType written_dtype,
-                              std::span<const std::byte> written, std::span<const std::uint8_t> mask);
+/// Share of the surviving weights whose written value is that of the dense weight: `weights` hold values of `output`
+/// exactly, `dense` is this rank's part of the block as it was read. Collective.
+double unchanged_weight_share(const GroupContext& context, const BlockPart& dense, DType output,
+                              const BlockWeights& weights, const BlockTensor& mask);
 
 }  // namespace espalier

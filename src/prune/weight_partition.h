@@ -1,6 +1,7 @@
 #pragma once
-/// Which rank scores, optimises and owns the state of which rows of a block's matrices. Every matrix is cut by itself,
-/// so that its gradient's sum and its stepped weights travel between all ranks at once, while the next one is computed.
+/// Which rank reads, scores, optimises and owns the state of which rows of a block's matrices. Every matrix is cut by
+/// itself, so that its gradient's sum and its stepped weights travel between all ranks at once, while the next one is
+/// computed.
 
 #include "kernels/device.h"
 #include "mpi/communicator.h"
@@ -12,13 +13,6 @@
 #include <vector>
 
 namespace espalier {
-
-/// Some rows of one matrix.
-struct RowSlice {
-    LinearLayer layer = LinearLayer::q_proj;
-    std::size_t row_begin = 0;
-    std::size_t row_end = 0;
-};
 
 class WeightPartition {
   public:

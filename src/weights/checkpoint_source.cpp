@@ -108,19 +108,20 @@ std::string CheckpointSource::stored_name(OuterTensor tensor) const {
     return outer_name(tensor == OuterTensor::head && !own_head_ ? OuterTensor::embedding : tensor);
 }
 
-void CheckpointSource::read_block(std::size_t block, std::span<std::byte> destination) const {
+void CheckpointSource::read_rows(std::size_t block, const RowSlice& rows, std::span<std::byte> destination) const {
+    const MatrixShape& matrix = layout().matrix(rows.layer);
+    const std::size_t row_bytes = matrix.columns * bytes_of(storage_.matrix_dtype);
+    require(destination.size() == rows.rows() * row_bytes, "room for the rows");
+    folder_.read(checkpoint_name(block, std::string(matrix.name) + ".weight"), rows.row_begin * row_bytes, destination);
+}
+
+void CheckpointSource::read_vectors(std::size_t block, std::span<std::byte> destination) const {
     std::size_t offset = 0;
-    const auto read = [&](const std::string& name, std::size_t bytes) {
-        folder_.read(name, 0, destination.subspan(offset, bytes));
-        offset += bytes;
-    };
-    for (const MatrixShape& matrix : layout().matrices()) {
-        read(checkpoint_name(block, std::string(matrix.name) + ".weight"),
-             matrix.size() * bytes_of(storage_.matrix_dtype));
-    }
     for (std::size_t v = 0; v < layout().vectors().size(); ++v) {
         const VectorShape& vector = layout().vectors()[v];
-        read(checkpoint_name(block, vector.name), vector.size * bytes_of(storage_.vector_dtypes[v]));
+        const std::size_t bytes = vector.size * bytes_of(storage_.vector_dtypes[v]);
+        folder_.read(checkpoint_name(block, vector.name), 0, destination.subspan(offset, bytes));
+        offset += bytes;
     }
 }
 

@@ -17,7 +17,8 @@ class CheckpointSource final : public ModelSource {
 
     const CheckpointFolder& folder() const { return folder_; }
 
-    void read_block(std::size_t block, std::span<std::byte> destination) const override;
+    void read_rows(std::size_t block, const RowSlice& rows, std::span<std::byte> destination) const override;
+    void read_vectors(std::size_t block, std::span<std::byte> destination) const override;
     DType outer_dtype(OuterTensor tensor) const override;
     std::size_t outer_rows(OuterTensor tensor) const override;
     void read_outer_rows(OuterTensor tensor, std::size_t first, std::size_t rows,

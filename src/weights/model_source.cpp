@@ -7,14 +7,6 @@
 
 namespace espalier {
 
-std::size_t BlockStorage::total_bytes(const BlockLayout& layout) const {
-    std::size_t bytes = matrix_bytes(layout);
-    for (std::size_t v = 0; v < layout.vectors().size(); ++v) {
-        bytes += layout.vectors()[v].size * bytes_of(vector_dtypes[v]);
-    }
-    return bytes;
-}
-
 ModelSource::ModelSource(std::string config_text, const std::string& config_source)
     : config_text_(std::move(config_text)),
       config_(ModelConfig::parse(config_text_, config_source)),
@@ -35,21 +27,6 @@ std::string outer_name(OuterTensor tensor) {
             return "lm_head.weight";
     }
     throw BugError("internal error: unknown outer tensor");
-}
-
-void load_block(Device& device, const BlockLayout& layout, const BlockStorage& storage, const HostBuffer& raw,
-                BlockWeights& weights) {
-    require(raw.bytes().size() == storage.total_bytes(layout), "a raw block of the source's size");
-    device.convert(raw.view(storage.matrix_dtype, 0, 1, layout.weights()), weights.matrices.all());
-    std::size_t offset = storage.matrix_bytes(layout);
-    for (std::size_t v = 0; v < layout.vectors().size(); ++v) {
-        const VectorShape& vector = layout.vectors()[v];
-        // Through the host: after an odd number of 16-bit values a device could not read float32 in place.
-        std::vector<float> values(vector.size);
-        widen_to_float(storage.vector_dtypes[v], raw.bytes().data() + offset, vector.size, values.data());
-        device.copy_from_host(values.data(), weights.vector(vector.vector));
-        offset += vector.size * bytes_of(storage.vector_dtypes[v]);
-    }
 }
 
 void refuse_nonfinite_weights(Device& device, const BlockLayout& layout, std::size_t block,

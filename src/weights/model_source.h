@@ -6,6 +6,7 @@
 #include "src/model/block_layout.h"
 #include "src/model/block_weights.h"
 #include "src/model/model_config.h"
+#include "src/weights/block_source.h"
 
 #include <cstddef>
 #include <filesystem>
@@ -16,32 +17,17 @@
 
 namespace espalier {
 
-/// How one decoder block lies in host memory: the seven matrices in layout order, then the vectors, each in its stored
-/// type and without gaps. The same for all blocks of a source.
-struct BlockStorage {
-    DType matrix_dtype = DType::f32;
-    std::vector<DType> vector_dtypes;  ///< one for each of layout.vectors()
-
-    std::size_t matrix_bytes(const BlockLayout& layout) const { return layout.weights() * bytes_of(matrix_dtype); }
-    std::size_t total_bytes(const BlockLayout& layout) const;
-};
-
 /// The tensors outside of the blocks.
 enum class OuterTensor { embedding, final_norm, head };
 
-class ModelSource {
+class ModelSource : public BlockSource {
   public:
-    virtual ~ModelSource() = default;
-
     const ModelConfig& config() const { return config_; }
-    const BlockLayout& layout() const { return layout_; }
-    const BlockStorage& storage() const { return storage_; }
+    const BlockLayout& layout() const override { return layout_; }
     const std::string& config_text() const { return config_text_; }
     /// Sentences about tolerated oddities, for the log.
     const std::vector<std::string>& warnings() const { return warnings_; }
 
-    /// Reads block `block` into storage().total_bytes(layout()) bytes. Thread-safe.
-    virtual void read_block(std::size_t block, std::span<std::byte> destination) const = 0;
     /// [rows, columns] and type of an outer tensor; the head is the embedding when the model ties them.
     virtual DType outer_dtype(OuterTensor tensor) const = 0;
     virtual std::size_t outer_rows(OuterTensor tensor) const = 0;
@@ -69,7 +55,6 @@ class ModelSource {
   protected:
     ModelSource(std::string config_text, const std::string& config_source);
 
-    BlockStorage storage_;
     std::vector<std::string> warnings_;
 
   private:
@@ -84,11 +69,6 @@ std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
 
 /// Name of an outer tensor in a checkpoint: "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight".
 std::string outer_name(OuterTensor tensor);
-
-/// Copies a block from host memory in `storage` form to the device, widening where `weights` are wider. May still be
-/// under way when it returns (Device::copy).
-void load_block(Device& device, const BlockLayout& layout, const BlockStorage& storage, const HostBuffer& raw,
-                BlockWeights& weights);
 
 /// Waits for the weights and throws InputError naming tensor and block when one is not finite.
 void refuse_nonfinite_weights(Device& device, const BlockLayout& layout, std::size_t block,

@@ -41,25 +41,40 @@ void verify_file(const RunFolder& run, const FileRecord& record) {
 
 }  // namespace
 
-void read_committed_block(const RunFolder& run, std::size_t block, const FileRecord& record, const BlockLayout& layout,
-                          const BlockStorage& storage, std::span<std::byte> destination) {
-    verify_file(run, record);
-    const Hdf5Reader file(run.block_path(block));
+CommittedBlocks::CommittedBlocks(const RunFolder& run, const BlockLayout& layout, BlockStorage storage,
+                                 std::map<std::size_t, FileRecord> records)
+    : run_(run), layout_(layout), records_(std::move(records)) {
+    storage_ = std::move(storage);
+}
+
+std::string CommittedBlocks::dataset(const Hdf5Reader& file, std::size_t block, std::string_view name,
+                                     DType dtype) const {
+    std::string path = hdf5_path(checkpoint_name(block, name));
+    if (file.info(path).dtype != dtype) {
+        throw InputError(run_.block_path(block).string() + ": " + path + " is not " + std::string(name_of(dtype)));
+    }
+    return path;
+}
+
+void CommittedBlocks::read_rows(std::size_t block, const RowSlice& rows, std::span<std::byte> destination) const {
+    const Hdf5Reader file(run_.block_path(block));
+    const std::string name = std::string(layout_.matrix(rows.layer).name) + ".weight";
+    file.read_rows(dataset(file, block, name, storage_.matrix_dtype), rows.row_begin, rows.rows(), destination);
+}
+
+void CommittedBlocks::read_vectors(std::size_t block, std::span<std::byte> destination) const {
+    const Hdf5Reader file(run_.block_path(block));
     std::size_t offset = 0;
-    const auto read = [&](const std::string& name, DType dtype, std::size_t count) {
-        const std::string path = hdf5_path(checkpoint_name(block, name));
-        if (file.info(path).dtype != dtype) {
-            throw InputError(run.block_path(block).string() + ": " + path + " is not " + std::string(name_of(dtype)));
-        }
-        file.read(path, destination.subspan(offset, count * bytes_of(dtype)));
-        offset += count * bytes_of(dtype);
-    };
-    for (const MatrixShape& matrix : layout.matrices()) {
-        read(std::string(matrix.name) + ".weight", storage.matrix_dtype, matrix.size());
+    for (std::size_t v = 0; v < layout_.vectors().size(); ++v) {
+        const VectorShape& vector = layout_.vectors()[v];
+        const std::size_t bytes = vector.size * bytes_of(storage_.vector_dtypes[v]);
+        file.read(dataset(file, block, vector.name, storage_.vector_dtypes[v]), destination.subspan(offset, bytes));
+        offset += bytes;
     }
-    for (std::size_t v = 0; v < layout.vectors().size(); ++v) {
-        read(layout.vectors()[v].name, storage.vector_dtypes[v], layout.vectors()[v].size);
-    }
+}
+
+void CommittedBlocks::verify_block(std::size_t block) const {
+    verify_file(run_, records_.at(block));
 }
 
 RunSource::RunSource(const std::filesystem::path& path)
@@ -74,6 +89,9 @@ RunSource::RunSource(const std::filesystem::path& path)
                          " decoder blocks, the manifest " + std::to_string(manifest_.blocks_in_model));
     }
     storage_ = storage_of_block_file(run_, layout());
+    std::map<std::size_t, FileRecord> records;
+    for (const auto& [block, record] : manifest_.blocks) records.emplace(block, record.file);
+    blocks_.emplace(run_, layout(), storage_, std::move(records));
     const Hdf5Reader outer(run_.path() / RunFolder::outer_file);
     own_head_ = outer.contains(hdf5_path(outer_name(OuterTensor::head)));
 }
@@ -85,16 +103,8 @@ const FileRecord& RunSource::outer_record(const std::string& file) const {
     throw InputError(run_.path().string() + ": the manifest does not name " + file);
 }
 
-void RunSource::verify_block(std::size_t block) const {
-    verify_file(run_, manifest_.blocks.at(block).file);
-}
-
 void RunSource::verify_outer() const {
     verify_file(run_, outer_record(RunFolder::outer_file));
-}
-
-void RunSource::read_block(std::size_t block, std::span<std::byte> destination) const {
-    read_committed_block(run_, block, manifest_.blocks.at(block).file, layout(), storage_, destination);
 }
 
 std::string RunSource::stored_path(OuterTensor tensor) const {

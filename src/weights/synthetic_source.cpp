@@ -139,12 +139,15 @@ SyntheticSource::SyntheticSource(const std::string& name) : ModelSource(config_o
     storage_.vector_dtypes.assign(layout().vectors().size(), DType::bf16);
 }
 
-void SyntheticSource::read_block(std::size_t block, std::span<std::byte> destination) const {
-    for (const MatrixShape& matrix : layout().matrices()) {
-        fill_bell_shaped(key_of(block, static_cast<std::size_t>(&matrix - layout().matrices().data())), 0,
-                         destination.subspan(2 * matrix.offset, 2 * matrix.size()));
-    }
-    std::size_t offset = storage_.matrix_bytes(layout());
+void SyntheticSource::read_rows(std::size_t block, const RowSlice& rows, std::span<std::byte> destination) const {
+    const std::size_t columns = layout().matrix(rows.layer).columns;
+    require(destination.size() == 2 * rows.rows() * columns, "room for the rows");
+    fill_bell_shaped(key_of(block, index_of(rows.layer)), static_cast<std::uint64_t>(rows.row_begin) * columns,
+                     destination);
+}
+
+void SyntheticSource::read_vectors(std::size_t block, std::span<std::byte> destination) const {
+    std::size_t offset = 0;
     for (const VectorShape& vector : layout().vectors()) {
         const std::span<std::byte> place = destination.subspan(offset, 2 * vector.size);
         if (is_norm(vector.vector))

@@ -1,6 +1,7 @@
 // Perplexity has the same digits on every number of ranks: those of the windows one after the other.
 #include "src/evaluate/perplexity.h"
 #include "src/model/decoder_block.h"
+#include "src/prune/block_loader.h"
 #include "src/weights/checkpoint_source.h"
 #include "src/weights/embedding.h"
 #include "tests/support/ranks.h"
@@ -23,10 +24,10 @@ double window_loss(Device& device, const CheckpointSource& source, std::span<con
     embed_tokens(device, source, tokens, x);
     DecoderBlock decoder(device, config, length, Passes::forward_only, DType::f32);
     BlockWeights weights(device, source.layout(), DType::f32);
+    const auto alone = make_single_communicator();
+    const BlockLoader loader(device, source.layout(), *alone);
     for (std::size_t block = 0; block < config.blocks; ++block) {
-        const HostBuffer raw(device, source.storage().total_bytes(source.layout()));
-        source.read_block(block, raw.bytes());
-        load_block(device, source.layout(), source.storage(), raw, weights);
+        loader.load(source.storage(), block, loader.read(source, block), weights);
         decoder.forward(weights, x, x, nullptr);
     }
     std::vector<float> norm(hidden), head(vocabulary * hidden);

@@ -1,4 +1,5 @@
 // Sums over tokens or whole tensors against float64 (or long double, where the kernel itself sums in float64).
+#include "kernels/device_numbers.h"
 #include "tests/support/expect.h"
 #include "tests/support/matrix.h"
 #include "tests/support/test_device.h"
@@ -85,6 +86,23 @@ TEST_P(WholeTensor, CountNonfinite) {
     values.back() = std::numeric_limits<float>::max();
     if ((size_ - 1) % 5 == 0) --expected;
     EXPECT_EQ(nonfinite_in(*device_, on_device(values)), expected);
+}
+
+TEST_P(WholeTensor, CountUnchanged) {
+    std::vector<float> now = x_;
+    std::vector<std::uint8_t> mask(size_);
+    std::uint64_t kept = 0, unchanged = 0;
+    for (std::size_t i = 0; i < size_; ++i) {
+        if (random_.below(3) == 0) now[i] += 1;
+        mask[i] = static_cast<std::uint8_t>(random_.below(2));
+        kept += mask[i];
+        unchanged += mask[i] != 0 && now[i] == x_[i] ? 1U : 0U;
+    }
+    const Tensor mask_on_device = device_->make_tensor(DType::u8, 1, size_);
+    device_->copy_from_host(mask.data(), mask_on_device);
+    const DeviceCounters counters(*device_, 2);
+    device_->count_unchanged(on_device(now), on_device(x_), mask_on_device, counters.at(0), counters.at(1));
+    EXPECT_EQ(counters.read(), (std::vector<std::uint64_t>{kept, unchanged}));
 }
 
 TEST(WholeTensorSums, HugeAndTinyValuesDoNotOverflowFloat32) {

@@ -88,9 +88,45 @@ TEST(Topology, EveryRankWorksAndGroupsShareRanksOnlyWhenThereAreTooFew) {
         for (std::size_t rank = 0; rank < ranks; ++rank) {
             ASSERT_GE(groups_of_rank[rank], least) << rank;
             ASSERT_LE(groups_of_rank[rank], most) << rank;
-            const auto mine = topology.groups_of(static_cast<int>(rank));
-            ASSERT_EQ(mine.size(), groups_of_rank[rank]);
-            ASSERT_TRUE(std::is_sorted(mine.begin(), mine.end()));
+        }
+    });
+}
+
+TEST(Topology, RoundsTakeTheGroupsInOrderAndKeepEveryRankBusy) {
+    for_each_topology([](const Topology& topology, const Sizes& sizes, std::size_t ranks) {
+        ASSERT_EQ(topology.ranks(), ranks);
+        ASSERT_EQ(topology.rounds(), ranks >= sizes.groups ? 1 : (sizes.groups + ranks - 1) / ranks);
+        std::size_t next = 0;
+        for (std::size_t round = 0; round < topology.rounds(); ++round) {
+            const IndexRange groups = topology.groups_of_round(round);
+            ASSERT_EQ(groups.begin, next);
+            next = groups.end;
+            std::size_t idle = 0;
+            for (std::size_t rank = 0; rank < ranks; ++rank) {
+                const std::optional<std::size_t> group = topology.group_of(static_cast<int>(rank), round);
+                if (!group) {
+                    ++idle;
+                    continue;
+                }
+                ASSERT_TRUE(groups.contains(*group));
+                const std::vector<int>& members = topology.groups()[*group].ranks;
+                ASSERT_EQ(std::count(members.begin(), members.end(), static_cast<int>(rank)), 1);
+            }
+            ASSERT_EQ(idle, ranks > groups.size() && ranks < sizes.groups ? ranks - groups.size() : 0U);
+        }
+        ASSERT_EQ(next, sizes.groups);
+    });
+}
+
+TEST(Topology, DenseSamplesAreSpreadOverAllRanks) {
+    for_each_topology([](const Topology& topology, const Sizes& sizes, std::size_t ranks) {
+        for (std::size_t sample = 0; sample < sizes.samples; ++sample) {
+            ASSERT_TRUE(topology.dense_samples_of(topology.dense_holder_of(sample)).contains(sample));
+        }
+        for (std::size_t rank = 0; rank < ranks; ++rank) {
+            const std::size_t held = topology.dense_samples_of(static_cast<int>(rank)).size();
+            ASSERT_GE(held, sizes.samples / ranks);
+            ASSERT_LE(held, (sizes.samples + ranks - 1) / ranks);
         }
     });
 }

@@ -86,7 +86,8 @@ TEST_F(BlockWriterTest, BlocksReadBackBitForBit) {
             EXPECT_EQ(written[index].record.metrics["block"], index);
             const BlockToWrite expected = block(index, dtype);
             std::vector<std::byte> back(expected.tensors.bytes().size());
-            read_committed_block(run_, index, written[index].record.file, layout_, expected.storage, back);
+            const CommittedBlocks committed(run_, layout_, expected.storage, {{index, written[index].record.file}});
+            committed.read_block(index, back);
             EXPECT_TRUE(std::ranges::equal(back, expected.tensors.bytes())) << name_of(dtype);
             const Hdf5Reader reader(run_.block_path(index));
             EXPECT_EQ(reader.attribute("/", "method"), "wanda");
@@ -109,12 +110,14 @@ TEST_F(BlockWriterTest, AFileThatItsRecordDoesNotVouchForIsNotRead) {
     std::vector<std::byte> back(expected.tensors.bytes().size());
     FileRecord other = record;
     other.xxh3.back() = other.xxh3.back() == '0' ? '1' : '0';
-    expect_input_error({"00000.h5", "manifest"},
-                       [&] { read_committed_block(run_, 0, other, layout_, expected.storage, back); });
+    expect_input_error({"00000.h5", "manifest"}, [&] {
+        CommittedBlocks(run_, layout_, expected.storage, {{0, other}}).read_block(0, back);
+    });
     std::filesystem::copy_file(run_.block_path(1), run_.block_path(0),
                                std::filesystem::copy_options::overwrite_existing);
-    expect_input_error({"00000.h5", "manifest"},
-                       [&] { read_committed_block(run_, 0, record, layout_, expected.storage, back); });
+    expect_input_error({"00000.h5", "manifest"}, [&] {
+        CommittedBlocks(run_, layout_, expected.storage, {{0, record}}).read_block(0, back);
+    });
 }
 
 TEST_F(BlockWriterTest, CopiedBlocksHaveNoMasks) {

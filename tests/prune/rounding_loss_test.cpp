@@ -1,43 +1,76 @@
 // How much of an optimisation is left after rounding to the output type.
 #include "src/prune/rounding_loss.h"
 
+#include "src/weights/model_source.h"
+#include "tests/support/test_device.h"
+#include "tests/support/tiny_model.h"
+
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <vector>
 
 namespace espalier {
 namespace {
 
-std::vector<std::byte> stored(DType dtype, const std::vector<float>& values) {
-    std::vector<std::byte> bytes(values.size() * bytes_of(dtype));
-    round_from_float(dtype, values.data(), values.size(), bytes.data());
-    return bytes;
+using namespace support;
+
+class UnchangedWeightShare : public testing::Test {
+  protected:
+    /// Share when every matrix reads as `dense` in `stored`, is `written` now and kept where `kept` says; the values
+    /// repeat.
+    double share(DType stored, const std::vector<float>& dense, DType output, const std::vector<float>& written,
+                 const std::vector<std::uint8_t>& kept) const {
+        const BlockStorage storage{stored, std::vector<DType>(layout_.vectors().size(), DType::f32)};
+        const BlockLoader loader(*device_, layout_, *alone_);
+        const BlockPart part(*device_, layout_, storage, loader.partition(), 0);
+        part.for_each_slice([&](const RowSlice&, TensorView rows) {
+            const std::vector<float> values = repeated(dense, rows.size());
+            round_from_float(stored, values.data(), values.size(), rows.data);
+        });
+        const BlockWeights weights(*device_, layout_, DType::f32);
+        const BlockTensor mask(*device_, layout_, DType::u8);
+        std::vector<float> values = repeated(written, layout_.weights());
+        for (float& value : values) value = rounded(output, value);
+        device_->copy_from_host(values.data(), weights.matrices.all());
+        device_->copy_from_host(repeated(kept, layout_.weights()).data(), mask.all());
+        const Topology topology(1, 1, 1, 1, 1);
+        const GroupContext context{*device_, *alone_, *alone_, topology, topology.groups()[0], config_, layout_, 8};
+        return unchanged_weight_share(context, part, output, weights, mask);
+    }
+
+    ModelConfig config_ = parse_tiny_config("qwen3");
+    BlockLayout layout_{config_};
+    std::unique_ptr<Device> device_ = make_test_device();
+    std::unique_ptr<Communicator> alone_ = make_single_communicator();
+
+  private:
+    template <typename T>
+    static std::vector<T> repeated(const std::vector<T>& pattern, std::size_t count) {
+        std::vector<T> values(count);
+        for (std::size_t i = 0; i < count; ++i) values[i] = pattern[i % pattern.size()];
+        return values;
+    }
+    static float rounded(DType dtype, float value) {
+        std::array<std::byte, 4> stored{};
+        round_from_float(dtype, &value, 1, stored.data());
+        float back = 0;
+        widen_to_float(dtype, stored.data(), 1, &back);
+        return back;
+    }
+};
+
+TEST_F(UnchangedWeightShare, CountsSurvivingWeightsOnly) {
+    EXPECT_DOUBLE_EQ(share(DType::bf16, {1, 2, 3, 4}, DType::bf16, {1, 0, 5, 4}, {1, 0, 1, 1}), 2.0 / 3.0);
+    EXPECT_EQ(share(DType::bf16, {1, 2, 3, 4}, DType::bf16, {1, 2, 3, 4}, {0, 0, 0, 0}), 0);
 }
 
-TEST(UnchangedWeightShare, CountsSurvivingWeightsOnly) {
-    const auto dense = stored(DType::bf16, {1, 2, 3, 4}), written = stored(DType::bf16, {1, 0, 5, 4});
-    EXPECT_DOUBLE_EQ(
-        unchanged_weight_share(DType::bf16, dense, DType::bf16, written, std::vector<std::uint8_t>{1, 0, 1, 1}),
-        2.0 / 3.0);
-    EXPECT_EQ(unchanged_weight_share(DType::bf16, dense, DType::bf16, written, std::vector<std::uint8_t>(4, 0)), 0);
-}
-
-TEST(UnchangedWeightShare, ComparesWithTheDenseWeightsAsTheyWouldBeWritten) {
+TEST_F(UnchangedWeightShare, ComparesWithTheDenseWeightsAsTheyWouldBeWritten) {
     // A step of 1e-4 on weights near 1 is below bfloat16's spacing of 2^-7, one of 0.01 is not.
-    const auto dense = stored(DType::f32, {1.0F, 1.0F, 1.001F});
-    const auto written = stored(DType::bf16, {1.0001F, 1.01F, 1.0F});
-    EXPECT_DOUBLE_EQ(unchanged_weight_share(DType::f32, dense, DType::bf16, written, std::vector<std::uint8_t>(3, 1)),
-                     2.0 / 3.0);
-}
-
-TEST(UnchangedWeightShare, LongerThanOnePiece) {
-    constexpr std::size_t count = 200001;
-    std::vector<float> values(count, 1.0F);
-    const auto dense = stored(DType::f16, values);
-    for (std::size_t i = 0; i < count; i += 2) values[i] = 2.0F;
-    EXPECT_DOUBLE_EQ(unchanged_weight_share(DType::f16, dense, DType::f32, stored(DType::f32, values),
-                                            std::vector<std::uint8_t>(count, 1)),
-                     100000.0 / 200001.0);
+    EXPECT_DOUBLE_EQ(
+        share(DType::f32, {1.0F, 1.0F, 1.001F, 2.0F}, DType::bf16, {1.0001F, 1.01F, 1.0F, 2.0F}, {1, 1, 1, 0}),
+        2.0 / 3.0);
+    EXPECT_DOUBLE_EQ(share(DType::f16, {1, 1}, DType::f32, {1, 1.0001F}, {1, 1}), 0.5);
 }
 
 }  // namespace

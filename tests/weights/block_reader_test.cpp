@@ -1,6 +1,7 @@
 // Reading ahead in a background thread.
 #include "src/weights/block_reader.h"
 
+#include "kernels/device.h"
 #include "src/base/error.h"
 #include "tests/support/expect.h"
 
@@ -30,7 +31,7 @@ void expect_content(const HostBuffer& found, std::size_t block) {
 
 TEST(BlockReader, GivesEveryBlockOnce) {
     std::atomic<int> reads = 0;
-    BlockReader reader([&](std::size_t block) {
+    BlockReader<HostBuffer> reader([&](std::size_t block) {
         ++reads;
         return content_of(block);
     });
@@ -44,14 +45,14 @@ TEST(BlockReader, GivesEveryBlockOnce) {
 }
 
 TEST(BlockReader, ReadsAnotherBlockThanThePrefetched) {
-    BlockReader reader(content_of);
+    BlockReader<HostBuffer> reader(content_of);
     reader.prefetch(3);
     expect_content(reader.take(7), 7);
     expect_content(reader.take(7), 7);  // a block may be taken again
 }
 
 TEST(BlockReader, ExceptionsComeOutOfTake) {
-    BlockReader reader([](std::size_t block) {
+    BlockReader<HostBuffer> reader([](std::size_t block) {
         if (block == 1) throw InputError("block 1 is damaged");
         return content_of(block);
     });
@@ -63,7 +64,7 @@ TEST(BlockReader, ExceptionsComeOutOfTake) {
 TEST(BlockReader, MayEndWithAReadUnderWay) {
     std::atomic<bool> done = false;
     {
-        BlockReader reader([&](std::size_t block) {
+        BlockReader<HostBuffer> reader([&](std::size_t block) {
             done = true;
             return content_of(block);
         });

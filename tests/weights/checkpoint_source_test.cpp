@@ -168,34 +168,5 @@ TEST_F(CheckpointSourceTest, OpenModelTakesModelFolders) {
     expect_input_error({"does not exist"}, [&] { static_cast<void>(open_model(folder_.path() / "absent")); });
 }
 
-TEST(LoadBlock, WidensAndRefusesNonFiniteWeights) {
-    const auto device = make_test_device();
-    for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
-        TinyModel model = make_tiny_model("qwen3-bias", dtype);
-        const TemporaryFolder folder;
-        model.write(folder.path());
-        const CheckpointSource source(folder.path());
-        const HostBuffer raw(*device, source.storage().total_bytes(source.layout()));
-        source.read_block(1, raw.bytes());
-        BlockWeights weights(*device, source.layout(), DType::f32);
-        load_block(*device, source.layout(), source.storage(), raw, weights);
-        refuse_nonfinite_weights(*device, source.layout(), 1, weights);
-        const TinyTensor& q = model.tensor(q_weight);
-        std::vector<float> expected(q.values.size());
-        widen_to_float(dtype, stored_bytes(q).data(), expected.size(), expected.data());
-        EXPECT_EQ(download(*device, weights.matrices.matrix(LinearLayer::q_proj)), expected);
-        EXPECT_FALSE(weights.vector(BlockVector::o_bias).empty());
-
-        model.tensor("model.layers.1.mlp.up_proj.weight").values[3] = std::nanf("");
-        model.tensor("model.layers.1.mlp.up_proj.weight").values[4] = INFINITY;
-        model.write(folder.path());
-        const CheckpointSource damaged(folder.path());
-        damaged.read_block(1, raw.bytes());
-        load_block(*device, source.layout(), source.storage(), raw, weights);
-        expect_input_error({"model.layers.1.mlp.up_proj.weight", "2 of 384", "not a number"},
-                           [&] { refuse_nonfinite_weights(*device, source.layout(), 1, weights); });
-    }
-}
-
 }  // namespace
 }  // namespace espalier
