@@ -225,6 +225,8 @@ class Device {
     /// sums [1, n] = sum over rows of x^2 in float32, rows summed in runs of 32 and the runs in order. x has the
     /// compute type.
     virtual void column_square_sums(TensorView x, TensorView sums) = 0;
+    /// float32 roots [1, n] = sqrt(scale * sum over rows of x), summed in float64 in row order. x is float32.
+    virtual void column_sum_roots(TensorView x, double scale, TensorView roots) = 0;
     /// sum += x^2, element by element.
     virtual void square_accumulate(TensorView x, TensorView sum) = 0;
     /// x = sqrt(x * scale), element by element.

@@ -6,6 +6,7 @@
 /// deadline of the implementation.
 
 #include "mpi/communication_ledger.h"
+#include "src/base/error.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -61,14 +62,7 @@ class Communicator {
     /// offsets has size() + 1 ascending entries, the same on every rank; parts may be empty.
     template <typename T>
     void all_gather(std::span<T> data, std::span<const std::size_t> offsets) {
-        static_assert(std::is_trivially_copyable_v<T>);
-        std::vector<std::size_t> byte_offsets(offsets.begin(), offsets.end());
-        for (std::size_t& offset : byte_offsets) offset *= sizeof(T);
-        const auto me = static_cast<std::size_t>(rank());
-        const std::size_t own = byte_offsets[me + 1] - byte_offsets[me];
-        ledger_.add(CommunicationVerb::all_gather, size() > 1 ? own : 0,
-                    byte_offsets.back() - byte_offsets.front() - own);
-        all_gather_bytes(std::as_writable_bytes(data), byte_offsets);
+        start_all_gather(data, offsets)->finish();
     }
 
     /// all_gather that does not wait: the parts travel until the exchange is finished, and `data` is left alone so
@@ -76,18 +70,15 @@ class Communicator {
     template <typename T>
     std::unique_ptr<Exchange> start_all_gather(std::span<T> data, std::span<const std::size_t> offsets) {
         static_assert(std::is_trivially_copyable_v<T>);
-        std::vector<Message> sends, receives;
-        const auto add_part = [&](std::vector<Message>& messages, int owner, int peer) {
-            const auto r = static_cast<std::size_t>(owner);
-            const auto part = std::as_writable_bytes(data.subspan(offsets[r], offsets[r + 1] - offsets[r]));
-            messages.push_back({peer, part.data(), part.size()});
-        };
-        for (int peer = 0; peer < size(); ++peer) {
-            if (peer == rank()) continue;
-            add_part(sends, rank(), peer);
-            add_part(receives, peer, peer);
-        }
-        return start_exchange(sends, receives);
+        require(offsets.size() == static_cast<std::size_t>(size()) + 1 && offsets.back() <= data.size(),
+                "offsets of all_gather");
+        std::vector<std::size_t> byte_offsets(offsets.begin(), offsets.end());
+        for (std::size_t& offset : byte_offsets) offset *= sizeof(T);
+        const auto me = static_cast<std::size_t>(rank());
+        const std::size_t own = byte_offsets[me + 1] - byte_offsets[me];
+        ledger_.add(CommunicationVerb::all_gather, size() > 1 ? own : 0,
+                    byte_offsets.back() - byte_offsets.front() - own);
+        return start_all_gather_bytes(std::as_writable_bytes(data), byte_offsets);
     }
 
     /// One value of each rank, in rank order.
@@ -126,7 +117,10 @@ class Communicator {
                                                      std::span<const Message> receives) = 0;
     virtual void wait_for_all() = 0;
     virtual void broadcast_bytes(std::span<std::byte> data, int root) = 0;
-    virtual void all_gather_bytes(std::span<std::byte> data, std::span<const std::size_t> offsets) = 0;
+    virtual std::unique_ptr<Exchange> start_all_gather_bytes(std::span<std::byte> data,
+                                                             std::span<const std::size_t> offsets) = 0;
+    /// all_gather as messages from every rank to every other.
+    std::unique_ptr<Exchange> start_all_to_all(std::span<std::byte> data, std::span<const std::size_t> offsets);
 
   private:
     CommunicationLedger ledger_;

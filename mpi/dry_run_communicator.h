@@ -3,8 +3,8 @@
 /// that a network model says and counts the bytes, without any other rank.
 ///
 /// The numbers of a dry run mean nothing; only its counts and its time do. So that kernels work on ordinary values, a
-/// gather repeats the rank's own part in the others' places, and what other ranks would send is zero. A block's weights
-/// cannot be made up: with a real device the played rank is the block's owner.
+/// gather repeats the rank's own part in the others' places (of a block's weights, for instance), and what other ranks
+/// would send is zero.
 
 #include "kernels/device.h"
 #include "mpi/communicator.h"
@@ -37,7 +37,8 @@ class DryRunCommunicator final : public Communicator {
                                              std::span<const Message> receives) override;
     void wait_for_all() override;
     void broadcast_bytes(std::span<std::byte> data, int root) override;
-    void all_gather_bytes(std::span<std::byte> data, std::span<const std::size_t> offsets) override;
+    std::unique_ptr<Exchange> start_all_gather_bytes(std::span<std::byte> data,
+                                                     std::span<const std::size_t> offsets) override;
 
   private:
     void reach_now();

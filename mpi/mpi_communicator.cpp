@@ -38,7 +38,10 @@ void wait_all(std::vector<MPI_Request>& requests) {
 
 class MpiExchange final : public Exchange {
   public:
-    explicit MpiExchange(std::vector<MPI_Request> requests) : requests_(std::move(requests)) {}
+    /// MPI reads the arrays of a collective until it is done.
+    explicit MpiExchange(std::vector<MPI_Request> requests, std::vector<int> counts = {},
+                         std::vector<int> displacements = {})
+        : requests_(std::move(requests)), counts_(std::move(counts)), displacements_(std::move(displacements)) {}
     /// An exchange forgotten while an exception unwinds is left alone: its peers may never answer, and all ranks are
     /// about to be aborted.
     ~MpiExchange() override {
@@ -53,6 +56,7 @@ class MpiExchange final : public Exchange {
 
   private:
     std::vector<MPI_Request> requests_;
+    std::vector<int> counts_, displacements_;
     int exceptions_at_start_ = std::uncaught_exceptions();
 };
 
@@ -116,27 +120,19 @@ void MpiCommunicator::broadcast_bytes(std::span<std::byte> data, int root) {
     }
 }
 
-void MpiCommunicator::all_gather_bytes(std::span<std::byte> data, std::span<const std::size_t> offsets) {
-    require(offsets.size() == static_cast<std::size_t>(size_) + 1 && offsets.back() <= data.size(),
-            "offsets of all_gather");
-    if (size_ == 1) return;
-    if (offsets.back() <= piece_bytes) {
-        std::vector<int> counts(static_cast<std::size_t>(size_)), displacements(static_cast<std::size_t>(size_));
-        for (std::size_t r = 0; r < counts.size(); ++r) {
-            counts[r] = static_cast<int>(offsets[r + 1] - offsets[r]);
-            displacements[r] = static_cast<int>(offsets[r]);
-        }
-        std::vector<MPI_Request> request(1);
-        check_mpi(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data.data(), counts.data(), displacements.data(),
-                                  MPI_BYTE, communicator_, request.data()),
-                  "MPI_Iallgatherv");
-        wait_all(request);
-        return;
+std::unique_ptr<Exchange> MpiCommunicator::start_all_gather_bytes(std::span<std::byte> data,
+                                                                  std::span<const std::size_t> offsets) {
+    if (size_ == 1 || offsets.back() > piece_bytes) return start_all_to_all(data, offsets);
+    std::vector<int> counts(static_cast<std::size_t>(size_)), displacements(static_cast<std::size_t>(size_));
+    for (std::size_t r = 0; r < counts.size(); ++r) {
+        counts[r] = static_cast<int>(offsets[r + 1] - offsets[r]);
+        displacements[r] = static_cast<int>(offsets[r]);
     }
-    for (int root = 0; root < size_; ++root) {
-        const auto r = static_cast<std::size_t>(root);
-        broadcast_bytes(data.subspan(offsets[r], offsets[r + 1] - offsets[r]), root);
-    }
+    std::vector<MPI_Request> request(1);
+    check_mpi(MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, data.data(), counts.data(), displacements.data(),
+                              MPI_BYTE, communicator_, request.data()),
+              "MPI_Iallgatherv");
+    return std::make_unique<MpiExchange>(std::move(request), std::move(counts), std::move(displacements));
 }
 
 }  // namespace espalier

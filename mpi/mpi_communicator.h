@@ -24,7 +24,8 @@ class MpiCommunicator final : public Communicator {
                                              std::span<const Message> receives) override;
     void wait_for_all() override;
     void broadcast_bytes(std::span<std::byte> data, int root) override;
-    void all_gather_bytes(std::span<std::byte> data, std::span<const std::size_t> offsets) override;
+    std::unique_ptr<Exchange> start_all_gather_bytes(std::span<std::byte> data,
+                                                     std::span<const std::size_t> offsets) override;
 
   private:
     MPI_Comm communicator_;

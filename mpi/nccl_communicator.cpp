@@ -76,19 +76,8 @@ class NcclCommunicator final : public Communicator {
                "ncclBroadcast");
         end()->delay(compute_);
     }
-    void all_gather_bytes(std::span<std::byte> data, std::span<const std::size_t> offsets) override {
-        std::vector<Message> sends, receives;
-        const auto add_part = [&](std::vector<Message>& messages, int owner, int peer) {
-            const auto r = static_cast<std::size_t>(owner);
-            messages.push_back({peer, data.data() + offsets[r], offsets[r + 1] - offsets[r]});
-        };
-        for (int peer = 0; peer < size(); ++peer) {
-            if (peer == rank()) continue;
-            add_part(sends, rank(), peer);
-            add_part(receives, peer, peer);
-        }
-        start_messages(sends, receives)->finish();
-    }
+    std::unique_ptr<Exchange> start_all_gather_bytes(std::span<std::byte> data,
+                                                     std::span<const std::size_t> offsets) override;
 
   private:
     class Transfer;
@@ -211,6 +200,31 @@ std::unique_ptr<Exchange> NcclCommunicator::start_messages(std::span<const Messa
         check(ncclRecv(message.data, message.bytes, ncclUint8, message.peer, communicator_, stream_), "ncclRecv");
     }
     settle(ncclGroupEnd(), "ncclGroupEnd");
+    return std::make_unique<Transfer>(end(), compute_);
+}
+
+/// NCCL's ring passes a machine's border once for all of its ranks, which messages would do once for each.
+std::unique_ptr<Exchange> NcclCommunicator::start_all_gather_bytes(std::span<std::byte> data,
+                                                                   std::span<const std::size_t> offsets) {
+    const auto begin_of = [&](std::size_t r) { return data.data() + offsets[r]; };
+    const auto bytes_of = [&](std::size_t r) { return offsets[r + 1] - offsets[r]; };
+    const auto ranks = static_cast<std::size_t>(size()), me = static_cast<std::size_t>(rank());
+    bool equal = true;
+    for (std::size_t r = 0; r < ranks; ++r) equal = equal && bytes_of(r) == bytes_of(0);
+    begin();
+    if (equal && bytes_of(0) > 0) {
+        settle(ncclAllGather(begin_of(me), begin_of(0), bytes_of(0), ncclUint8, communicator_, stream_),
+               "ncclAllGather");
+    } else if (!equal) {
+        check(ncclGroupStart(), "ncclGroupStart");
+        for (std::size_t r = 0; r < ranks; ++r) {
+            if (bytes_of(r) == 0) continue;
+            check(ncclBroadcast(begin_of(r), begin_of(r), bytes_of(r), ncclUint8, static_cast<int>(r), communicator_,
+                                stream_),
+                  "ncclBroadcast");
+        }
+        settle(ncclGroupEnd(), "ncclGroupEnd");
+    }
     return std::make_unique<Transfer>(end(), compute_);
 }
 

@@ -39,15 +39,21 @@ double NetworkModel::exchange_seconds(int rank, std::span<const Message> sends,
     return std::max(seconds(links[0], inside), seconds(links[1], between));
 }
 
+LinkModel NetworkModel::slowest(std::size_t ranks) const {
+    if (ranks == 0 || machine_of(ranks - 1) == machine_of(0)) return inside;
+    const double side_by_side = static_cast<double>(std::min(ranks, ranks_per_machine)) * between.bandwidth;
+    return {between.latency, std::min(inside.bandwidth, side_by_side)};
+}
+
 double NetworkModel::broadcast_seconds(std::size_t ranks, std::size_t bytes) const {
     if (ranks < 2) return 0;
-    const LinkModel& link = slowest(ranks);
+    const LinkModel link = slowest(ranks);
     return depth_of_tree(ranks) * link.latency + static_cast<double>(bytes) / link.bandwidth;
 }
 
 double NetworkModel::all_gather_seconds(std::size_t ranks, std::size_t bytes) const {
     if (ranks < 2) return 0;
-    const LinkModel& link = slowest(ranks);
+    const LinkModel link = slowest(ranks);
     const double others = static_cast<double>(ranks - 1) / static_cast<double>(ranks);
     return depth_of_tree(ranks) * link.latency + others * static_cast<double>(bytes) / link.bandwidth;
 }

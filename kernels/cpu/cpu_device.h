@@ -68,6 +68,7 @@ class CpuDevice final : public Device {
     void add_bias(TensorView bias, TensorView y) override;
 
     void column_square_sums(TensorView x, TensorView sums) override;
+    void column_sum_roots(TensorView x, double scale, TensorView roots) override;
     void square_accumulate(TensorView x, TensorView sum) override;
     void scaled_square_root(float scale, TensorView x) override;
     void frobenius_direction(TensorView y, TensorView square_sum, float scale, TensorView direction) override;

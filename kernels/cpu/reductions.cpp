@@ -43,6 +43,22 @@ void CpuDevice::column_square_sums(TensorView x, TensorView sums) {
     });
 }
 
+void CpuDevice::column_sum_roots(TensorView x, double scale, TensorView roots) {
+    require(roots.size() == x.columns, "shapes of column_sum_roots");
+    constexpr std::size_t columns_per_chunk = 256;
+    cpu::parallel_chunks(x.columns, columns_per_chunk, [&](std::size_t begin, std::size_t end) {
+        double total[columns_per_chunk] = {};
+        const std::size_t width = end - begin;
+        for (std::size_t row = 0; row < x.rows; ++row) {
+            const float* const in = x.floats() + row * x.columns + begin;
+#pragma omp simd
+            for (std::size_t j = 0; j < width; ++j) total[j] += static_cast<double>(in[j]);
+        }
+        float* const out = roots.floats() + begin;
+        for (std::size_t j = 0; j < width; ++j) out[j] = static_cast<float>(std::sqrt(total[j] * scale));
+    });
+}
+
 void CpuDevice::square_sum(TensorView x, TensorView sum) {
     const float* const in = x.floats();
     *sum.doubles() =

@@ -62,6 +62,24 @@ __global__ void __launch_bounds__(column_threads)
     sums[column] = total;
 }
 
+__global__ void __launch_bounds__(column_threads)
+    column_sum_roots_kernel(const float* x, std::size_t rows, std::size_t columns, double scale, float* roots) {
+    const std::size_t column = std::size_t{blockIdx.x} * column_threads + threadIdx.x;
+    if (column >= columns) return;
+    constexpr std::size_t at_once = 16;  // loads under way before the first is added
+    double total = 0;
+    std::size_t row = 0;
+    for (; row + at_once <= rows; row += at_once) {
+        float values[at_once];
+        ESPALIER_UNROLL
+        for (std::size_t i = 0; i < at_once; ++i) values[i] = x[(row + i) * columns + column];
+        ESPALIER_UNROLL
+        for (std::size_t i = 0; i < at_once; ++i) total += static_cast<double>(values[i]);
+    }
+    for (; row < rows; ++row) total += static_cast<double>(x[row * columns + column]);
+    roots[column] = static_cast<float>(sqrt(total * scale));
+}
+
 // ---- float64 sums over a tensor
 
 struct Square {
@@ -233,6 +251,14 @@ void CudaDevice::column_square_sums(TensorView x, TensorView sums) {
     });
     launch("column_square_sums", add_runs_kernel, {blocks_across(1), column_threads}, stream_, of_runs.view().floats(),
            runs, x.columns, sums.floats());
+}
+
+void CudaDevice::column_sum_roots(TensorView x, double scale, TensorView roots) {
+    require(roots.size() == x.columns, "shapes of column_sum_roots");
+    if (x.columns == 0) return;
+    launch("column_sum_roots", column_sum_roots_kernel,
+           {to_unsigned((x.columns + column_threads - 1) / column_threads), column_threads}, stream_, x.floats(),
+           x.rows, x.columns, scale, roots.floats());
 }
 
 void CudaDevice::square_sum(TensorView x, TensorView sum) {

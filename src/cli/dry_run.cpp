@@ -16,10 +16,6 @@ void dry_run(const Session& session, const OptionSet& set, const DryRunInputs& i
         throw InputError("--dry-run-ranks plays all ranks in one process; start it without mpirun or with one task");
     }
     const std::size_t ranks = set.whole("dry-run-ranks", 1);
-    if (ranks < inputs.options.block_groups) {
-        throw InputError("--dry-run-ranks " + std::to_string(ranks) + " is less than --block-groups " +
-                         std::to_string(inputs.options.block_groups));
-    }
     progress.line("measuring this device");
     DeviceModel model = device_model(chosen.is_gpu ? "h100" : "cpu");
     apply_network_options(set, model.network);

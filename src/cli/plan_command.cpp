@@ -95,8 +95,6 @@ int plan_command(Session& session, const CommandLine& line) {
         parse_pruning_options(set, *source, set.whole("samples", 1), set.whole("sequence-length", 1));
     options.on_gpu = device.is_gpu;
     const std::size_t ranks = set.whole("ranks", 1);
-    if (!set.given("shards"))
-        options.shards = std::min(options.samples, std::max(options.shards, ranks / options.block_groups));
     const PlannedModel model{source->config(), source->layout(), source->storage()};
     if (set.flag("table")) {
         const PlanTable table = make_table(model, options, set, device);
@@ -108,11 +106,15 @@ int plan_command(Session& session, const CommandLine& line) {
         return 0;
     }
     const RunPlan plan = plan_run(model, options, ranks, device);
-    Json json = to_json(plan);
-    json["command_line"] = line.text;
-    json["device"] = device.name;
-    json["origin"] = device.origin;
-    const std::string text = set.flag("json") ? json.dump(1) + "\n" : describe(plan, device);
+    const RunTotals totals = count_totals(model, options, ranks, device);
+    Json json = {{"format", "espalier-plan"},
+                 {"version", 1},
+                 {"command_line", line.text},
+                 {"device", device.name},
+                 {"origin", device.origin}};
+    json.update(to_json(plan));
+    json.update(to_json(totals));
+    const std::string text = set.flag("json") ? json.dump(1) + "\n" : describe(plan, totals, device);
     std::fputs(text.c_str(), stdout);
     return 0;
 }

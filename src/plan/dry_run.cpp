@@ -18,22 +18,19 @@ std::vector<std::size_t> sizes_up_to(std::size_t most) {
     return sizes;
 }
 
-/// The work of one rank for each of `ranks`.
+/// The work of one rank for each rank of a block group.
 PruneOptions grown(PruneOptions options, std::size_t ranks) {
-    options.samples *= ranks;
-    options.shards *= ranks;
-    options.ro.samples *= ranks;
-    options.ro.batch *= ranks;
+    const std::size_t members = std::max<std::size_t>(1, ranks / options.block_groups);
+    options.samples *= members;
+    options.shards *= members;
+    options.ro.samples *= members;
+    options.ro.batch *= members;
     return options;
 }
 
 ScalingPoint compute(const DryRun& run, const PruneOptions& options, std::size_t ranks, Device& device) {
     const PlannedModel model{run.source.config(), run.source.layout(), run.source.storage()};
-    const std::size_t members = group_size(model, options, ranks);
-    const std::size_t played = busiest_rank(options, members);
-    const RehearsedRun rehearsed{options, model.config, model.layout, model.storage, members, played, played};
-    Rehearsal block = rehearse(rehearsed, run.model.network, device, run.source, run.ids);
-    return {ranks, extrapolate(model, options, ranks, run.model, std::move(block)),
+    return {ranks, plan_on_device(model, options, ranks, run.model, device, {run.source, run.ids}),
             plan_run(model, options, ranks, run.model)};
 }
 

@@ -11,8 +11,8 @@ namespace espalier {
 
 namespace {
 
-constexpr const char* order_of_phases[] = {"load",     "dense_pass", "statistics", "mask", "first_mask_error",
-                                           "optimise", "propagate",  "hand_over"};
+constexpr const char* order_of_phases[] = {"load",     "dense_pass", "statistics",    "mask",     "first_mask_error",
+                                           "optimise", "propagate",  "rounding_loss", "hand_over"};
 
 std::string readable(std::string phase) {
     std::replace(phase.begin(), phase.end(), '_', ' ');
@@ -45,24 +45,32 @@ DeviceSeconds spent_in(const Rehearsal& block, const std::string& phase) {
 
 }  // namespace
 
-std::string describe(const RunPlan& plan, const DeviceModel& device) {
+std::string describe(const RunPlan& plan, const RunTotals& totals, const DeviceModel& device) {
     std::string text;
     const auto line = [&](const std::string& what, const std::string& found) {
         text += fmt::format("{:<22}{}\n", what, found);
     };
     line("ranks", fmt::format("{} in {} block group(s), {} shards, --ro-batch {}", plan.ranks, plan.block_groups,
                               plan.shards, plan.ro_batch));
-    line("run",
-         fmt::format(
-             "{} ({} a block{}), {:.2f} device hours", format_seconds(plan.run_seconds),
-             format_seconds(plan.block_seconds),
-             plan.dense_seconds > 0 ? ", dense passes to the last group " + format_seconds(plan.dense_seconds) : "",
-             plan.device_hours()));
-    line("arithmetic", fmt::format("{:.3g} TFLOP, {:.3g} TFLOP/s a rank", plan.flops / 1e12,
-                                   plan.block.flops / plan.block.seconds() / 1e12));
-    line("files", fmt::format("{} read, {} written{}", format_bytes(plan.bytes_read), format_bytes(plan.bytes_written),
-                              plan.bound_by_files ? "; they are what the run waits for" : ""));
-    line("network", fmt::format("{} sent by all ranks together", format_bytes(plan.bytes_communicated)));
+    if (plan.ranks_without_samples > 0) {
+        line("idle", fmt::format("{} of the {} ranks of a group hold no samples: more --shards would give them some",
+                                 plan.ranks_without_samples, plan.ranks_of_group));
+    }
+    line("run", fmt::format("{}, {:.2f} device hours", format_seconds(plan.run_seconds), plan.device_hours()));
+    line("  blocks", fmt::format("{}: {:.4g} one after the other, {} each",
+                                 format_seconds(plan.blocks_in_a_row * plan.block_seconds), plan.blocks_in_a_row,
+                                 format_seconds(plan.block_seconds)));
+    if (plan.block_groups > 1) {
+        line("  dense pass",
+             format_seconds(plan.dense_seconds) + ": all ranks bring the samples to the later block groups");
+    }
+    line("  files alone", format_seconds(plan.file_seconds) + ": the first block is read, the last written");
+    line("arithmetic", fmt::format("{:.3g} TFLOP, {:.3g} TFLOP/s a rank", totals.flops / 1e12,
+                                   totals.flops / plan.run_seconds / static_cast<double>(plan.ranks) / 1e12));
+    line("files",
+         fmt::format("{} read, {} written{}", format_bytes(totals.bytes_read), format_bytes(totals.bytes_written),
+                     plan.bound_by_files ? "; they are what the run waits for" : ""));
+    line("network", fmt::format("{} sent by all ranks together", format_bytes(totals.bytes_communicated)));
     line("rates", device.name + ": " + device.origin);
     text += fmt::format("\n{:<22}{:>10}  of {} on each device{}\n", "device memory",
                         format_bytes(static_cast<double>(plan.memory_bytes)),
@@ -128,18 +136,25 @@ Json to_json(const RunPlan& plan) {
             {"ranks_of_group", plan.ranks_of_group},
             {"run_seconds", plan.run_seconds},
             {"block_seconds", plan.block_seconds},
+            {"blocks_in_a_row", plan.blocks_in_a_row},
             {"dense_seconds", plan.dense_seconds},
+            {"file_seconds", plan.file_seconds},
             {"device_hours", plan.device_hours()},
-            {"flops", plan.flops},
-            {"bytes_read", plan.bytes_read},
-            {"bytes_written", plan.bytes_written},
-            {"bytes_communicated", plan.bytes_communicated},
+            {"flops_of_block", plan.block.flops},
+            {"ranks_without_samples", plan.ranks_without_samples},
             {"bound_by_files", plan.bound_by_files},
             {"memory_bytes", plan.memory_bytes},
             {"host_bytes", plan.host_bytes},
             {"hidden_states", plan.block.memory.hidden_states == StoragePlace::host ? "host" : "device"},
             {"memory", memory},
             {"phases", phases}};
+}
+
+Json to_json(const RunTotals& totals) {
+    return {{"flops", totals.flops},
+            {"bytes_read", totals.bytes_read},
+            {"bytes_written", totals.bytes_written},
+            {"bytes_communicated", totals.bytes_communicated}};
 }
 
 Json to_json(const PlanTable& table) {

@@ -15,10 +15,11 @@ namespace espalier {
 using PlanTable = std::vector<std::pair<std::size_t, std::optional<RunPlan>>>;
 
 /// Memory by item, time by phase with what bounds it, bytes and flops.
-std::string describe(const RunPlan& plan, const DeviceModel& device);
+std::string describe(const RunPlan& plan, const RunTotals& totals, const DeviceModel& device);
 std::string describe(const PlanTable& table);
 
 Json to_json(const RunPlan& plan);
+Json to_json(const RunTotals& totals);
 Json to_json(const PlanTable& table);
 
 }  // namespace espalier

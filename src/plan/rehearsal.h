@@ -1,6 +1,6 @@
 #pragma once
-/// One block pruned by the program's own code, by one rank of many, for its counts and its time: on a modelled device
-/// and network for `plan`, on the real device and a modelled network for a dry run.
+/// A block pruned, or passed through densely, by the program's own code, by one rank of many, for its counts and its
+/// time: on a modelled device and network for `plan`, on the real device and a modelled network for a dry run.
 
 #include "kernels/device.h"
 #include "mpi/dry_run_communicator.h"
@@ -19,15 +19,15 @@
 
 namespace espalier {
 
-/// What is rehearsed. References outlive the rehearsal.
+/// What is rehearsed: one rank of the whole run. References outlive the rehearsal.
 struct RehearsedRun {
     const PruneOptions& options;
     const ModelConfig& config;
     const BlockLayout& layout;
     const BlockStorage& storage;
-    std::size_t ranks = 1;  ///< of the block's group
-    std::size_t rank = 0;   ///< the one that is played
-    std::size_t owner = 0;  ///< of the block
+    const Topology& topology;
+    int rank = 0;           ///< of the world, the one that is played
+    std::size_t block = 0;  ///< one of its group's: decides who owns it and which samples are drawn
 };
 
 struct Rehearsal {
@@ -41,11 +41,22 @@ struct Rehearsal {
     CommunicationLedger communication() const;
 };
 
-/// On a modelled device and network. Throws ResourceError when the memory of the rank is not enough.
-Rehearsal rehearse(const RehearsedRun& run, const DeviceModel& model);
+/// Real data for a rehearsal on a real device: the first block, and token ids, which repeat when the run has more
+/// samples.
+struct RehearsalData {
+    const ModelSource& source;
+    std::span<const std::int32_t> ids;
+};
 
-/// On `device`: with the first block of `source` and the embeddings of `ids`.
-Rehearsal rehearse(const RehearsedRun& run, const NetworkModel& network, Device& device, const ModelSource& source,
-                   std::span<const std::int32_t> ids);
+/// The block pruned, on a modelled device and network. Throws ResourceError when the memory of the rank is not enough.
+Rehearsal rehearse(const RehearsedRun& run, const DeviceModel& model);
+/// The same on `device`, which must play the block's owner.
+Rehearsal rehearse(const RehearsedRun& run, const NetworkModel& network, Device& device, const RehearsalData& data);
+
+/// One dense block on its way to later groups (phases `load` and `pass`), and then the samples handed to this rank's
+/// own group (`hand_over`).
+Rehearsal rehearse_dense_front(const RehearsedRun& run, const DeviceModel& model);
+Rehearsal rehearse_dense_front(const RehearsedRun& run, const NetworkModel& network, Device& device,
+                               const RehearsalData& data);
 
 }  // namespace espalier

@@ -3,6 +3,8 @@
 #include "src/base/error.h"
 
 #include <algorithm>
+#include <compare>
+#include <utility>
 
 namespace espalier {
 
@@ -17,17 +19,107 @@ double sent_by(const CommunicationLedger& ledger) {
     return bytes;
 }
 
-std::size_t written_block_bytes(const PlannedModel& model, const PruneOptions& options) {
-    std::size_t bytes = model.layout.weights() * bytes_of(options.output_dtype) + model.layout.weights() / 8;
-    for (const VectorShape& vector : model.layout.vectors()) bytes += 4 * vector.size;
-    return bytes;
+double seconds_of(const Rehearsal& rehearsal, const std::string& phase) {
+    const auto found = rehearsal.phases.find(phase);
+    return found == rehearsal.phases.end() ? 0 : found->second.seconds;
 }
 
-std::size_t host_bytes(const PlannedModel& model, const PruneOptions& options, const RunPlan& plan,
-                       const DeviceModel& device) {
-    const std::size_t read = model.storage.total_bytes(model.layout), written = written_block_bytes(model, options);
+Topology topology_of(const PlannedModel& model, const PruneOptions& options, std::size_t ranks) {
+    return {ranks, model.config.blocks, options.block_groups, options.samples, options.shards};
+}
+
+double read_block_bytes(const PlannedModel& model) {
+    return static_cast<double>(model.storage.total_bytes(model.layout));
+}
+
+double written_block_bytes(const PlannedModel& model, const PruneOptions& options) {
+    std::size_t bytes = model.layout.weights() * bytes_of(options.output_dtype) + model.layout.weights() / 8;
+    for (const VectorShape& vector : model.layout.vectors()) bytes += 4 * vector.size;
+    return static_cast<double>(bytes);
+}
+
+/// A block that the file system alone would take so long for: while one is computed, those before and after it are
+/// written and read by all ranks of the group, in both directions at once.
+double file_seconds_of_block(const PlannedModel& model, const PruneOptions& options, const DeviceModel& device,
+                             std::size_t members) {
+    const double bytes = std::max(read_block_bytes(model), written_block_bytes(model, options));
+    return bytes / device.file_bandwidth / static_cast<double>(members);
+}
+
+/// One block of a group, played by its owner: the one that holds the most samples, the first of several.
+RehearsedRun owner_in(const PlannedModel& model, const PruneOptions& options, const Topology& topology,
+                      const BlockGroup& group) {
+    const auto samples = [&](std::size_t block) {
+        return topology.samples_of(group, static_cast<std::size_t>(group.owner_of(block))).size();
+    };
+    std::size_t chosen = group.blocks.begin;
+    for (std::size_t block = chosen; block < group.blocks.end; ++block) {
+        if (samples(block) > samples(chosen)) chosen = block;
+    }
+    const int rank = group.ranks[static_cast<std::size_t>(group.owner_of(chosen))];
+    return {options, model.config, model.layout, model.storage, topology, rank, chosen};
+}
+
+/// What the time of a block depends on: the number of ranks, and the first that is on another machine than the first.
+struct GroupKind {
+    std::size_t ranks, border;
+    auto operator<=>(const GroupKind&) const = default;
+};
+
+GroupKind kind_of(const BlockGroup& group, const DeviceModel& device) {
+    const std::size_t per_machine = device.network.ranks_per_machine, ranks = group.ranks.size();
+    const std::size_t on_the_first = per_machine - static_cast<std::size_t>(group.ranks.front()) % per_machine;
+    return {ranks, std::min(ranks, on_the_first)};
+}
+
+struct GroupRehearsal {
+    const BlockGroup* group = nullptr;  ///< the first of its kind
+    Rehearsal block;
+    double seconds = 0;
+};
+
+std::map<GroupKind, GroupRehearsal> rehearse_groups(const PlannedModel& model, const PruneOptions& options,
+                                                    const Topology& topology, const DeviceModel& device) {
+    std::map<GroupKind, GroupRehearsal> kinds;
+    for (const BlockGroup& group : topology.groups()) {
+        const auto [place, is_new] = kinds.try_emplace(kind_of(group, device));
+        if (!is_new) continue;
+        GroupRehearsal& rehearsed = place->second;
+        rehearsed.group = &group;
+        rehearsed.block = rehearse(owner_in(model, options, topology, group), device);
+        rehearsed.seconds =
+            std::max(rehearsed.block.seconds(), file_seconds_of_block(model, options, device, group.ranks.size()));
+    }
+    return kinds;
+}
+
+const GroupRehearsal& slowest_of(const std::map<GroupKind, GroupRehearsal>& kinds) {
+    return std::max_element(kinds.begin(), kinds.end(),
+                            [](const auto& a, const auto& b) { return a.second.seconds < b.second.seconds; })
+        ->second;
+}
+
+/// The rank with the most samples on their way to later groups, the first of several.
+RehearsedRun dense_rank(const PlannedModel& model, const PruneOptions& options, const Topology& topology) {
+    int busiest = 0;
+    for (int rank = 1; rank < static_cast<int>(topology.ranks()); ++rank) {
+        if (topology.dense_samples_of(rank).size() > topology.dense_samples_of(busiest).size()) busiest = rank;
+    }
+    const BlockGroup& group = topology.groups()[topology.group_of(busiest, 0).value()];
+    return {options, model.config, model.layout, model.storage, topology, busiest, group.blocks.begin};
+}
+
+/// Dense blocks before the last group.
+std::size_t dense_blocks(const Topology& topology) {
+    return topology.groups().back().blocks.begin;
+}
+
+std::size_t host_bytes_of(const PlannedModel& model, const PruneOptions& options, const RunPlan& plan,
+                          const DeviceModel& device) {
+    const auto part = static_cast<std::size_t>(read_block_bytes(model)) / plan.ranks_of_group;
+    const auto written = static_cast<std::size_t>(written_block_bytes(model, options));
     const std::size_t being_written = device.is_gpu ? 3 : 1;
-    std::size_t bytes = process_bytes + 2 * read + being_written * (written + model.layout.weights() + read);
+    std::size_t bytes = process_bytes + 2 * part + being_written * (written + model.layout.weights());
     if (plan.block.memory.hidden_states == StoragePlace::host) {
         const std::size_t samples = (options.samples + plan.ranks_of_group - 1) / plan.ranks_of_group;
         bytes += samples * options.sequence_length * model.config.hidden_size * (sizeof(float) + 2);
@@ -35,82 +127,137 @@ std::size_t host_bytes(const PlannedModel& model, const PruneOptions& options, c
     return device.is_gpu ? bytes : bytes + plan.memory_bytes;
 }
 
+/// What follows from the rehearsals.
+void finish(RunPlan& plan, const PlannedModel& model, const PruneOptions& options, const DeviceModel& device) {
+    const Topology topology = topology_of(model, options, plan.ranks);
+    const double of_files = file_seconds_of_block(model, options, device, plan.ranks_of_group);
+    plan.bound_by_files = of_files > plan.block.seconds();
+    plan.block_seconds = std::max(plan.block.seconds(), of_files);
+    std::size_t readers = plan.ranks_of_group;  // of the first block
+    if (plan.block_groups > 1) {
+        readers = plan.ranks;
+        const double read = read_block_bytes(model) / device.file_bandwidth / static_cast<double>(readers);
+        const double block = std::max(seconds_of(plan.dense, "load") + seconds_of(plan.dense, "pass"), read);
+        plan.dense_seconds = static_cast<double>(dense_blocks(topology)) * block +
+                             static_cast<double>(plan.block_groups - 1) * seconds_of(plan.dense, "hand_over");
+    }
+    plan.file_seconds = (read_block_bytes(model) / static_cast<double>(readers) + written_block_bytes(model, options)) /
+                        device.file_bandwidth;
+    plan.run_seconds = plan.dense_seconds + plan.blocks_in_a_row * plan.block_seconds + plan.file_seconds;
+    plan.memory_bytes = std::max(plan.block.peak_bytes, plan.dense.peak_bytes);
+    plan.host_bytes = host_bytes_of(model, options, plan, device);
+}
+
+/// Numbers of block groups worth trying: those with which the longest group is shorter than with one group fewer.
+std::vector<std::size_t> group_choices(const PlannedModel& model, const PlanChoice& choice, std::size_t ranks) {
+    if (choice.block_groups) return {*choice.block_groups};
+    const std::size_t blocks = model.config.blocks;
+    const auto longest = [&](std::size_t groups) { return (blocks + groups - 1) / groups; };
+    std::vector<std::size_t> choices = {1};
+    for (std::size_t groups = 2; groups <= std::min(ranks, blocks); ++groups) {
+        if (longest(groups) < longest(groups - 1) && ranks % groups == 0) choices.push_back(groups);
+    }
+    return choices;
+}
+
 }  // namespace
 
-std::size_t group_size(const PlannedModel& model, const PruneOptions& options, std::size_t ranks) {
-    const Topology topology(ranks, model.config.blocks, options.block_groups, options.samples, options.shards);
-    std::size_t smallest = ranks;
-    for (const BlockGroup& group : topology.groups()) smallest = std::min(smallest, group.ranks.size());
-    return smallest;
-}
-
-std::size_t busiest_rank(const PruneOptions& options, std::size_t members) {
-    const Topology topology(members, 1, 1, options.samples, options.shards);
-    std::size_t busiest = 0;
-    for (std::size_t rank = 1; rank < members; ++rank) {
-        const BlockGroup& group = topology.groups().front();
-        if (topology.samples_of(group, rank).size() > topology.samples_of(group, busiest).size()) busiest = rank;
-    }
-    return busiest;
-}
-
 RunPlan plan_run(const PlannedModel& model, const PruneOptions& options, std::size_t ranks, const DeviceModel& device) {
-    const std::size_t members = group_size(model, options, ranks);
-    const std::size_t played = busiest_rank(options, members);
-    return extrapolate(model, options, ranks, device,
-                       rehearse({options, model.config, model.layout, model.storage, members, played, played}, device));
-}
-
-RunPlan extrapolate(const PlannedModel& model, const PruneOptions& options, std::size_t ranks,
-                    const DeviceModel& device, Rehearsal block) {
+    const Topology topology = topology_of(model, options, ranks);
+    std::map<GroupKind, GroupRehearsal> kinds = rehearse_groups(model, options, topology, device);
+    const GroupRehearsal& slowest = slowest_of(kinds);
     RunPlan plan;
     plan.ranks = ranks;
     plan.block_groups = options.block_groups;
     plan.shards = options.shards;
     plan.ro_batch = options.ro.batch;
-    plan.ranks_of_group = group_size(model, options, ranks);
-    const std::size_t most_blocks = (model.config.blocks + options.block_groups - 1) / options.block_groups;
-    plan.block = std::move(block);
-    plan.memory_bytes = plan.block.peak_bytes;
-    plan.host_bytes = host_bytes(model, options, plan, device);
-
-    const auto blocks = static_cast<double>(model.config.blocks);
-    const double read = static_cast<double>(model.storage.total_bytes(model.layout));
-    const auto written = static_cast<double>(written_block_bytes(model, options));
-    // Owners take turns: while one block is computed, those before and after it are written and read.
-    const double file_seconds = std::max(read, written) / device.file_bandwidth;
-    const double of_files = file_seconds / static_cast<double>(plan.ranks_of_group);
-    plan.bound_by_files = of_files > plan.block.seconds();
-    plan.block_seconds = std::max(plan.block.seconds(), of_files);
-
-    const auto groups = static_cast<double>(options.block_groups);
-    // With fewer ranks than groups a rank works on its groups one after the other.
-    const double turns = std::max(1.0, groups / static_cast<double>(std::min(ranks, options.block_groups)));
-    const double of_group = static_cast<double>(most_blocks) * plan.block_seconds * turns;
-    if (options.block_groups > 1) {
-        const auto propagate = plan.block.phases.find("propagate");
-        const double dense_block = propagate == plan.block.phases.end() ? 0 : propagate->second.seconds;
-        plan.dense_seconds = (groups - 1) * static_cast<double>(most_blocks) * dense_block;
+    plan.ranks_of_group = slowest.group->ranks.size();
+    for (std::size_t member = 0; member < plan.ranks_of_group; ++member) {
+        if (topology.samples_of(*slowest.group, member).size() == 0) ++plan.ranks_without_samples;
     }
-    plan.run_seconds = plan.dense_seconds + of_group + 2 * file_seconds;  // the first is read, the last written alone
-    plan.bytes_read = blocks * read;
-    plan.bytes_written = blocks * written;
-    const auto members = static_cast<double>(plan.ranks_of_group);
-    plan.bytes_communicated = blocks * members * sent_by(plan.block.communication());
-    plan.flops = blocks * members * plan.block.flops;
+    for (std::size_t round = 0; round < topology.rounds(); ++round) {
+        const IndexRange groups = topology.groups_of_round(round);
+        double longest = 0;
+        for (std::size_t g = groups.begin; g < groups.end; ++g) {
+            const BlockGroup& group = topology.groups()[g];
+            const double seconds = kinds.at(kind_of(group, device)).seconds;
+            longest = std::max(longest, static_cast<double>(group.blocks.size()) * seconds / slowest.seconds);
+        }
+        plan.blocks_in_a_row += longest;
+    }
+    plan.block = slowest.block;
+    if (options.block_groups > 1) plan.dense = rehearse_dense_front(dense_rank(model, options, topology), device);
+    finish(plan, model, options, device);
     return plan;
+}
+
+RunPlan plan_on_device(const PlannedModel& model, const PruneOptions& options, std::size_t ranks,
+                       const DeviceModel& rates, Device& device, const RehearsalData& data) {
+    RunPlan plan = plan_run(model, options, ranks, rates);
+    const Topology topology = topology_of(model, options, ranks);
+    const auto kinds = rehearse_groups(model, options, topology, rates);
+    const RehearsedRun played = owner_in(model, options, topology, *slowest_of(kinds).group);
+    plan.block = rehearse(played, rates.network, device, data);
+    if (options.block_groups > 1) {
+        plan.dense = rehearse_dense_front(dense_rank(model, options, topology), rates.network, device, data);
+    }
+    finish(plan, model, options, rates);
+    return plan;
+}
+
+RunTotals count_totals(const PlannedModel& model, const PruneOptions& options, std::size_t ranks,
+                       const DeviceModel& device) {
+    const Topology topology = topology_of(model, options, ranks);
+    const auto blocks = static_cast<double>(model.config.blocks);
+    RunTotals totals;
+    totals.bytes_read = blocks * read_block_bytes(model);
+    totals.bytes_written = blocks * written_block_bytes(model, options);
+    std::map<GroupKind, std::pair<double, double>> of_block;  // flops and bytes of all ranks
+    for (const BlockGroup& group : topology.groups()) {
+        const auto [place, is_new] = of_block.try_emplace(kind_of(group, device));
+        auto& [flops, bytes] = place->second;
+        if (is_new) {
+            RehearsedRun run = owner_in(model, options, topology, group);
+            for (const int rank : group.ranks) {
+                run.rank = rank;
+                const Rehearsal rehearsal = rehearse(run, device);
+                flops += rehearsal.flops;
+                bytes += sent_by(rehearsal.communication());
+            }
+        }
+        totals.flops += static_cast<double>(group.blocks.size()) * flops;
+        totals.bytes_communicated += static_cast<double>(group.blocks.size()) * bytes;
+    }
+    if (options.block_groups == 1) return totals;
+    const RehearsedRun run = dense_rank(model, options, topology);
+    const Rehearsal dense = rehearse_dense_front(run, device);
+    const auto passed = static_cast<double>(dense_blocks(topology));
+    const auto mine = static_cast<double>(topology.dense_samples_of(run.rank).size());
+    totals.flops += passed * dense.flops * static_cast<double>(options.samples) / mine;
+    totals.bytes_read += passed * read_block_bytes(model);
+    const CommunicationCount& gathered =
+        dense.phases.at("load").communication.counts[static_cast<std::size_t>(CommunicationVerb::all_gather)];
+    totals.bytes_communicated += passed * static_cast<double>(gathered.bytes_sent + gathered.bytes_received);
+    std::size_t travelling = 0;
+    for (std::size_t g = 1; g < topology.groups().size(); ++g) {
+        const BlockGroup& group = topology.groups()[g];
+        for (std::size_t n = 0; n < options.samples; ++n) {
+            if (topology.dense_holder_of(n) != group.ranks[topology.holder_of(group, n)]) ++travelling;
+        }
+    }
+    totals.bytes_communicated +=
+        static_cast<double>(travelling * options.sequence_length * model.config.hidden_size * sizeof(float));
+    return totals;
 }
 
 std::optional<RunPlan> best_plan(const PlannedModel& model, const PruneOptions& options, const PlanChoice& choice,
                                  std::size_t ranks, const DeviceModel& device) {
     const bool optimises = uses_regional_optimization(options.method);
     std::optional<RunPlan> best;
-    for (std::size_t groups = 1; groups <= std::min(ranks, model.config.blocks); groups *= 2) {
-        if (choice.block_groups && groups != 1) break;
+    for (const std::size_t groups : group_choices(model, choice, ranks)) {
         PruneOptions tried = options;
-        tried.block_groups = choice.block_groups.value_or(groups);
-        if (tried.block_groups > model.config.blocks) break;
-        const std::size_t members = std::max<std::size_t>(1, ranks / tried.block_groups);
+        tried.block_groups = groups;
+        const std::size_t members = std::max<std::size_t>(1, ranks / groups);
         tried.shards = choice.shards.value_or(std::min(options.samples, std::max<std::size_t>(8, members)));
         // More samples a step than ranks only cost memory; fewer leave ranks idle.
         std::vector<std::size_t> batches = {1};

@@ -1,9 +1,10 @@
 #include "src/prune/input_norms.h"
 
+#include "kernels/device_numbers.h"
 #include "mpi/tensor_collectives.h"
 #include "src/base/error.h"
 
-#include <cmath>
+#include <array>
 #include <string>
 
 namespace espalier {
@@ -11,6 +12,11 @@ namespace espalier {
 namespace {
 constexpr std::array<const char*, linear_inputs> input_names = {
     "self_attn.q_proj, k_proj and v_proj", "self_attn.o_proj", "mlp.gate_proj and up_proj", "mlp.down_proj"};
+}
+
+TensorView InputNorms::of(LinearInput input) const {
+    return {all_.view().data + layout_->input_offset(input) * sizeof(float), DType::f32, 1,
+            layout_->input_width(input)};
 }
 
 InputNormCollector::InputNormCollector(const GroupContext& context)
@@ -37,31 +43,27 @@ InputNorms InputNormCollector::gather(const std::vector<std::size_t>& samples, I
         ++row;
     }
     all_gather(context_.group, gathered, offsets);
-    std::vector<float> host(gathered.view().size());
-    context_.device.copy_to_host(gathered, host.data());
-
-    std::vector<double> sums(width, 0.0);
-    for (std::size_t n = 0; n < samples.size(); ++n) {
-        for (std::size_t j = 0; j < width; ++j) sums[j] += static_cast<double>(host[n * width + j]);
-    }
     const double scale = kind == InputNorm::mean ? 1.0 / static_cast<double>(samples.size()) : 1.0;
-    InputNorms result;
+    Tensor roots = context_.device.make_tensor(DType::f32, 1, width);
+    context_.device.column_sum_roots(gathered, scale, roots);
+    InputNorms norms(context_.layout, std::move(roots));
+    refuse_nonfinite(norms, block);
+    return norms;
+}
+
+void InputNormCollector::refuse_nonfinite(const InputNorms& norms, std::size_t block) const {
+    const DeviceCounters counters(context_.device, linear_inputs);
     for (std::size_t input = 0; input < linear_inputs; ++input) {
-        const std::size_t offset = context_.layout.input_offset(static_cast<LinearInput>(input));
-        std::vector<float> norms(context_.layout.input_width(static_cast<LinearInput>(input)));
-        for (std::size_t j = 0; j < norms.size(); ++j) {
-            norms[j] = static_cast<float>(std::sqrt(sums[offset + j] * scale));
-            if (!std::isfinite(norms[j])) {
-                throw NonFiniteError(
-                    "block " + std::to_string(block) + ": the activations that enter " + input_names[input] +
-                    " are not finite (channel " + std::to_string(j) +
-                    "); the model overflows on these calibration tokens, or --ro-learning-rate is too large");
-            }
-        }
-        result.norms[input] = context_.device.make_tensor(DType::f32, 1, norms.size());
-        context_.device.copy_from_host(norms.data(), result.norms[input]);
+        context_.device.count_nonfinite(norms.of(static_cast<LinearInput>(input)), counters.at(input));
     }
-    return result;
+    const std::vector<std::uint64_t> counts = counters.read();
+    for (std::size_t input = 0; input < linear_inputs; ++input) {
+        if (counts[input] == 0) continue;
+        throw NonFiniteError("block " + std::to_string(block) + ": the activations that enter " + input_names[input] +
+                             " are not finite (" + std::to_string(counts[input]) +
+                             " channels); the model overflows on these calibration tokens, or --ro-learning-rate is "
+                             "too large");
+    }
 }
 
 }  // namespace espalier

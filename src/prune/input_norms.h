@@ -6,16 +6,23 @@
 #include "src/prune/group_context.h"
 #include "src/prune/prune_options.h"
 
-#include <array>
 #include <cstddef>
+#include <utility>
 #include <vector>
 
 namespace espalier {
 
-/// c of each of the four inputs, [1, width], on the device.
-struct InputNorms {
-    std::array<Tensor, linear_inputs> norms;
-    TensorView of(LinearInput input) const { return norms[index_of(input)].view(); }
+/// c of the four inputs, on the device.
+class InputNorms {
+  public:
+    /// `all`: [1, total input width], one input after the other.
+    InputNorms(const BlockLayout& layout, Tensor all) : layout_(&layout), all_(std::move(all)) {}
+    /// [1, width].
+    TensorView of(LinearInput input) const;
+
+  private:
+    const BlockLayout* layout_;
+    Tensor all_;
 };
 
 /// Observes forward passes sample by sample and keeps every sample's square sums, so that norms over any subset follow.
@@ -33,6 +40,8 @@ class InputNormCollector final : public LinearInputObserver {
     InputNorms gather(const std::vector<std::size_t>& samples, InputNorm kind, std::size_t block) const;
 
   private:
+    void refuse_nonfinite(const InputNorms& norms, std::size_t block) const;
+
     GroupContext context_;
     IndexRange held_;
     std::size_t sample_ = 0;

@@ -109,7 +109,11 @@ class Pipeline {
     /// as soon as a later group than the first has work.
     std::optional<HiddenStates> start_round(std::size_t round, std::optional<std::size_t> mine) {
         std::optional<HiddenStates> x;
-        if (mine && has_work(*mine)) x.emplace(make_hidden_states(group_context(*mine).my_samples()));
+        if (mine && has_work(*mine)) {
+            x.emplace(make_hidden_states(group_context(*mine).my_samples()));
+            const std::size_t first = topology_.groups()[*mine].blocks.begin;
+            reader_of(first).prefetch(first);
+        }
         const IndexRange groups = topology_.groups_of_round(round);
         for (std::size_t g = groups.begin; g < groups.end; ++g) {
             HiddenStates* const destination = g == mine && x ? &*x : nullptr;

@@ -207,6 +207,8 @@ class Benchmark {
         const Tensor x = random(half(), rows, hidden), y = random(DType::f32, rows, hidden);
         const Tensor target = random(DType::f32, rows, hidden), sums = device_.make_tensor(DType::f32, 1, hidden);
         moving("column_square_sums", n * b, [&] { device_.column_square_sums(x, sums); });
+        const Tensor roots = device_.make_tensor(DType::f32, 1, hidden);
+        moving("column_sum_roots", n * 4, [&] { device_.column_sum_roots(y, 1.0, roots); });
         moving("square_accumulate", n * 12, [&] { device_.square_accumulate(y, target); });
         moving("square_sum", n * 4, [&] { device_.square_sum(y, sums_.at(0)); });
         moving("squared_error", n * 8, [&] { device_.squared_error(y, target, sums_.at(1)); });
@@ -243,6 +245,8 @@ class Benchmark {
         moving("rmsprop_step, rounded", n * (20 + b), [&] {
             device_.rmsprop_step({1e-9F}, gradient, {}, average, master, on_gpu_ ? weight.view() : TensorView{});
         });
+        moving("count_unchanged", n * (2 * b + 1),
+               [&] { device_.count_unchanged(weight, weight, mask, counters_.at(1), counters_.at(2)); });
         moving("compare_masks", n * 2, [&] { device_.compare_masks(mask, mask, counters_.at(1), counters_.at(2)); });
     }
 

@@ -164,19 +164,26 @@ ncclResult_t check_call(const char* call, ncclComm_t handle) {
     return ncclSuccess;
 }
 
-ncclResult_t add_message(const char* call, ncclComm_t handle, cudaStream_t stream, const Message& message) {
-    if (const ncclResult_t status = check_call(call, handle); status != ncclSuccess) return status;
+/// Messages of one call; on their way at once, or with the group's others.
+ncclResult_t add_messages(const char* call, ncclComm_t handle, cudaStream_t stream,
+                          const std::vector<Message>& messages) {
     const auto& communicator = handle->communicator;
-    if (message.peer < 0 || message.peer >= communicator->size) {
-        return communicator->fail(ncclInvalidArgument, std::string(call) + ": no such peer");
-    }
     if (!stream_exists(stream)) return communicator->fail(ncclInvalidArgument, std::string(call) + ": no such stream");
     if (group.parts.empty() || group.parts.back().communicator != communicator || group.parts.back().stream != stream) {
         group.parts.push_back({communicator, stream, {}});
     }
-    group.parts.back().messages.push_back(message);
+    std::vector<Message>& of_part = group.parts.back().messages;
+    of_part.insert(of_part.end(), messages.begin(), messages.end());
     if (group.depth == 0) launch_group();
     return ncclInProgress;
+}
+
+ncclResult_t add_message(const char* call, ncclComm_t handle, cudaStream_t stream, const Message& message) {
+    if (const ncclResult_t status = check_call(call, handle); status != ncclSuccess) return status;
+    if (message.peer < 0 || message.peer >= handle->communicator->size) {
+        return handle->communicator->fail(ncclInvalidArgument, std::string(call) + ": no such peer");
+    }
+    return add_messages(call, handle, stream, {message});
 }
 
 }  // namespace
@@ -285,9 +292,8 @@ ncclResult_t ncclBroadcast(const void* from, void* to, std::size_t count, ncclDa
                            ncclComm_t handle, cudaStream_t stream) {
     if (const ncclResult_t status = check_call("ncclBroadcast", handle); status != ncclSuccess) return status;
     Communicator& c = *handle->communicator;
-    if (root < 0 || root >= c.size || from != to || group.depth > 0) {
-        return c.fail(ncclInvalidArgument,
-                      "ncclBroadcast is emulated in place, outside groups, from a rank that exists");
+    if (root < 0 || root >= c.size || from != to) {
+        return c.fail(ncclInvalidArgument, "ncclBroadcast is emulated in place, from a rank that exists");
     }
     std::vector<Message> messages;
     auto* const device = static_cast<std::byte*>(to);
@@ -299,9 +305,25 @@ ncclResult_t ncclBroadcast(const void* from, void* to, std::size_t count, ncclDa
             if (peer != root) messages.push_back({false, peer, device, bytes});
         }
     }
-    group.parts.push_back({handle->communicator, stream, std::move(messages)});
-    launch_group();
-    return ncclInProgress;
+    return add_messages("ncclBroadcast", handle, stream, messages);
+}
+
+/// In place; from every rank to every other.
+ncclResult_t ncclAllGather(const void* from, void* to, std::size_t count, ncclDataType_t type, ncclComm_t handle,
+                           cudaStream_t stream) {
+    if (const ncclResult_t status = check_call("ncclAllGather", handle); status != ncclSuccess) return status;
+    Communicator& c = *handle->communicator;
+    const std::size_t bytes = count * bytes_of(type);
+    auto* const device = static_cast<std::byte*>(to);
+    const auto part = [&](int rank) { return device + static_cast<std::size_t>(rank) * bytes; };
+    if (from != part(c.rank)) return c.fail(ncclInvalidArgument, "ncclAllGather is emulated in place");
+    std::vector<Message> messages;
+    for (int peer = 0; peer < c.size; ++peer) {
+        if (peer == c.rank) continue;
+        messages.push_back({false, peer, part(c.rank), bytes});
+        messages.push_back({true, peer, part(peer), bytes});
+    }
+    return add_messages("ncclAllGather", handle, stream, messages);
 }
 
 }  // extern "C"

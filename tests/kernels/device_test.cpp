@@ -1,6 +1,7 @@
 // Memory of a device, and that no result depends on the number of threads.
 #include "kernels/device.h"
 
+#include "kernels/device_numbers.h"
 #include "tests/support/expect.h"
 #include "tests/support/matrix.h"
 #include "tests/support/test_device.h"
@@ -152,6 +153,8 @@ std::map<std::string, std::vector<std::uint32_t>> run_everything(int threads) {
     const Tensor sums = make_poisoned(*device, 1, out), direction = make_poisoned(*device, tokens, out);
     device->column_square_sums(y, sums);
     keep("column_square_sums", sums);
+    device->column_sum_roots(activation, 0.5, sums);
+    keep("column_sum_roots", sums);
     device->square_accumulate(gradient, w);
     keep("square_accumulate", w);
     device->scaled_square_root(0.3F, sums);
@@ -178,6 +181,9 @@ std::map<std::string, std::vector<std::uint32_t>> run_everything(int threads) {
         keep_number("score_and_mask", static_cast<double>(score_and_mask_counting(*device, {{}, positive_norms, 0},
                                                                                   pattern, weight, mask)));
         keep("score_and_mask", weight);
+        const DeviceCounters survivors(*device, 2);
+        device->count_unchanged(weight, scores_of, mask, survivors.at(0), survivors.at(1));
+        keep_number("count_unchanged", static_cast<double>(survivors.read()[0]));
         device->rmsprop_step({1e-3F}, scores_of, mask, v_state, weight, {});
         keep("rmsprop_step", weight);
         device->rmsprop_step({1e-3F}, scores_of, {}, v_state, weight, {});

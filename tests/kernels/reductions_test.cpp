@@ -88,6 +88,24 @@ TEST_P(WholeTensor, CountNonfinite) {
     EXPECT_EQ(nonfinite_in(*device_, on_device(values)), expected);
 }
 
+TEST(ColumnSumRoots, AreThoseOfFloat64SumsInRowOrder) {
+    const auto device = make_test_device();
+    for (const auto& [rows, columns] :
+         {std::pair<std::size_t, std::size_t>{1, 1}, {3, 255}, {16, 257}, {33, 64}, {128, 600}}) {
+        Random random(rows);
+        std::vector<float> values = random.normals(rows * columns);
+        for (float& value : values) value *= value;
+        const Tensor roots = make_poisoned(*device, 1, columns);
+        device->column_sum_roots(upload(*device, rows, columns, values), 1.0 / 7, roots);
+        const std::vector<float> found = download(*device, roots);
+        for (std::size_t j = 0; j < columns; ++j) {
+            double sum = 0;
+            for (std::size_t row = 0; row < rows; ++row) sum += static_cast<double>(values[row * columns + j]);
+            ASSERT_EQ(found[j], static_cast<float>(std::sqrt(sum * (1.0 / 7)))) << rows << " x " << columns;
+        }
+    }
+}
+
 TEST_P(WholeTensor, CountUnchanged) {
     std::vector<float> now = x_;
     std::vector<std::uint8_t> mask(size_);

@@ -20,8 +20,8 @@ class RehearsalOfRanks : public testing::Test {
     Rehearsal rehearse_rank(const PruneOptions& options, int rank) const {
         const BlockStorage storage{DType::f32, std::vector<DType>(problem_.layout.vectors().size(), DType::f32)};
         const auto ranks = static_cast<std::size_t>(world().size());
-        const RehearsedRun run{
-            options, problem_.config, problem_.layout, storage, ranks, static_cast<std::size_t>(rank), block % ranks};
+        const Topology topology(ranks, 4, 1, options.samples, options.shards);
+        const RehearsedRun run{options, problem_.config, problem_.layout, storage, topology, rank, block};
         return rehearse(run, device_model(test_device_is_gpu() ? "h100" : "cpu"));
     }
     void expect_equal_counts(const PruneOptions& options, const std::string& what) const {
