@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Collects the runs of a sweep into one table: what each was asked, what it cost, how well it went.
 
 python3 jobs/collect_runs.py FOLDER [--csv FILE] [--markdown FILE]

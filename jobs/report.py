@@ -84,6 +84,7 @@ PHASES = {
     "learning_rate_search": "learning-rate search",
     "final_mask": "final mask",
     "propagate": "propagate",
+    "rounding_loss": "rounding loss",
     "hand_over": "hand over",
     "write_wait": "wait for writing",
     "write": "write",
@@ -161,6 +162,17 @@ def phase_seconds(run: Run) -> Counter[str]:
     return phases
 
 
+def phase_colours(used: list[str]) -> dict[str, str]:
+    """A colour for each phase, the same in every figure as long as no two of one figure want one."""
+    wanted = {"dense_pass": 0, "optimise": 1, "statistics": 2, "propagate": 3, "mask": 4, "first_mask_error": 5, "load": 6}
+    taken: dict[str, int] = {}
+    for phase in sorted(used, key=lambda phase: phase not in wanted):  # those with a colour of their own first
+        if phase != OTHER:
+            free = [place for place in range(COLOURS) if place not in taken.values()]
+            taken[phase] = wanted[phase] if wanted.get(phase) in free else free[-1]
+    return {phase: "rest" if phase == OTHER else colour(taken[phase]) for phase in used}
+
+
 def fold_small_phases(by_run: list[Counter[str]]) -> list[Counter[str]]:
     """Put phases into `other` that have less than 2 % of every run, and those beyond the number of colours."""
     largest = {
@@ -191,7 +203,7 @@ def time_figure(runs: list[Run]) -> str:
     folded = fold_small_phases([phases for _, phases in timed])
     order = [*PHASES, *sorted(set().union(*folded) - set(PHASES) - {OTHER}), OTHER]
     used = [phase for phase in order if any(phases[phase] > 0 for phases in folded)]
-    colours = {phase: "rest" if phase == OTHER else colour(position) for position, phase in enumerate(used)}
+    colours = phase_colours(used)
     longest = max(sum(phases.values()) for phases in folded)
     unit, unit_name = time_unit(longest)
     x = linear_scale([longest / unit], row_margin(run.label for run, _ in timed), WIDTH - 88.0, 5, from_zero=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from report import OTHER, PHASES, fold_small_phases
+from report import OTHER, PHASES, fold_small_phases, phase_colours
 from report_drawing import (
     COLOURS,
     HEIGHT,
@@ -168,7 +168,9 @@ def time_figure(series: Series, unit: str, origin: str) -> str:
 
 def fit_text(series: Series, base: str, unit: str) -> str:
     """What the fitted serial share means."""
-    share = series.serial_share() or 0.0
+    share = series.serial_share()
+    if share is None:
+        return "Groups, shards or mini-batches differ from size to size: one Amdahl’s law would not hold for all."
     law = f"Amdahl’s law, by least squares of the relative error, with {share_text(share)} of the time on {base} serial"
     if share == 0:
         return f"{law}: nothing of it is seen to be."
@@ -209,6 +211,7 @@ def percent(share: float) -> str:
 
 
 SHARE = "Share of a block’s time (%)"
+RUN_SHARE = "Share of the run’s time (%)"
 SECONDS = "Time of a block (s)"
 
 
@@ -250,15 +253,31 @@ def phase_figures(series: Series, unit: str, origin: str) -> list[str]:
     folded = fold_small_phases([case.phases for case in cases])
     order = [*PHASES, *sorted(set().union(*folded) - set(PHASES) - {OTHER}), OTHER]
     used = [phase for phase in order if any(parts[phase] > 1e-12 for parts in folded)]
-    kinds = {phase: "rest" if phase == OTHER else colour(place) for place, phase in enumerate(used)}
+    kinds = phase_colours(used)
     names = [count_text(case.ranks, unit) for case in cases]
     mean = "Mean over blocks and repeats" if origin == "measured" else "One block stands for all, which have one shape"
     caption = f"{mean}. Seconds of its owner; phases below 2 % are in “other”."
     figures = [figure("A block by phase", stacked(folded, names, kinds, SECONDS, time_text), caption)]
     if len(cases) > 1 and series.kind == "strong":
-        caption = "The same, each bar as long as the other: what grows from row to row is what does not scale."
+        caption = "The same, each bar as long as the other: what grows from row to row is what does not scale in a block."
         figures.append(figure("Shares of the phases", stacked(folded, names, kinds, SHARE, time_text), caption))
     return figures
+
+
+def run_figure(series: Series, unit: str) -> str:
+    """Bars of what a planned or dry run is made of."""
+    cases = [case for case in series.cases if len(case.parts) > 1]
+    if not cases:
+        return ""
+    kinds = {"blocks": colour(0), "dense pass": colour(1), "files alone": colour(2)}
+    names = [count_text(case.ranks, unit) for case in cases]
+    body = stacked([case.parts for case in cases], names, kinds, RUN_SHARE, time_text)
+    caption = (
+        "Blocks that a rank works on one after the other; the pass of all samples through dense blocks to the later "
+        "block groups; reading the first block and writing the last, with nothing beside it. What grows from row to row "
+        "does not scale."
+    )
+    return figure("What the run is made of", body, caption)
 
 
 def limits_figure(series: Series, unit: str) -> str:

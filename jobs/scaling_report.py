@@ -37,6 +37,7 @@ from scaling_figures import (
     limits_figure,
     phase_figures,
     rate_text,
+    run_figure,
     time_figure,
 )
 from scaling_study import (
@@ -127,7 +128,7 @@ def columns_of(study: Study, series: Series) -> list[Column]:
         ),
         Column("Block", lambda case: given(case.block_seconds, time_text), "time of a decoder block in its group"),
         Column("Device memory", lambda case: given(case.memory, bytes_text), "most in use on one device"),
-        Column("Sent by a rank", lambda case: given(case.sent, bytes_text), "in the whole run, to other ranks"),
+        Column("Sent by a rank", lambda case: given(case.sent, bytes_text), "in all its blocks, to other ranks"),
         Column("Plan", plan_cell, "the closed form's time; below it, as a multiple of the dry run's"),
     ]
     chosen = (("Groups", "block-groups"), ("Shards", "shards"), ("RO batch", "ro-batch"))
@@ -242,6 +243,7 @@ def heading_of(study: Study, title: Optional[str]) -> str:
     """The given title, or what was scaled."""
     runs = [case.run for series in study.series for case in series.cases if case.run]
     model = distinct(Path(str(mapping(run.metrics.get("model")).get("path") or "")).name for run in runs)
+    model = model or Path(str(study.about.get("model") or "")).name
     kinds = " and ".join(series.kind for series in study.series)
     what = {"measured": "scaling", "dry run": "scaling in a dry run", "plan": "scaling as planned"}[study.origin]
     return title or f"Espalier: {kinds} {what}" + (f" of {model}" if model else "")
@@ -272,10 +274,13 @@ def facts(study: Study, written: datetime) -> str:
             {"strong": "the same on all sizes", "weak": "grows with the size"}[series.kind] for series in study.series
         ),
         "Serial share, fitted": "; ".join(share_text(share) for _, share in shares if share is not None),
-        "Model": distinct(map(model_text, runs)),
+        "Model": distinct(map(model_text, runs)) or study.about.get("model"),
         "Pattern": distinct(map(pattern_text, runs)),
         "Calibration": distinct(map(calibration_text, runs)),
-        "Device": distinct(str(run.metrics.get("device") or "") for run in runs),
+        "Device": distinct(str(run.metrics.get("device") or "") for run in runs) or study.about.get("device"),
+        "Rates": study.about.get("rates"),
+        "Network": study.about.get("network"),
+        "Files": study.about.get("files"),
         "Threads of a rank": distinct(str(count) if count else None for count in threads),
         "Runs of a size": " to ".join(map(str, repeats[:1] + repeats[1:][-1:])) if runs else None,
         "Version": distinct(f"Espalier {version}" if version else None for version in versions),
@@ -336,6 +341,7 @@ def series_section(study: Study, series: Series) -> str:
     """Table and plots of a series."""
     unit = study.unit
     plots = [time_figure(series, unit, study.origin), efficiency_figure(series, unit, study.origin)]
+    plots.append(run_figure(series, unit))
     plots += phase_figures(series, unit, study.origin)
     plots += [limits_figure(series, unit) or bytes_figure(series, unit), bandwidth_figure(series, unit)]
     title = f"<h2>{series_title(study, series)}</h2>"

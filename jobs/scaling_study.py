@@ -98,6 +98,7 @@ class Case:
     phases: Counter[str] = field(default_factory=Counter)  # seconds of a block
     limits: Counter[str] = field(default_factory=Counter)  # the same seconds by what bounds them
     traffic: dict[tuple[str, str], Traffic] = field(default_factory=dict)  # of a block, by phase and collective
+    parts: Counter[str] = field(default_factory=Counter)  # seconds of the run: of a plan or dry run
     memory: Optional[float] = None
     sent: Optional[float] = None
     choice: tuple[Optional[float], ...] = (None, None, None)  # block groups, shards, samples of a step
@@ -148,8 +149,8 @@ class Series:
         """Amdahl's s in t(n) = t(base) (s + (1 − s) base / n): least squares of the relative error of the times."""
         pairs = [(1 - self.base.ranks / case.ranks, self.base.seconds / case.seconds) for case in self.cases]
         weights = math.fsum((x * weight) ** 2 for x, weight in pairs)
-        if self.kind != "strong" or not weights:
-            return None
+        if self.kind != "strong" or not weights or len({case.choice for case in self.cases}) > 1:
+            return None  # cases of other groups or mini-batches do other work
         # (s x + 1 - x) weight = 1, with x = 1 - base / n and weight = t(base) / t(n)
         share = math.fsum(x * weight * (1 - (1 - x) * weight) for x, weight in pairs) / weights
         return min(1.0, max(0.0, share))
@@ -209,16 +210,19 @@ def planned_case(row: Any, plan: Optional[Case], where: str) -> Optional[Case]:
             limits[limit] += max(0.0, number(mapping(cost).get(limit)) or 0.0)
         for verb, bytes_ in traffic_of(mapping(cost).get("communication")).items():
             traffic[phase, verb] = bytes_
-    sent = number(row.get("bytes_communicated"))
+    blocks, block_seconds = number(row.get("blocks_in_a_row")), number(row.get("block_seconds"))
+    parts = Counter({"dense pass": number(row.get("dense_seconds")) or 0, "files alone": number(row.get("file_seconds")) or 0})
+    parts["blocks"] = (blocks or 0) * (block_seconds or 0)
     return Case(
         ranks=int(ranks),
         times=(seconds,),
-        block_seconds=number(row.get("block_seconds")),
+        block_seconds=block_seconds,
         phases=phases,
         limits=limits if limits["products"] > 0 else Counter(),
         traffic=traffic,
         memory=number(row.get("memory_bytes")),
-        sent=None if sent is None else sent / ranks,
+        parts=parts if parts["blocks"] > 0 else Counter(),
+        sent=math.fsum(bytes_.sent for bytes_ in traffic.values()) * blocks if blocks else None,
         choice=tuple(number(row.get(key)) for key in ("block_groups", "shards", "ro_batch")),
         plan=plan,
     )
@@ -248,6 +252,30 @@ def read_plan(path: Path, rows: list[Any], unit: str) -> Study:
     return Study(path, "plan", unit, [sorted_series("strong", cases, str(path))], notes)
 
 
+def about_of(content: dict[str, Any]) -> dict[str, Any]:
+    """What a plan or dry run says about itself: command, model, rates and network."""
+    rates = mapping(content.get("rates"))
+    network = mapping(rates.get("network"))
+    links = []
+    for name, words in (("inside", "inside of a machine"), ("between", "between machines")):
+        link = mapping(network.get(name))
+        bandwidth, latency = number(link.get("bandwidth")), number(link.get("latency"))
+        if bandwidth and latency is not None:
+            links.append(f"{bytes_text(bandwidth)}/s and {1e6 * latency:.3g} µs {words}")
+    per_machine = number(network.get("ranks_per_machine"))
+    if links and per_machine:
+        links.append(f"{per_machine:.0f} ranks a machine")
+    files = number(rates.get("file_bandwidth"))
+    return {
+        "command": content.get("command_line"),
+        "model": str(content.get("model") or ""),
+        "device": str(content.get("device") or rates.get("name") or ""),
+        "rates": str(rates.get("origin") or ""),
+        "network": "; ".join(links),
+        "files": f"{bytes_text(files)}/s of a rank" if files else "",
+    }
+
+
 def read_dry_run(path: Path, unit: str) -> Study:
     """The report of `espalier prune --dry-run-ranks`, with the plan of every case."""
     content = read_format(path, DRY_RUN_FORMAT)
@@ -268,7 +296,7 @@ def read_dry_run(path: Path, unit: str) -> Study:
             series.append(sorted_series(kind, cases, str(path)))
     if not series:
         raise InputRefused(f"{path} has no dry runs")
-    return Study(path, "dry run", unit, series, notes, {"command": content.get("command_line")})
+    return Study(path, "dry run", unit, series, notes, about_of(content))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -383,7 +411,7 @@ def read_study(path: Path, unit: Optional[str]) -> Study:
     content = read_json(path)
     if content.get("format") == PLAN_FORMAT and isinstance(content.get("rows"), list):
         study = read_plan(path, content["rows"], unit or "rank")
-        study.about["command"] = content.get("command_line")
+        study.about.update(about_of(content))
         return study
     if content.get("format") == DRY_RUN_FORMAT:
         return read_dry_run(path, unit or "rank")

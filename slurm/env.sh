@@ -13,6 +13,16 @@ bad() {
     printf '  MISSING  %-18s %s\n           %-18s -> %s\n' "$1" "$2" '' "$3"
     missing=$((missing + 1))
 }
+# has_library NAME: where the loader would find it.
+has_library() {
+    local folders folder
+    ldconfig -p 2>/dev/null | grep -q "[[:space:]]$1" && return
+    IFS=: read -ra folders <<<"${LD_LIBRARY_PATH:-}"
+    for folder in "${folders[@]}"; do
+        if compgen -G "$folder/$1*" >/dev/null; then return; fi
+    done
+    return 1
+}
 first_line() { "$@" 2>/dev/null | head -n 1; }
 
 printf '%s\n' "$(hostname)"
@@ -24,13 +34,13 @@ else
 fi
 if command -v mpirun >/dev/null; then good MPI "$(first_line mpirun --version)"; else bad MPI "no mpirun" "module load openmpi, or apt-get install openmpi-bin libopenmpi-dev"; fi
 if command -v srun >/dev/null; then
-    if srun --mpi=list 2>&1 | grep -q pmix; then good PMIx "srun --mpi=pmix"; else bad PMIx "srun --mpi=list has no pmix" "use --launcher mpirun, or ask for a Slurm with PMIx"; fi
+    if srun --mpi=list 2>&1 | grep -q pmix; then good PMIx "srun --mpi=pmix"; else note PMIx "srun --mpi=list has no pmix" "submit with --launcher mpirun, or ask for a Slurm with PMIx"; fi
 else
     note Slurm "no srun here" "fine without Slurm: mpirun -n RANKS espalier prune ..."
 fi
 if command -v nvidia-smi >/dev/null && gpus=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null); then
     good GPUs "$(printf '%s\n' "$gpus" | sort | uniq -c | sed 's/^ *//' | tr '\n' ';')"
-    if ldconfig -p 2>/dev/null | grep -q 'libnccl\.so\.2' || compgen -G "${LD_LIBRARY_PATH%%:*}/libnccl.so.2*" >/dev/null; then
+    if has_library libnccl.so.2; then
         good NCCL "libnccl.so.2"
     else
         bad NCCL "libnccl.so.2 is not found" "module load nccl, or add its folder to LD_LIBRARY_PATH"
@@ -38,12 +48,12 @@ if command -v nvidia-smi >/dev/null && gpus=$(nvidia-smi --query-gpu=name,driver
 else
     note GPUs "no NVIDIA driver answers here" "on the login node that is usual; on a compute node ask for --gpus-per-node"
 fi
+if has_library libhdf5; then good HDF5 "libhdf5"; else bad HDF5 "libhdf5 is not found" "module load hdf5, or apt-get install libhdf5-dev"; fi
 if [[ -x $program ]]; then
     if lost=$(ldd "$program" 2>/dev/null | grep 'not found' | awk '{print $1}' | tr '\n' ' ') && [[ -n $lost ]]; then
         bad libraries "$program needs $lost" "load the modules it was built with (MPI, HDF5, CUDA), or use jobs/bundle.sh"
     else
         good program "$("$program" --version 2>/dev/null) at $program"
-        ldd "$program" | grep -q libhdf5 && good HDF5 "$(ldd "$program" | awk '/libhdf5/ {print $3; exit}')"
     fi
 else
     bad program "$program is not there" "cmake --preset release && cmake --build --preset release"

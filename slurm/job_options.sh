@@ -3,31 +3,39 @@
 #
 # take_job_options WORDS...: sets the variables below from the words it knows and leaves the others in `rest`.
 
-# shellcheck disable=SC2034
+# shellcheck disable=SC2034,SC2016
 job_usage='  --nodes N            machines [1]
-  --gpus-per-node N    GPUs of each, one rank a GPU
+  --gpus-per-node N    GPUs of each, one rank a GPU; or TYPE:N as sbatch takes it
   --ntasks-per-node N  ranks of each machine, without GPUs [1]
   --gpu-type NAME      for the plan: h100, h200, gh200, a100, a100-40gb [h100]
+  --rates FILE         for the plan: rates that `espalier doctor --rates FILE` measured on such a machine, instead
   --cpus-per-task N    cores of a rank [8 with a GPU, else 1]
-  --time T             limit of a job [the plan and half of it again; at least 15 minutes]; a longer run is requeued
+  --time T             limit of a job [the plan and half of it again, from 15 minutes to 24 hours]; a longer run is requeued
   --mem SIZE           host memory of a machine [by the plan]
-  --partition, --account, --qos, --constraint, --job-name, --signal-before SECONDS [300]
+  --signal-before S    seconds before the limit at which the run is told to stop [300, or more by the plan: it stops
+                       between two blocks]
+  --partition, --account, --qos, --constraint, --job-name
   --launcher srun|mpirun
   --sbatch OPTION      any other option of sbatch; may be repeated
   --dry-run            print the script, do not submit'
 
+refuse() {
+    printf '%s: %s\n' "${0##*/}" "$1" >&2
+    exit 2
+}
+
 # The variables are read by the scripts that source this file.
 # shellcheck disable=SC2034
 take_job_options() {
-    nodes=1 gpus_per_node='' ntasks_per_node='' gpu_type=h100 cpus_per_task='' time_limit='' memory='' signal_before=300
-    launcher=srun dry_run='' sbatch_options=() rest=()
+    nodes=1 gpus_per_node='' ntasks_per_node='' gpu_type=h100 rates='' cpus_per_task='' time_limit='' memory='' signal_before=''
+    launcher=srun dry_run='' job_name='' sbatch_options=() rest=()
     local name value
     while (($#)); do
         name=$1
         if [[ $name == --dry-run ]]; then dry_run=yes && shift && continue; fi
         case ${name%%=*} in
-            --nodes | --gpus-per-node | --ntasks-per-node | --gpu-type | --cpus-per-task | --time | --mem | --partition | \
-                --account | --qos | --constraint | --job-name | --signal-before | --launcher | --sbatch) ;;
+            --nodes | --gpus-per-node | --ntasks-per-node | --gpu-type | --gpu | --rates | --cpus-per-task | --time | --mem | \
+                --partition | --account | --qos | --constraint | --job-name | --signal-before | --launcher | --sbatch) ;;
             *) rest+=("$name") && shift && continue ;;
         esac
         if [[ $name == *=* ]]; then
@@ -35,33 +43,39 @@ take_job_options() {
         elif (($# > 1)); then
             value=$2 && shift
         else
-            printf '%s: %s needs a value\n' "${0##*/}" "$name" >&2 && exit 2
+            value=''
         fi
         shift
+        [[ -n $value ]] || refuse "$name needs a value"
         case $name in
             --nodes) nodes=$value ;;
             --gpus-per-node) gpus_per_node=$value ;;
             --ntasks-per-node) ntasks_per_node=$value ;;
-            --gpu-type) gpu_type=$value ;;
+            --gpu-type | --gpu) gpu_type=$value ;;
+            --rates) rates=$value ;;
             --cpus-per-task) cpus_per_task=$value ;;
             --time) time_limit=$value ;;
             --mem) memory=$value ;;
             --signal-before) signal_before=$value ;;
             --launcher) launcher=$value ;;
+            --job-name) job_name=$value && sbatch_options+=("$name=$value") ;;
             --sbatch) sbatch_options+=("$value") ;;
             *) sbatch_options+=("$name=$value") ;;
         esac
     done
-    for value in "$nodes" "${gpus_per_node:-1}" "${ntasks_per_node:-1}" "${cpus_per_task:-1}" "$signal_before"; do
-        [[ $value =~ ^[1-9][0-9]*$ ]] || { printf '%s: %s is not a whole number above zero\n' "${0##*/}" "$value" >&2 && exit 2; }
+    local gpus=${gpus_per_node##*:}
+    for value in "$nodes" "${gpus:-1}" "${ntasks_per_node:-1}" "${cpus_per_task:-1}" "${signal_before:-1}"; do
+        [[ $value =~ ^[1-9][0-9]*$ ]] || refuse "$value is not a whole number above zero"
     done
-    [[ $launcher == srun || $launcher == mpirun ]] || { printf '%s: --launcher %s is not srun or mpirun\n' "${0##*/}" "$launcher" >&2 && exit 2; }
-    tasks_per_node=${gpus_per_node:-${ntasks_per_node:-1}}
+    [[ $launcher == srun || $launcher == mpirun ]] || refuse "--launcher $launcher is not srun or mpirun"
+    [[ -z $gpus || -z $ntasks_per_node || $gpus == "$ntasks_per_node" ]] ||
+        refuse "--ntasks-per-node $ntasks_per_node contradicts --gpus-per-node $gpus_per_node: one rank runs on each GPU"
+    tasks_per_node=${gpus:-${ntasks_per_node:-1}}
     ranks=$((nodes * tasks_per_node))
     : "${cpus_per_task:=$([[ -n $gpus_per_node ]] && printf 8 || printf 1)}"
 }
 
-# Lines "#SBATCH ..." for what was taken; TIME and MEMORY come from the plan when they were not given.
+# Lines "#SBATCH ..." for what was taken; the time, the memory and the signal come from the plan when they were not given.
 job_lines() {
     printf '#SBATCH --nodes=%s\n#SBATCH --ntasks-per-node=%s\n#SBATCH --cpus-per-task=%s\n' "$nodes" "$tasks_per_node" "$cpus_per_task"
     [[ -z $gpus_per_node ]] || printf '#SBATCH --gpus-per-node=%s\n' "$gpus_per_node"
@@ -69,25 +83,68 @@ job_lines() {
     # mpirun's ranks get a signal through the batch shell only.
     printf '#SBATCH --signal=%sUSR1@%s\n' "$([[ $launcher == mpirun ]] && printf 'B:')" "$signal_before"
     local option
-    for option in "${sbatch_options[@]}"; do printf '#SBATCH %s\n' "$option"; done
+    for option in "${sbatch_options[@]}"; do
+        if [[ $option == *[[:space:]]* && $option == *=* ]]; then option="${option%%=*}=\"${option#*=}\""; fi
+        printf '#SBATCH %s\n' "$option"
+    done
 }
 
-# plan_job WORDS...: asks `espalier plan` for time and memory of `prune WORDS` on the job's ranks.
+# Options that a job without GPUs needs on the same cluster, as `small_job_options`: where it may run and who pays.
+collector_options() {
+    small_job_options=(--ntasks=1 --time=10)
+    local option
+    for option in "${sbatch_options[@]}"; do
+        case $option in
+            --partition=* | --account=* | --qos=* | --reservation=* | --clusters=* | -[pAqM]*) small_job_options+=("$option") ;;
+        esac
+    done
+}
+
+# seconds_of LIMIT: of a time limit as sbatch takes it: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:...].
+seconds_of() {
+    local text=$1 days=0 fields
+    [[ $text =~ ^([0-9]+-)?[0-9]+(:[0-9]+){0,2}$ ]] || refuse "--time $text is not a time limit as sbatch takes it"
+    if [[ $text == *-* ]]; then days=${text%%-*} text=${text#*-}; fi
+    IFS=: read -ra fields <<<"$text"
+    if [[ $1 == *-* || ${#fields[@]} == 3 ]]; then
+        printf '%d' $((((10#$days * 24 + 10#${fields[0]}) * 60 + 10#${fields[1]:-0}) * 60 + 10#${fields[2]:-0}))
+    else
+        printf '%d' $((10#${fields[0]} * 60 + 10#${fields[1]:-0}))
+    fi
+}
+
+# plan_job WORDS...: asks `espalier plan` for time and memory of `prune WORDS` on the job's ranks, and says what it foresees.
 plan_job() {
-    local plan
-    plan=$("$ESPALIER" plan --json --ranks "$ranks" --gpu "$([[ -n $gpus_per_node ]] && printf '%s' "$gpu_type" || printf cpu)" \
-        --gpus-per-node "$tasks_per_node" "$@") || exit $?
-    read -r planned_seconds planned_megabytes planned_sentence < <(python3 -c '
-import json, sys
+    local words=(--ranks "$ranks" --gpus-per-node "$tasks_per_node") plan block_seconds
+    if [[ -n $rates ]]; then
+        words+=(--rates "$rates")
+    elif [[ -n $gpus_per_node ]]; then
+        words+=(--gpu "$gpu_type")
+    else
+        words+=(--gpu cpu)
+        [[ " $*" == *" --threads"* ]] || words+=(--threads "$cpus_per_task")
+    fi
+    plan=$("$ESPALIER" plan --json "${words[@]}" "$@") || exit $?
+    printf 'The plan (espalier plan, %s):\n' "$(printf '%s ' "${words[@]}")" >&2
+    "$ESPALIER" plan "${words[@]}" "$@" | sed '/^phase of a block/,$d; s/^/  /' | grep -v '^ *$' >&2
+    read -r planned_seconds block_seconds planned_megabytes < <(python3 -c '
+import json, math, sys
 plan, per_node = json.load(sys.stdin), int(sys.argv[1])
-print(int(plan["run_seconds"]) + 1, int(plan["host_bytes"] * per_node * 1.25 / 2**20) + 1,
-      "%.0f s, %.1f GiB of a device, %.1f device hours" % (plan["run_seconds"], plan["memory_bytes"] / 2**30, plan["device_hours"]))
+print(math.ceil(plan["run_seconds"]), math.ceil(plan["block_seconds"]), math.ceil(plan["host_bytes"] * per_node * 1.25 / 2**20))
 ' "$tasks_per_node" <<<"$plan")
     : "${memory:=${planned_megabytes}M}"
-    local minutes=$(((planned_seconds * 3 / 2 + signal_before + 59) / 60))
-    ((minutes >= 15)) || minutes=15
-    : "${time_limit:=$(printf '%d:%02d:00' $((minutes / 60)) $((minutes % 60)))}"
-    printf 'plan: %s on %s rank(s)\n' "$planned_sentence" "$ranks" >&2
+    # The run stops between two blocks, which must end before the limit, and be written.
+    local enough=$((block_seconds * 3 / 2 + 120))
+    : "${signal_before:=$((enough > 300 ? enough : 300))}"
+    if [[ -z $time_limit ]]; then
+        local minutes=$(((planned_seconds * 3 / 2 + signal_before + 59) / 60)) most=$((24 * 60))
+        ((minutes <= most)) || minutes=$most
+        local least=$(((signal_before + block_seconds * 3 / 2) / 60 + 10))
+        ((minutes >= least)) || minutes=$least
+        time_limit=$(printf '%d:%02d:00' $((minutes / 60)) $((minutes % 60)))
+    fi
+    (($(seconds_of "$time_limit") > signal_before + block_seconds)) ||
+        refuse "--time $time_limit does not hold one block ($block_seconds s by the plan) before the signal $signal_before s before its end: the run would never get on; give more --time, or more ranks"
 }
 
 # shellcheck disable=SC2154  # `here` is the folder of the script that sources this file
@@ -112,10 +169,26 @@ fill() {
 # shellcheck disable=SC2154
 # The program: ESPALIER, the build of this clone, or what PATH has.
 find_program() {
-    ESPALIER=${ESPALIER:-$here/../build/release/espalier}
-    [[ -x $ESPALIER ]] || ESPALIER=$(command -v espalier) || {
-        printf '%s: espalier is not built; cmake --preset release && cmake --build --preset release, or set ESPALIER\n' "${0##*/}" >&2
-        exit 2
-    }
+    if [[ -n ${ESPALIER:-} ]]; then
+        [[ -x $ESPALIER ]] || refuse "ESPALIER is set to $ESPALIER, which is no program"
+    else
+        ESPALIER=$here/../build/release/espalier
+        [[ -x $ESPALIER ]] || ESPALIER=$(command -v espalier) ||
+            refuse "espalier is not built; cmake --preset release && cmake --build --preset release, or set ESPALIER"
+    fi
     ESPALIER=$(cd "$(dirname "$ESPALIER")" && pwd)/$(basename "$ESPALIER")
+}
+
+# submit SCRIPT OPTIONS...: the number of the job.
+submit() {
+    command -v sbatch >/dev/null || refuse "there is no sbatch here; log in to the cluster, or give --dry-run"
+    local script=$1 job
+    shift
+    job=$(sbatch --parsable "$@" <<<"$script") || exit $?
+    printf '%s' "${job%%;*}"
+}
+
+# How to tell a job to stop after its present block: mpirun's ranks hear of it through the batch shell.
+stop_command() {
+    printf 'scancel %s--signal=USR1' "$([[ $launcher == mpirun ]] && printf -- '--batch ')"
 }

@@ -6,8 +6,21 @@
 #   finish STATUS                 status 75 (stopped by a signal, everything saved): the job is requeued, and the same
 #                                 command goes on where it stopped; any other status ends the job with it
 
+# ESPALIER, the build of this clone, or what PATH has.
+find_espalier() {
+    local built=${ESPALIER_SLURM:-${SLURM_SUBMIT_DIR:-.}/slurm}/../build/release/espalier
+    if [[ -n ${ESPALIER:-} ]]; then
+        program=$ESPALIER
+    elif [[ -x $built ]]; then
+        program=$built
+    else
+        program=espalier
+    fi
+}
+
 launch() {
-    local program=${ESPALIER:-espalier} threads=${SLURM_CPUS_PER_TASK:-1}
+    local program threads=${SLURM_CPUS_PER_TASK:-1}
+    find_espalier
     export OMP_NUM_THREADS=$threads
     printf '%s: job %s, restart %s, %s task(s) on %s\n' "$(date -u +%FT%TZ)" "$SLURM_JOB_ID" "${SLURM_RESTART_COUNT:-0}" \
         "${SLURM_NTASKS:-1}" "${SLURM_JOB_NODELIST:-$(hostname)}"
@@ -25,7 +38,7 @@ launch() {
         return "$status"
     fi
     local options=()
-    read -ra options <<<"${ESPALIER_SRUN_OPTIONS:---mpi=pmix}"
+    read -ra options <<<"${ESPALIER_SRUN_OPTIONS:---mpi=pmix --cpu-bind=cores}"
     # srun does not inherit --cpus-per-task in all versions of Slurm.
     srun "${options[@]}" --kill-on-bad-exit=1 --cpus-per-task="$threads" "$program" "$@"
 }
@@ -36,13 +49,22 @@ finish() {
         printf '%s: espalier ended with status %s\n' "$(date -u +%FT%TZ)" "$status"
         exit "$status"
     fi
-    printf '%s: stopped in time, all finished blocks are saved; the job goes back to the queue\n' "$(date -u +%FT%TZ)"
+    printf '%s: stopped in time, all finished blocks are saved\n' "$(date -u +%FT%TZ)"
     if scontrol requeue "$SLURM_JOB_ID"; then
+        printf '%s: the job goes back to the queue\n' "$(date -u +%FT%TZ)"
         sleep 120  # until Slurm ends this script; an exit of its own could pass for the end of the job
         exit 75
     fi
-    # Some sites forbid it: the same script as a new job.
-    local again=espalier_again_$SLURM_JOB_ID.sbatch
-    scontrol write batch_script "$SLURM_JOB_ID" "$again" && sbatch "$again"
-    exit $?
+    # Some sites forbid it: the same script as a new job, under the same name and into the same log.
+    local again options=(--job-name="$SLURM_JOB_NAME" --open-mode=append)
+    again=$(mktemp "${TMPDIR:-/tmp}/espalier_XXXXXX")
+    options+=(--output="$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *StdOut=//p' | head -n 1)")
+    [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || options+=(--array="$SLURM_ARRAY_TASK_ID")
+    if scontrol write batch_script "$SLURM_JOB_ID" "$again" && sbatch "${options[@]}" "$again"; then
+        printf '%s: this job may not be requeued; a new one goes on\n' "$(date -u +%FT%TZ)"
+    else
+        printf '%s: this job may not be requeued, and no new one could be submitted: repeat its command to go on\n' "$(date -u +%FT%TZ)"
+    fi
+    rm -f "$again"
+    exit 75
 }

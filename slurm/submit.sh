@@ -4,7 +4,7 @@
 # slurm/submit.sh --help lists the job's options. A job that reaches its time limit, is preempted, or loses a machine goes
 # back to the queue and on from its last block.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 # shellcheck source=slurm/job_options.sh
 source "$here/job_options.sh"
 
@@ -14,28 +14,28 @@ if [[ $# == 0 || " $* " == *" --help "* ]]; then
 fi
 find_program
 take_job_options "$@"
-output=''
+output='' config=''
 for ((i = 0; i < ${#rest[@]}; ++i)); do
     case ${rest[i]} in
         --output) output=${rest[i + 1]:-} ;;
         --output=*) output=${rest[i]#*=} ;;
+        --config) config=${rest[i + 1]:-} ;;
+        --config=*) config=${rest[i]#*=} ;;
     esac
 done
-[[ -n $output ]] || { printf 'submit.sh: --output RUN is missing\n' >&2 && exit 2; }
+[[ -n $output ]] || { [[ -r $config ]] && grep -q '^[[:space:]]*output[[:space:]]*=' "$config"; } || refuse "--output RUN is missing"
 
 plan_job "${rest[@]}"
 script=$(fill "$here/prune.sbatch" "${rest[@]}")
 printf '%s\n' "$script"
 [[ -z $dry_run ]] || exit 0
 
-command -v sbatch >/dev/null || { printf 'submit.sh: there is no sbatch here; log in to the cluster, or give --dry-run\n' >&2 && exit 2; }
-job=$(sbatch --parsable <<<"$script")
-job=${job%%;*}
+job=$(submit "$script")
 cat >&2 <<TEXT
 
 job $job is submitted. Watch it:
   squeue -j $job                                   waiting, running, requeued
-  tail -F espalier-prune_$job.log                  a line a block
-  scancel --signal=USR1 $job                       stop after the present block; the job is requeued and goes on
+  tail -F ${job_name:-espalier-prune}_$job.log     a line a block
+  $(stop_command) $job                             stop after the present block; the job is requeued and goes on
   scancel $job                                     end it; slurm/submit.sh with the same words goes on later
 TEXT

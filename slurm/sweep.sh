@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Submits many runs as one job array, and a job behind it that collects their results into one table.
 #   slurm/sweep.sh TABLE FOLDER [options of espalier prune common to all] [options of the job, as slurm/submit.sh]
-# TABLE: a line a run with its options of `espalier prune`, for instance
+# TABLE: a line a run with its options of `espalier prune`, quoted as in a shell, for instance
 #   --method wanda
 #   --method wanda++ --alpha 10
 # Run i is written to FOLDER/00i, the table to FOLDER/runs.md and FOLDER/runs.csv. --at-once N runs N of them at a time.
+# The same words again go on with runs that have not finished.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
+here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 # shellcheck source=slurm/job_options.sh
 source "$here/job_options.sh"
 
@@ -14,11 +15,11 @@ if [[ $# -lt 2 || " $* " == *" --help "* ]]; then
     printf 'usage: slurm/sweep.sh TABLE FOLDER [options of espalier prune] [--at-once N] [of the job]\n\n%s\n' "$job_usage"
     [[ " $* " == *" --help "* ]] && exit 0 || exit 2
 fi
-table=$1 folder=$2 at_once=''
+table=$1 folder=$(realpath -m "$2") at_once=''
 shift 2
-[[ -r $table ]] || { printf 'sweep.sh: %s cannot be read\n' "$table" >&2 && exit 2; }
+[[ -r $table ]] || refuse "$table cannot be read"
 mapfile -t runs < <(grep -v '^[[:space:]]*\(#\|$\)' "$table")
-((${#runs[@]})) || { printf 'sweep.sh: %s has no runs\n' "$table" >&2 && exit 2; }
+((${#runs[@]})) || refuse "$table has no runs"
 words=()
 while (($#)); do
     case $1 in
@@ -31,29 +32,33 @@ find_program
 take_job_options "${words[@]}"
 
 # Every run must be plannable, that is, a right command line; the longest decides time and memory.
-longest=0 largest=0 given_time=$time_limit given_memory=$memory
+given_time=$time_limit given_memory=$memory given_signal=$signal_before longest=0 most_memory=0 longest_signal=0 job_time=''
 for i in "${!runs[@]}"; do
-    read -ra options <<<"${runs[i]}"
     printf 'run %s: %s\n' "$i" "${runs[i]}" >&2
-    time_limit='' memory=''
+    [[ " ${runs[i]}" != *" --output"* ]] || refuse "run $i names its own --output; runs are written to FOLDER/000, 001 …"
+    mapfile -d '' -t options < <(xargs printf '%s\0' <<<"${runs[i]}")
+    time_limit=$given_time memory='' signal_before=$given_signal
     plan_job "${rest[@]}" "${options[@]}"
-    ((planned_seconds > longest)) && longest=$planned_seconds job_time=$time_limit
-    ((planned_megabytes > largest)) && largest=$planned_megabytes
+    if (($(seconds_of "$time_limit") > longest)); then longest=$(seconds_of "$time_limit") job_time=$time_limit; fi
+    if ((${memory%M} > most_memory)); then most_memory=${memory%M}; fi
+    if ((signal_before > longest_signal)); then longest_signal=$signal_before; fi
 done
-time_limit=${given_time:-$job_time} memory=${given_memory:-${largest}M}
+time_limit=$job_time memory=${given_memory:-${most_memory}M} signal_before=$longest_signal
 
-mkdir -p "$folder"
-folder=$(cd "$folder" && pwd)
-cp "$table" "$folder/table.txt"
+sbatch_options+=("--array=0-$((${#runs[@]} - 1))$at_once")
 script=$(fill "$here/sweep.sbatch" "$folder/table.txt" "$folder" "${rest[@]}")
 printf '%s\n' "$script"
 [[ -z $dry_run ]] || exit 0
-array=$(sbatch --parsable --array="0-$((${#runs[@]} - 1))$at_once" <<<"$script")
-array=${array%%;*}
-collector=$(sbatch --parsable --dependency="afterany:$array" --job-name=espalier-collect --output="$folder/collect.log" --ntasks=1 \
-    --time=10 --wrap "python3 $(printf '%q' "$here/../jobs/collect_runs.py") $(printf '%q' "$folder")")
+mkdir -p "$folder"
+[[ $table -ef $folder/table.txt ]] || cp "$table" "$folder/table.txt"
+array=$(submit "$script")
 cat >&2 <<TEXT
 
-array $array with ${#runs[@]} runs is submitted; job ${collector%%;*} collects them into $folder/runs.md
-  squeue -j $array; tail -F espalier-sweep_${array}_0.log
+array $array with ${#runs[@]} runs is submitted
+  squeue -j $array; tail -F ${job_name:-espalier-sweep}_${array}_0.log
 TEXT
+collector_options
+collector=$(submit "#!/bin/bash
+python3 $(printf '%q' "$here/../jobs/collect_runs.py") $(printf '%q' "$folder")" \
+    --dependency="afterany:$array" --job-name=espalier-collect --output="$folder/collect.log" "${small_job_options[@]}")
+printf 'job %s collects them into %s\n' "$collector" "$folder/runs.md" >&2

@@ -20,9 +20,10 @@ trap 'rm -rf "$build"' EXIT
 cmake -S "$source" -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DESPALIER_TESTS=OFF -DCMAKE_INSTALL_PREFIX="$prefix" "$@"
 cmake --build "$build" --parallel "${JOBS:-$(nproc)}"
 cmake --install "$build" --strip
-mkdir -p "$prefix/lib" "$prefix/slurm"
+mkdir -p "$prefix/lib" "$prefix/slurm/scaling"
 cp -r "$source/jobs" "$source/LICENSE" "$prefix/"
 cp "$source"/slurm/*.{sh,sbatch} "$prefix/slurm/"
+cp "$source"/slurm/scaling/*.sh "$prefix/slurm/scaling/"
 
 # The program of the build folder knows where the toolkit's libraries are; the installed one will find them in PREFIX/lib.
 program=$build/espalier

@@ -5,4 +5,4 @@
 # FOLDER/report.html shows times, speed-up, efficiency, phases and communication once all jobs have ended.
 KIND=strong
 # shellcheck source=slurm/scaling/study.sh
-source "$(dirname "$0")/study.sh"
+source "$(dirname "$(readlink -f "$0")")/study.sh"

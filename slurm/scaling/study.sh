@@ -2,7 +2,7 @@
 # For strong.sh and weak.sh: submits one job for each number of ranks and each repeat, and a job behind them that draws
 # the report. KIND is set by the script that sources this file.
 set -euo pipefail
-here=$(cd "$(dirname "$0")/.." && pwd)
+here=$(cd "$(dirname "$(readlink -f "$0")")/.." && pwd)
 # shellcheck source=slurm/job_options.sh
 source "$here/job_options.sh"
 
@@ -17,7 +17,7 @@ if [[ $# == 0 || " $* " == *" --help "* ]]; then
     study_usage
     exit $(($# == 0 ? 2 : 0))
 fi
-folder=$1 sizes='' repeats=3 by_rank='' words=()
+folder=$(realpath -m "$1") sizes='' repeats=3 by_rank='' words=()
 shift
 while (($#)); do
     case $1 in
@@ -29,12 +29,12 @@ while (($#)); do
         *) words+=("$1") && shift ;;
     esac
 done
-IFS=, read -ra list <<<"$sizes"
-((${#list[@]})) || { printf '%s.sh: --sizes 1,2,4 is missing\n' "$KIND" >&2 && exit 2; }
+[[ -n $sizes ]] || refuse "--sizes 1,2,4 is missing"
+mapfile -t list < <(tr , '\n' <<<"$sizes" | sort -nu)
 for size in "${list[@]}" "$repeats"; do
-    [[ $size =~ ^[1-9][0-9]*$ ]] || { printf '%s.sh: %s is not a whole number above zero\n' "$KIND" "$size" >&2 && exit 2; }
+    [[ $size =~ ^[1-9][0-9]*$ ]] || refuse "$size is not a whole number above zero"
 done
-[[ ! -e $folder/study.json ]] || { printf '%s.sh: %s holds a study already\n' "$KIND" "$folder" >&2 && exit 2; }
+[[ ! -e $folder/study.json ]] || refuse "$folder holds a study already"
 find_program
 take_job_options "${words[@]}"
 
@@ -79,16 +79,26 @@ options_of_size() {
         --ro-samples $((drawn * ranks)) --ro-batch $((batch * ranks)))
 }
 
-given_time=$time_limit given_memory=$memory given_tasks=$tasks_per_node jobs=() scripts=() names=()
+largest_size=${list[-1]}
+if [[ $KIND == strong && -z $(value_of shards '') ]]; then
+    # One number of shards for all sizes, with work for every rank of the largest: sums are the same, and so are the bits.
+    most=$((largest_size / $(value_of block-groups 1)))
+    [[ -n $by_rank ]] || most=$((largest_size * tasks_per_node / $(value_of block-groups 1)))
+    rest+=(--shards "$((most > 8 ? most : 8))")
+fi
+
+given_time=$time_limit given_memory=$memory given_signal=$signal_before given_tasks=$tasks_per_node gpu_kind=''
+[[ $gpus_per_node != *:* ]] || gpu_kind=${gpus_per_node%:*}:
+scripts=() names=()
 for size in "${list[@]}"; do
     nodes=$size tasks_per_node=$given_tasks
     if [[ -n $by_rank ]]; then
         nodes=$(((size + given_tasks - 1) / given_tasks))
         tasks_per_node=$(((size + nodes - 1) / nodes))
-        ((nodes * tasks_per_node == size)) || { printf '%s.sh: %s ranks do not fill machines of %s evenly\n' "$KIND" "$size" "$given_tasks" >&2 && exit 2; }
-        [[ -z $gpus_per_node ]] || gpus_per_node=$tasks_per_node
+        ((nodes * tasks_per_node == size)) || refuse "$size ranks do not fill machines of $given_tasks evenly"
+        [[ -z $gpus_per_node ]] || gpus_per_node=$gpu_kind$tasks_per_node
     fi
-    ranks=$((nodes * tasks_per_node)) time_limit=$given_time memory=$given_memory
+    ranks=$((nodes * tasks_per_node)) time_limit=$given_time memory=$given_memory signal_before=$given_signal
     options_of_size
     plan_job "${options[@]}"
     for ((repeat = 1; repeat <= repeats; ++repeat)); do
@@ -103,26 +113,26 @@ if [[ -n $dry_run ]]; then
 fi
 
 mkdir -p "$folder"
-# Absolute names: jobs may start elsewhere.
-absolute=$(cd "$folder" && pwd)
-for i in "${!scripts[@]}"; do
-    mkdir -p "$(dirname "${names[i]}")"
-    job=$(sbatch --parsable --job-name="espalier-$KIND" --output="${names[i]}.log" <<<"${scripts[i]//"$folder/ranks-"/"$absolute/ranks-"}")
-    jobs+=("${job%%;*}")
-done
-python3 - "$absolute/study.json" "$KIND" "$([[ -n $gpus_per_node ]] && printf GPU || printf rank)" "$repeats" "$sizes" "espalier prune ${rest[*]}" <<'PYTHON'
+python3 - "$folder/study.json" "$KIND" "$([[ -n $gpus_per_node ]] && printf GPU || printf rank)" "$repeats" \
+    "$(IFS=, && printf '%s' "${list[*]}")" "espalier prune$(printf ' %q' "${rest[@]}")" <<'PYTHON'
 import datetime, json, socket, sys
 path, kind, unit, repeats, sizes, command = sys.argv[1:]
 json.dump({"format": "espalier-scaling", "version": 1, "kind": kind, "unit": unit, "repeats": int(repeats),
            "sizes": [int(size) for size in sizes.split(",")], "command": command, "host": socket.gethostname(),
            "submitted": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}, open(path, "w"), indent=1)
 PYTHON
-report=$(printf 'python3 %q %q --output %q --table %q --csv %q' "$here/../jobs/scaling_report.py" "$absolute" \
-    "$absolute/report.html" "$absolute/report.md" "$absolute/report.csv")
-collector=$(sbatch --parsable --dependency="afterany:$(IFS=: && printf '%s' "${jobs[*]}")" --job-name=espalier-report \
-    --output="$absolute/report.log" --ntasks=1 --time=10 --wrap "$report")
-cat >&2 <<TEXT
-
-${#jobs[@]} jobs are submitted (${jobs[*]}); job ${collector%%;*} draws $absolute/report.html when they have ended
-  squeue --name=espalier-$KIND,espalier-report
-TEXT
+jobs=()
+trap '((${#jobs[@]} == ${#scripts[@]})) || printf "\n%s.sh: not all jobs could be submitted; these were: %s. Remove %s to begin again\n" "$KIND" "${jobs[*]}" "$folder" >&2' EXIT
+for i in "${!scripts[@]}"; do
+    mkdir -p "$(dirname "${names[i]}")"
+    job=$(submit "${scripts[i]}" --job-name="espalier-$KIND" --output="${names[i]}.log")
+    jobs+=("$job")
+done
+printf '\n%s jobs are submitted (%s)\n  squeue --name=espalier-%s,espalier-report\n' "${#jobs[@]}" "${jobs[*]}" "$KIND" >&2
+collector_options
+collector=$(submit "#!/bin/bash
+$(printf 'python3 %q %q --output %q --table %q --csv %q' "$here/../jobs/scaling_report.py" "$folder" "$folder/report.html" \
+    "$folder/report.md" "$folder/report.csv")" \
+    --dependency="afterany:$(IFS=: && printf '%s' "${jobs[*]}")" --job-name=espalier-report --output="$folder/report.log" \
+    "${small_job_options[@]}")
+printf 'job %s draws %s when they have ended\n' "$collector" "$folder/report.html" >&2

@@ -6,9 +6,24 @@
 #include "src/plan/dry_run.h"
 #include "src/plan/measure_device.h"
 
+#include <unistd.h>
+
 #include <cstdio>
+#include <filesystem>
 
 namespace espalier {
+
+namespace {
+
+/// Before the minutes that the dry runs take.
+void refuse_unwritable(const std::filesystem::path& file) {
+    const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+    if (::access(folder.c_str(), W_OK) != 0 || std::filesystem::is_directory(file)) {
+        throw InputError("--dry-run-report " + file.string() + ": no file can be written there");
+    }
+}
+
+}  // namespace
 
 void dry_run(const Session& session, const OptionSet& set, const DryRunInputs& inputs, ChosenDevice& chosen,
              Progress& progress) {
@@ -16,6 +31,7 @@ void dry_run(const Session& session, const OptionSet& set, const DryRunInputs& i
         throw InputError("--dry-run-ranks plays all ranks in one process; start it without mpirun or with one task");
     }
     const std::size_t ranks = set.whole("dry-run-ranks", 1);
+    if (set.has("dry-run-report")) refuse_unwritable(set.text("dry-run-report"));
     progress.line("measuring this device");
     DeviceModel model = device_model(chosen.is_gpu ? "h100" : "cpu");
     apply_network_options(set, model.network);
@@ -28,6 +44,8 @@ void dry_run(const Session& session, const OptionSet& set, const DryRunInputs& i
     Json report = to_json(study);
     report["command_line"] = inputs.command_line;
     report["device"] = chosen.device->description();
+    report["model"] = set.text("model");
+    report["rates"] = model.to_json();
     write_text_atomically(set.text("dry-run-report"), report.dump(1) + "\n");
 }
 

@@ -35,7 +35,7 @@ std::vector<OptionSpec> plan_options() {
         {"calibration", "its samples are counted [default: 128 samples of 2048 tokens]", {}},
         {"output", "of prune: not looked at, so that prune's own command line can be planned", {}},
         {"device", "the same", {}},
-        {"threads", "the same", {}},
+        {"threads", "cores of a rank on CPUs; the table's rates are those of two", "2"},
         {"only-blocks", "the same", {}},
         {"fresh", "the same", {}, true},
         {"resume", "the same", {}, true},
@@ -45,10 +45,24 @@ std::vector<OptionSpec> plan_options() {
     return specs;
 }
 
+/// Arithmetic of `cores` cores; they share the memory.
+DeviceModel with_cores(DeviceModel model, std::size_t cores) {
+    const double factor = static_cast<double>(cores) / 2;
+    for (ProductRates* const rates : {&model.sixteen_bit, &model.tf32, &model.float32}) {
+        for (double* const rate :
+             {&rates->linear, &rates->weight_gradient, &rates->attention, &rates->attention_backward}) {
+            *rate *= factor;
+        }
+    }
+    return model;
+}
+
 DeviceModel choose_device_model(const OptionSet& set) {
     if (set.has("rates") && set.given("gpu")) throw InputError("--gpu and --rates exclude each other");
     DeviceModel model = set.has("rates") ? read_device_model(set.text("rates")) : device_model(set.text("gpu"));
+    if (!model.is_gpu && !set.has("rates")) model = with_cores(std::move(model), set.whole("threads", 1));
     if (set.has("gpu-memory")) {
+        if (!model.is_gpu) throw InputError("--gpu-memory is for GPUs; on a CPU a run takes what it needs");
         const std::size_t budget = parse_bytes(set.text("gpu-memory"), "gpu-memory");
         if (budget > model.memory_bytes) {
             throw InputError("--gpu-memory " + set.text("gpu-memory") + " is more than the " +
@@ -97,10 +111,11 @@ int plan_command(Session& session, const CommandLine& line) {
     const std::size_t ranks = set.whole("ranks", 1);
     const PlannedModel model{source->config(), source->layout(), source->storage()};
     if (set.flag("table")) {
+        if (set.given("ranks")) throw InputError("--table is for 1 … 1024 ranks; leave --ranks out");
         const PlanTable table = make_table(model, options, set, device);
         const Json json = {{"format", "espalier-plan-table"}, {"version", 1},
-                           {"command_line", line.text},       {"device", device.name},
-                           {"origin", device.origin},         {"rows", to_json(table)}};
+                           {"command_line", line.text},       {"model", set.text("model")},
+                           {"rates", device.to_json()},       {"rows", to_json(table)}};
         const std::string text = set.flag("json") ? json.dump(1) + "\n" : describe(table);
         std::fputs(text.c_str(), stdout);
         return 0;
@@ -110,8 +125,8 @@ int plan_command(Session& session, const CommandLine& line) {
     Json json = {{"format", "espalier-plan"},
                  {"version", 1},
                  {"command_line", line.text},
-                 {"device", device.name},
-                 {"origin", device.origin}};
+                 {"model", set.text("model")},
+                 {"rates", device.to_json()}};
     json.update(to_json(plan));
     json.update(to_json(totals));
     const std::string text = set.flag("json") ? json.dump(1) + "\n" : describe(plan, totals, device);

@@ -63,6 +63,11 @@ PruneOptions parse_options(OptionSet& options, const ModelSource& source, const 
     if (!dry_run && (!options.has("output") || options.text("output").empty())) {
         throw InputError("option --output, the run folder to write, is missing");
     }
+    for (const char* const name : {"dry-run-report", "gpus-per-node", "network-bandwidth"}) {
+        if (!dry_run && options.given(name)) {
+            throw InputError("--" + std::string(name) + " is for --dry-run-ranks, which is not given");
+        }
+    }
     parsed.output = options.has("output") ? options.text("output") : std::string();
     if (!parsed.output.has_filename()) parsed.output = parsed.output.parent_path();
     if (options.has("only-blocks"))

@@ -115,6 +115,10 @@ double file_bandwidth(const std::filesystem::path& folder) {
     return static_cast<double>(blocks) * static_cast<double>(block.size()) / seconds;
 }
 
+std::size_t memory_of_machine() {
+    return static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(::sysconf(_SC_PAGE_SIZE));
+}
+
 }  // namespace
 
 MeasuredShapes MeasuredShapes::of_model(const ModelConfig& config, std::size_t tokens) {
@@ -131,7 +135,8 @@ DeviceModel measure_device(Device& device, const DeviceModel& like, const Measur
     const Measurement measurement(device, shapes);
     DeviceModel model = like;
     model.name = device.description();
-    model.origin = "measured here by espalier doctor";
+    model.origin = "measured here; network" + std::string(like.is_gpu ? ", multiprocessors and reserved memory" : "") +
+                   " assumed as of " + like.name;
     model.float32 = measurement.products(DType::f32);
     model.sixteen_bit = model.tf32 = model.float32;
     if (device.compute_dtype(DType::bf16) == DType::bf16) {
@@ -143,7 +148,7 @@ DeviceModel measure_device(Device& device, const DeviceModel& like, const Measur
     model.memory_bandwidth = measurement.memory_bandwidth();
     model.host_link = measurement.host_link();
     model.operation_seconds = measurement.operation_seconds();
-    if (model.is_gpu) model.memory_bytes = device.memory_budget() + model.reserved_bytes;
+    model.memory_bytes = like.is_gpu ? device.memory_budget() + model.reserved_bytes : memory_of_machine();
     if (!folder.empty()) model.file_bandwidth = file_bandwidth(folder);
     return model;
 }

@@ -43,6 +43,12 @@ DeviceSeconds spent_in(const Rehearsal& block, const std::string& phase) {
     return found == block.spent.end() ? DeviceSeconds{} : found->second;
 }
 
+std::string memory_note(const RunPlan& plan, const DeviceModel& device) {
+    if (!device.is_gpu) return "";
+    return "of " + format_bytes(static_cast<double>(device.memory_bytes)) + " on each device" +
+           (plan.block.memory.hidden_states == StoragePlace::host ? "; hidden states in host memory" : "");
+}
+
 }  // namespace
 
 std::string describe(const RunPlan& plan, const RunTotals& totals, const DeviceModel& device) {
@@ -72,10 +78,9 @@ std::string describe(const RunPlan& plan, const RunTotals& totals, const DeviceM
                      plan.bound_by_files ? "; they are what the run waits for" : ""));
     line("network", fmt::format("{} sent by all ranks together", format_bytes(totals.bytes_communicated)));
     line("rates", device.name + ": " + device.origin);
-    text += fmt::format("\n{:<22}{:>10}  of {} on each device{}\n", "device memory",
-                        format_bytes(static_cast<double>(plan.memory_bytes)),
-                        format_bytes(static_cast<double>(device.memory_bytes)),
-                        plan.block.memory.hidden_states == StoragePlace::host ? "; hidden states in host memory" : "");
+    line("host memory", format_bytes(static_cast<double>(plan.host_bytes)) + " a rank");
+    text += fmt::format("\n{:<22}{:>10}  {}\n", device.is_gpu ? "device memory" : "of it tensors",
+                        format_bytes(static_cast<double>(plan.memory_bytes)), memory_note(plan, device));
     std::vector<MemoryItem> items = plan.block.memory.items;
     std::stable_sort(items.begin(), items.end(),
                      [](const MemoryItem& a, const MemoryItem& b) { return a.bytes > b.bytes; });
@@ -84,7 +89,6 @@ std::string describe(const RunPlan& plan, const RunTotals& totals, const DeviceM
             text += fmt::format("  {:<36}{:>10}\n", item.name, format_bytes(static_cast<double>(item.bytes)));
         }
     }
-    text += fmt::format("{:<22}{:>10}  a rank\n", "host memory", format_bytes(static_cast<double>(plan.host_bytes)));
     text += fmt::format("\n{:<20}{:>12}{:>8}  {:<24}{}\n", "phase of a block", "seconds", "share", "bound by",
                         "this rank communicates");
     for (const char* const phase : order_of_phases) {

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 
 namespace espalier {
 
@@ -137,7 +138,9 @@ using Work = Rehearsal (*)(const RehearsedRun&, const Stage&);
 Rehearsal on_modelled_device(const RehearsedRun& run, const DeviceModel& model, int first, std::size_t members,
                              Work work) {
     VirtualClock clock;
-    const std::size_t budget = model.memory_bytes - std::min(model.memory_bytes, model.reserved_bytes);
+    // A CPU has what the host has: a run there has no budget.
+    const std::size_t budget = model.is_gpu ? model.memory_bytes - std::min(model.memory_bytes, model.reserved_bytes)
+                                            : std::numeric_limits<std::size_t>::max() / 2;
     ModelledDevice device(model, clock, budget);
     const NetworkModel network = model.network.from_rank(static_cast<std::size_t>(first));
     const int rank = run.rank - first, ranks = static_cast<int>(members);

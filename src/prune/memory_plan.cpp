@@ -65,7 +65,8 @@ class Planner {
         const std::size_t arriving = alone ? largest : largest_part(largest, needs_.ranks);
         items.push_back({"sums of the regional gradient", float_bytes * weights_ * needs_.nodes});
         items.push_back({"regional gradient", float_bytes * (alone ? weights_ : part_)});
-        items.push_back({"sums of other ranks", float_bytes * (needs_.ranks - 1) * (needs_.nodes + 1) * arriving});
+        const std::size_t others = std::min(needs_.ranks, needs_.options.shards) - 1;  // that have shards
+        items.push_back({"sums of other ranks", float_bytes * others * (needs_.nodes + 1) * arriving});
         return items;
     }
     std::vector<MemoryItem> dense_front() const {
@@ -220,7 +221,8 @@ MemoryPlan plan_memory(const MemoryNeeds& needs, std::size_t budget) {
     if (plan.total() <= budget) return plan;
     throw ResourceError("the GPU's " + readable(budget) + " do not hold the " + readable(plan.total()) +
                         " that this run needs even with its hidden states in host memory (" + plan.text() +
-                        "); use more ranks with --ro-batch, a shorter sequence, or a larger --gpu-memory");
+                        "); use more ranks with --ro-batch, fewer ranks in each of more --block-groups, a shorter "
+                        "sequence, or a larger --gpu-memory");
 }
 
 }  // namespace espalier

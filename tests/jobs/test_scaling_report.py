@@ -117,15 +117,29 @@ def made_up_row(ranks: int, seconds: float) -> dict:
         "ro_batch": ranks,
         "run_seconds": seconds,
         "block_seconds": 4.0,
+        "blocks_in_a_row": 40.0,
+        "dense_seconds": 5.0 * (ranks > 2),
+        "file_seconds": 1.5,
         "memory_bytes": 30_900_000_000,
-        "bytes_communicated": 1e12 * (ranks - 1),
         "phases": {"optimise": cost | {"communication": exchange}, "dense_pass": cost | {"network": -1e-13}},
     }
 
 
+RATES = {
+    "name": "h100",
+    "origin": "measured on one",
+    "file_bandwidth": 2e9,
+    "network": {
+        "inside": {"latency": 5e-6, "bandwidth": 350e9},
+        "between": {"latency": 1e-5, "bandwidth": 45e9},
+        "ranks_per_machine": 8,
+    },
+}
+
+
 def made_up_dry_run() -> dict:
     def row(ranks: int, seconds: float) -> dict:
-        dry_run = made_up_row(ranks, seconds)
+        dry_run = made_up_row(ranks, seconds) | {"block_groups": 1, "ro_batch": 4}
         for cost in dry_run["phases"].values():
             cost |= {"products": 0.0, "memory": 0.0, "network": cost["seconds"]}
         return {"ranks": ranks, "dry_run": dry_run, "plan": made_up_row(ranks, 0.9 * seconds)}
@@ -133,6 +147,7 @@ def made_up_dry_run() -> dict:
     strong = [row(ranks, amdahl(ranks)) for ranks in (1, 2, 4)]
     weak = [row(ranks, 100.0 / efficiency) for ranks, efficiency in ((1, 1.0), (2, 0.98), (4, 0.93))]
     about = {"format": "espalier-dry-run", "version": 1, "command_line": "espalier prune --dry-run-ranks 4"}
+    about |= {"model": "synthetic:llama-tiny", "device": "a CPU", "rates": RATES}
     return {**about, "strong": strong, "weak": weak}
 
 
@@ -317,7 +332,11 @@ def test_runs_of_an_older_program_without_communication(tmp_path: Path):
 
 def test_dry_run_stands_beside_its_plan(tmp_path: Path):
     page = make_page(tmp_path, written(tmp_path / "dry.json", made_up_dry_run()), "--csv", tmp_path / "table.csv")
-    assert page.all("h1") == ["Espalier: strong and weak scaling in a dry run 13 min 20 s on 1 rank"]
+    assert page.all("h1") == [
+        "Espalier: strong and weak scaling in a dry run of synthetic:llama-tiny 13 min 20 s on 1 rank"
+    ]
+    network = "350 GB/s and 5 µs inside of a machine; 45.0 GB/s and 10 µs between machines; 8 ranks a machine"
+    assert {"a CPU", "measured on one", network, "2.00 GB/s of a rank"} <= set(page.all("dd"))
     assert page.all("h2") == ["Strong scaling, dry run", "Weak scaling, dry run"]
     assert page.titles.count("Efficiency") == 2 and page.titles.count("Time") == 1
     assert "What a block waits for" not in page.titles
@@ -331,7 +350,8 @@ def test_dry_run_stands_beside_its_plan(tmp_path: Path):
 
 def plan_table(rows: list) -> dict:
     """As `espalier plan --table --json` prints it."""
-    return {"format": "espalier-plan-table", "version": 1, "command_line": "espalier plan --table", "rows": rows}
+    about = {"format": "espalier-plan-table", "version": 1, "command_line": "espalier plan --table", "rates": RATES}
+    return {**about, "rows": rows}
 
 
 def test_plan_table_with_choices_and_rows_that_do_not_fit(tmp_path: Path):
@@ -341,8 +361,10 @@ def test_plan_table_with_choices_and_rows_that_do_not_fit(tmp_path: Path):
     assert page.all("h1") == ["A & B 7 min 30 s on 2 GPUs"] and page.all("title")[0] == "A & B"
     assert "Does not fit into memory on 1 GPU." in page.all("li")
     assert {"Groups", "Shards", "RO batch"} <= set(page.all("th"))
-    assert page.titles[4:6] == ["What a block waits for", "Bandwidth by collective"]
-    assert {"4.00 GB≥ 2.00 GB/s", "500 GB"} <= set(page.all("td"))  # received in a block, sent in the run
+    assert page.titles[2] == "What the run is made of"
+    assert page.titles[5:7] == ["What a block waits for", "Bandwidth by collective"]
+    assert "h100" in page.all("dd") and "fitted" not in page.text, "the cases have other groups: no law holds for all"
+    assert {"4.00 GB≥ 2.00 GB/s", "120 GB"} <= set(page.all("td"))  # received in a block, sent in the run
     assert [head for head in page.all("th") if head.isdigit()][:3] == ["2", "4", "8"]
 
 

@@ -16,18 +16,32 @@ stop() {
         kill "$pid" 2>/dev/null || continue
         for _ in {1..50}; do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
     done
-    pkill -KILL -f "slurmstepd.*" 2>/dev/null || :  # of steps that were still running
+    # Steps that were still running: those of this cluster write to its logs.
+    for pid in $(pgrep slurmstepd || :); do
+        if find "/proc/$pid/fd" -lname "$folder/*" 2>/dev/null | grep -q .; then kill -KILL "$pid" 2>/dev/null || :; fi
+    done
+}
+
+# free_ports N: as many ports as nobody listens on.
+free_ports() {
+    python3 -c '
+import socket, sys
+sockets = [socket.socket() for _ in range(int(sys.argv[1]))]
+for s in sockets: s.bind(("127.0.0.1", 0))
+print(*[s.getsockname()[1] for s in sockets])
+' "$1"
 }
 
 configure() {
-    local host
+    local host ports
     host=$(hostname -s)
+    read -ra ports < <(free_ports 3)
     mkdir -p "$folder"/{state,n1,n2,tmp_n1,tmp_n2}
     for i in 0 1 2 3; do [[ -e $folder/gpu$i ]] || mknod -m 666 "$folder/gpu$i" c 1 3; done
     cat >"$folder/slurm.conf" <<CONF
 ClusterName=mini
 SlurmctldHost=$host(127.0.0.1)
-SlurmctldPort=16817
+SlurmctldPort=${ports[0]}
 SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket=$folder/munge/socket
@@ -51,8 +65,8 @@ MpiDefault=none
 ReturnToService=2
 KillWait=5
 MaxArraySize=100
-NodeName=n1 NodeHostname=$host NodeAddr=127.0.0.1 Port=16818 CPUs=4 RealMemory=8000 Gres=gpu:4
-NodeName=n2 NodeHostname=$host NodeAddr=127.0.0.1 Port=16819 CPUs=4 RealMemory=8000 Gres=gpu:4
+NodeName=n1 NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[1]} CPUs=4 RealMemory=8000 Gres=gpu:4
+NodeName=n2 NodeHostname=$host NodeAddr=127.0.0.1 Port=${ports[2]} CPUs=4 RealMemory=8000 Gres=gpu:4
 PartitionName=low Nodes=n1,n2 Default=YES PriorityTier=1 MaxTime=INFINITE
 PartitionName=high Nodes=n1,n2 PriorityTier=10 MaxTime=INFINITE
 CONF

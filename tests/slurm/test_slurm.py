@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -119,7 +120,7 @@ def test_the_script_is_shown_and_not_submitted(tmp_path: Path) -> None:
     for line in ("#SBATCH --nodes=2", "#SBATCH --gpus-per-node=4", "#SBATCH --ntasks-per-node=4", "#SBATCH --time=0:",
                  "#SBATCH --mem=", "#SBATCH --signal=USR1@300", "#SBATCH --account=some", "launch prune"):  # fmt: skip
         assert line in done.stdout
-    assert "plan: " in done.stderr and shell("squeue", "-h").stdout == ""
+    assert "The plan" in done.stderr and "dense pass" not in done.stderr and shell("squeue", "-h").stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -129,10 +130,65 @@ def test_the_script_is_shown_and_not_submitted(tmp_path: Path) -> None:
         ([*SMALL, "--output=x", "--nodes=two"], "two is not a whole number"),
         ([*SMALL, "--output=x", "--method=wonda"], "wonda"),
         ([*SMALL, "--output=x", "--launcher=ssh"], "--launcher ssh is not srun or mpirun"),
+        ([*SMALL, "--output=x", "--partition="], "--partition needs a value"),
+        ([*SMALL, "--output=x", "--time=soon"], "soon is not a time limit"),
+        ([*SMALL, "--output=x", "--time=0:05:00"], "does not hold one block"),
+        ([*SMALL, "--output=x", "--gpus-per-node=2", "--ntasks-per-node=4"], "one rank runs on each GPU"),
+        ([*SMALL, "--output=x", "--rates=/nothere"], "--rates /nothere cannot be read"),
     ],
 )
 def test_wrong_submissions_are_refused(tmp_path: Path, words: List[str], sentence: str) -> None:
     assert sentence in shell(REPOSITORY / "slurm" / "submit.sh", *words, status=2, folder=tmp_path).stderr
+
+
+def dry_script(folder: Path, *words: object, script: str = "submit.sh") -> str:
+    return shell(REPOSITORY / "slurm" / script, *words, "--dry-run", folder=folder).stdout
+
+
+def test_what_a_script_gets(tmp_path: Path) -> None:
+    """Time for a block before the signal, words as they were, types of GPUs, options with spaces."""
+    slow = dry_script(tmp_path, "--model=synthetic:llama-2-7b", "--calibration=synthetic:128x2048", "--output=my runs/a",
+                      "--ntasks-per-node=2", "--ro-batch=2", "--sbatch=--comment=a b", "--job-name=mine")  # fmt: skip
+    assert "--output\\=" not in slow and "--output=my\\ runs/a" in slow
+    assert '#SBATCH --comment="a b"' in slow and "#SBATCH --job-name=mine" in slow
+    before = re.search(r"--signal=USR1@(\d+)", slow)
+    limit = re.search(r"--time=(\d+):00:00", slow)
+    assert before and int(before.group(1)) > 3000 and limit and int(limit.group(1)) == 24
+    typed = dry_script(tmp_path, "--model=synthetic:llama-2-7b", "--calibration=synthetic:128x2048", "--output=x",
+                       "--gpus-per-node=h100:4", "--gpu=h200")  # fmt: skip
+    assert "#SBATCH --gpus-per-node=h100:4" in typed and "#SBATCH --ntasks-per-node=4" in typed
+    (tmp_path / "options").write_text("output = from-a-file\n")
+    assert "--config" in dry_script(tmp_path, *SMALL, "--config", tmp_path / "options")
+    (tmp_path / "table").write_text('--method wanda --calibration "some where"\n')
+    words = [word for word in SMALL if not word.startswith("--calibration")]
+    assert "some where cannot be opened" in shell(REPOSITORY / "slurm" / "sweep.sh", tmp_path / "table", tmp_path / "s p", *words,
+                                     status=2, folder=tmp_path).stderr  # fmt: skip
+    (tmp_path / "table").write_text("--method wanda\n--method magnitude\n")
+    sweep = dry_script(tmp_path, tmp_path / "table", tmp_path / "s p", *SMALL, script="sweep.sh")
+    assert "#SBATCH --array=0-1" in sweep and not (tmp_path / "s p").exists()
+
+
+def test_a_forbidden_requeue_becomes_a_new_job(tmp_path: Path, slow_reference: List[bytes]) -> None:
+    """Of a task of an array, too: the new job has its index, its name and its log."""
+    run, folder = tmp_path / "sweep" / "000", tmp_path / "bin"
+    folder.mkdir()
+    (folder / "scontrol").write_text(f"""#!/bin/bash
+[[ $1 != requeue ]] || {{ echo "requeue is forbidden here" >&2; exit 1; }}
+exec {shutil.which("scontrol")} "$@"
+""")
+    (folder / "scontrol").chmod(0o755)
+    (tmp_path / "table").write_text("--seed 0\n")
+    words = [f"--sbatch=--export=ALL,PATH={folder}:{os.environ['PATH']}", "--sbatch=--no-requeue"]
+    done = shell(REPOSITORY / "slurm" / "sweep.sh", tmp_path / "table", tmp_path / "sweep", *SLOW, *TWO_BY_TWO, *words,
+                 folder=tmp_path)  # fmt: skip
+    array = re.search(r"array (\d+) with", done.stderr)
+    assert array, done.stderr
+    log = tmp_path / f"espalier-sweep_{array.group(1)}_0.log"
+    said = lambda: log.read_text() if log.exists() else ""  # noqa: E731
+    wait_for(lambda: blocks_done(run) >= 1, 60, said)
+    shell("scancel", "--signal=USR1", array.group(1))
+    wait_for(lambda: is_complete(run), 90, said)
+    assert "a new one goes on" in said() and "resuming: " in said() and bytes_of(run) == slow_reference
 
 
 def interrupt_and_finish(tmp_path: Path, reference: List[bytes], interrupt: Callable[[Job], None], *words: str) -> Job:
@@ -191,7 +247,7 @@ def test_sweep_with_collector(tmp_path: Path) -> None:
     table.write_text("# what is compared\n--method wanda\n\n--method wanda++ --alpha 10\n--method magnitude\n")
     done = shell(REPOSITORY / "slurm" / "sweep.sh", table, tmp_path / "sweep", *SMALL, "--ntasks-per-node=2",
                  "--mem=500M", "--at-once=2", folder=tmp_path)  # fmt: skip
-    numbers = re.search(r"array (\d+) with 3 runs.*job (\d+) collects", done.stderr)
+    numbers = re.search(r"array (\d+) with 3 runs.*job (\d+) collects", done.stderr, re.DOTALL)
     assert numbers, done.stderr
     Job(numbers.group(2), tmp_path).wait("COMPLETED", seconds=90)
     rows = (tmp_path / "sweep" / "runs.md").read_text().splitlines()[2:]
@@ -220,7 +276,9 @@ def test_scaling_study(tmp_path: Path, kind: str) -> None:
 
 def test_evaluation_as_a_job(tmp_path: Path) -> None:
     shell(PROGRAM, "prune", *SMALL, f"--output={tmp_path / 'run'}")
-    environment = f"--export=ALL,ESPALIER={PROGRAM},ESPALIER_SLURM={REPOSITORY / 'slurm'}"
+    environment = f"--export=ALL,ESPALIER_SLURM={REPOSITORY / 'slurm'}"
+    if PROGRAM != REPOSITORY / "build" / "release" / "espalier":
+        environment += f",ESPALIER={PROGRAM}"
     number = shell("sbatch", "--parsable", environment, "--ntasks=2", "--mem=500M", REPOSITORY / "slurm" / "evaluate.sbatch",
                    f"--model={tmp_path / 'run'}", "--tokens=synthetic:4x64", "--sequence-length=64", "--device=cpu",
                    f"--json={tmp_path / 'result.json'}", folder=tmp_path).stdout.strip()  # fmt: skip
