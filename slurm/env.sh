@@ -3,6 +3,12 @@
 #   slurm/env.sh [PROGRAM]           for instance inside of a job: srun --nodes=2 --ntasks-per-node=1 slurm/env.sh
 # Status 0 when nothing that is needed is missing.
 set -uo pipefail
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then sed -n '2,4s/^# \?//p' "$0" && exit 0; fi
+# Several nodes at once: every line says whose it is.
+if [[ -n ${SLURM_STEP_ID:-} && -z ${ESPALIER_NAMED_LINES:-} ]]; then
+    ESPALIER_NAMED_LINES=yes bash "$0" "$@" | sed "s/^/${SLURMD_NODENAME:-$(hostname)}: /"
+    exit "${PIPESTATUS[0]}"
+fi
 here=$(cd "$(dirname "$0")" && pwd)
 program=${1:-${ESPALIER:-$here/../build/release/espalier}}
 missing=0
@@ -34,7 +40,9 @@ else
 fi
 if command -v mpirun >/dev/null; then good MPI "$(first_line mpirun --version)"; else bad MPI "no mpirun" "module load openmpi, or apt-get install openmpi-bin libopenmpi-dev"; fi
 if command -v srun >/dev/null; then
-    if srun --mpi=list 2>&1 | grep -q pmix; then good PMIx "srun --mpi=pmix"; else note PMIx "srun --mpi=list has no pmix" "submit with --launcher mpirun, or ask for a Slurm with PMIx"; fi
+    if ! kinds=$(srun --mpi=list 2>&1); then
+        bad Slurm "srun: $(head -n 1 <<<"$kinds")" "ask whoever runs this cluster"
+    elif grep -q pmix <<<"$kinds"; then good PMIx "srun --mpi=pmix"; else note PMIx "srun --mpi=list has no pmix" "submit with --launcher mpirun, or ask for a Slurm with PMIx"; fi
 else
     note Slurm "no srun here" "fine without Slurm: mpirun -n RANKS espalier prune ..."
 fi
@@ -46,14 +54,23 @@ if command -v nvidia-smi >/dev/null && gpus=$(nvidia-smi --query-gpu=name,driver
         bad NCCL "libnccl.so.2 is not found" "module load nccl, or add its folder to LD_LIBRARY_PATH"
     fi
 else
-    note GPUs "no NVIDIA driver answers here" "on the login node that is usual; on a compute node ask for --gpus-per-node"
+    if [[ -n ${SLURM_JOB_GPUS:-${SLURM_STEP_GPUS:-}} ]]; then
+        bad GPUs "Slurm has given GPU ${SLURM_JOB_GPUS:-$SLURM_STEP_GPUS}, but no NVIDIA driver answers" "tell whoever runs this node"
+    else
+        note GPUs "no NVIDIA driver answers here" "on the login node that is usual; on a compute node ask for --gpus-per-node"
+    fi
 fi
 if has_library libhdf5; then good HDF5 "libhdf5"; else bad HDF5 "libhdf5 is not found" "module load hdf5, or apt-get install libhdf5-dev"; fi
 if [[ -x $program ]]; then
     if lost=$(ldd "$program" 2>/dev/null | grep 'not found' | awk '{print $1}' | tr '\n' ' ') && [[ -n $lost ]]; then
         bad libraries "$program needs $lost" "load the modules it was built with (MPI, HDF5, CUDA), or use jobs/bundle.sh"
     else
-        good program "$("$program" --version 2>/dev/null) at $program"
+        # Without Slurm's variables: they would ask for MPI between the tasks that run this script.
+        if version=$(env -i PATH="$PATH" LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" "$program" --version 2>&1); then
+            good program "$version at $program"
+        else
+            bad program "$program --version: $version" "build it on this kind of machine, or use jobs/bundle.sh"
+        fi
     fi
 else
     bad program "$program is not there" "cmake --preset release && cmake --build --preset release"

@@ -19,6 +19,22 @@ job_usage='  --nodes N            machines [1]
   --sbatch OPTION      any other option of sbatch; may be repeated
   --dry-run            print the script, do not submit'
 
+# asks_for_help WORDS...
+asks_for_help() { [[ " $* " == *" --help "* || " $* " == *" -h "* ]]; }
+
+# given_as NAME: whether `rest`, or the file of its --config, has option NAME of espalier.
+given_as() {
+    local i config=''
+    for ((i = 0; i < ${#rest[@]}; ++i)); do
+        case ${rest[i]} in
+            "--$1" | "--$1="*) return 0 ;;
+            --config) config=${rest[i + 1]:-} ;;
+            --config=*) config=${rest[i]#*=} ;;
+        esac
+    done
+    [[ -r $config ]] && grep -q "^[[:space:]]*$1[[:space:]]*=" "$config"
+}
+
 refuse() {
     printf '%s: %s\n' "${0##*/}" "$1" >&2
     exit 2
@@ -64,12 +80,15 @@ take_job_options() {
         esac
     done
     local gpus=${gpus_per_node##*:}
-    for value in "$nodes" "${gpus:-1}" "${ntasks_per_node:-1}" "${cpus_per_task:-1}" "${signal_before:-1}"; do
-        [[ $value =~ ^[1-9][0-9]*$ ]] || refuse "$value is not a whole number above zero"
+    for value in nodes="$nodes" gpus-per-node="${gpus:-1}" ntasks-per-node="${ntasks_per_node:-1}" \
+        cpus-per-task="${cpus_per_task:-1}" signal-before="${signal_before:-1}"; do
+        [[ ${value#*=} =~ ^[1-9][0-9]*$ ]] || refuse "--${value%%=*} ${value#*=} is not a whole number above zero"
     done
     [[ $launcher == srun || $launcher == mpirun ]] || refuse "--launcher $launcher is not srun or mpirun"
     [[ -z $gpus || -z $ntasks_per_node || $gpus == "$ntasks_per_node" ]] ||
         refuse "--ntasks-per-node $ntasks_per_node contradicts --gpus-per-node $gpus_per_node: one rank runs on each GPU"
+    # Else a node whose driver fails would compute on its CPU, for days.
+    if [[ -n $gpus && " ${rest[*]}" != *" --device"* ]]; then rest+=(--device cuda); fi
     tasks_per_node=${gpus:-${ntasks_per_node:-1}}
     ranks=$((nodes * tasks_per_node))
     : "${cpus_per_task:=$([[ -n $gpus_per_node ]] && printf 8 || printf 1)}"
@@ -124,6 +143,7 @@ plan_job() {
         words+=(--gpu cpu)
         [[ " $*" == *" --threads"* ]] || words+=(--threads "$cpus_per_task")
     fi
+    [[ -n $gpus_per_node || -n $rates ]] || printf 'No --gpus-per-node: a job on CPUs, %s core(s) a rank.\n' "$cpus_per_task" >&2
     plan=$("$ESPALIER" plan --json "${words[@]}" "$@") || exit $?
     printf 'The plan (espalier plan, %s):\n' "$(printf '%s ' "${words[@]}")" >&2
     "$ESPALIER" plan "${words[@]}" "$@" | sed '/^phase of a block/,$d; s/^/  /' | grep -v '^ *$' >&2

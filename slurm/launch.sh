@@ -19,8 +19,13 @@ find_espalier() {
 }
 
 launch() {
-    local program threads=${SLURM_CPUS_PER_TASK:-1}
+    local program threads=${SLURM_CPUS_PER_TASK:-1} word words=()
     find_espalier
+    for word; do
+        # A job that comes back from the queue goes on; it does not start over.
+        [[ $word == --fresh && (${SLURM_RESTART_COUNT:-0} != 0 || -n ${ESPALIER_GOES_ON:-}) ]] || words+=("$word")
+    done
+    set -- "${words[@]}"
     export OMP_NUM_THREADS=$threads
     printf '%s: job %s, restart %s, %s task(s) on %s\n' "$(date -u +%FT%TZ)" "$SLURM_JOB_ID" "${SLURM_RESTART_COUNT:-0}" \
         "${SLURM_NTASKS:-1}" "${SLURM_JOB_NODELIST:-$(hostname)}"
@@ -45,7 +50,8 @@ launch() {
 
 finish() {
     local status=$1
-    if ((status != 75)); then
+    # 138: USR1 came before espalier had begun to listen, so nothing is lost.
+    if ((status != 75 && status != 138)); then
         printf '%s: espalier ended with status %s\n' "$(date -u +%FT%TZ)" "$status"
         exit "$status"
     fi
@@ -58,6 +64,7 @@ finish() {
     # Some sites forbid it: the same script as a new job, under the same name and into the same log.
     local again options=(--job-name="$SLURM_JOB_NAME" --open-mode=append)
     again=$(mktemp "${TMPDIR:-/tmp}/espalier_XXXXXX")
+    options+=("--export=ALL,ESPALIER_GOES_ON=yes")
     options+=(--output="$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *StdOut=//p' | head -n 1)")
     [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || options+=(--array="$SLURM_ARRAY_TASK_ID")
     if scontrol write batch_script "$SLURM_JOB_ID" "$again" && sbatch "${options[@]}" "$again"; then

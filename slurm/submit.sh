@@ -8,22 +8,14 @@ here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 # shellcheck source=slurm/job_options.sh
 source "$here/job_options.sh"
 
-if [[ $# == 0 || " $* " == *" --help "* ]]; then
+if [[ $# == 0 ]] || asks_for_help "$@"; then
     printf 'usage: slurm/submit.sh --model DIR --calibration FILE --output RUN [options of espalier prune] [of the job]\n\n%s\n' "$job_usage"
     exit $(($# == 0 ? 2 : 0))
 fi
 find_program
 take_job_options "$@"
-output='' config=''
-for ((i = 0; i < ${#rest[@]}; ++i)); do
-    case ${rest[i]} in
-        --output) output=${rest[i + 1]:-} ;;
-        --output=*) output=${rest[i]#*=} ;;
-        --config) config=${rest[i + 1]:-} ;;
-        --config=*) config=${rest[i]#*=} ;;
-    esac
-done
-[[ -n $output ]] || { [[ -r $config ]] && grep -q '^[[:space:]]*output[[:space:]]*=' "$config"; } || refuse "--output RUN is missing"
+given_as output || refuse "--output RUN is missing"
+given_as calibration || refuse "--calibration FILE is missing"
 
 plan_job "${rest[@]}"
 script=$(fill "$here/prune.sbatch" "${rest[@]}")

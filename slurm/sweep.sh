@@ -11,9 +11,9 @@ here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 # shellcheck source=slurm/job_options.sh
 source "$here/job_options.sh"
 
-if [[ $# -lt 2 || " $* " == *" --help "* ]]; then
-    printf 'usage: slurm/sweep.sh TABLE FOLDER [options of espalier prune] [--at-once N] [of the job]\n\n%s\n' "$job_usage"
-    [[ " $* " == *" --help "* ]] && exit 0 || exit 2
+if [[ $# -lt 2 ]] || asks_for_help "$@"; then
+    printf 'usage: slurm/sweep.sh TABLE FOLDER [options of espalier prune] [of the job]\n\n  --at-once N          runs at one time [all]\n%s\n' "$job_usage"
+    asks_for_help "$@" && exit 0 || exit 2
 fi
 table=$1 folder=$(realpath -m "$2") at_once=''
 shift 2

@@ -13,10 +13,11 @@ study_usage() {
     printf '  --repeats N          runs of each size [3]\n%s\n' "$job_usage"
 }
 
-if [[ $# == 0 || " $* " == *" --help "* ]]; then
+if [[ $# == 0 ]] || asks_for_help "$@"; then
     study_usage
     exit $(($# == 0 ? 2 : 0))
 fi
+[[ $1 != --* ]] || refuse "the first word is the folder of the study, not $1"
 folder=$(realpath -m "$1") sizes='' repeats=3 by_rank='' words=()
 shift
 while (($#)); do

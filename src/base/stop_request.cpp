@@ -1,7 +1,10 @@
 #include "src/base/stop_request.h"
 
+#include <unistd.h>
+
 #include <atomic>
 #include <csignal>
+#include <string_view>
 
 namespace espalier {
 
@@ -13,7 +16,10 @@ std::atomic<int> first_signal{0};
 void note(int signal) {
     int none = 0;
     first_signal.compare_exchange_strong(none, signal);
-    if (signal == SIGINT) std::signal(SIGINT, SIG_DFL);
+    if (signal != SIGINT) return;
+    std::signal(SIGINT, SIG_DFL);
+    constexpr std::string_view sentence = "\nstopping after the present block; Ctrl-C again ends at once\n";
+    if (isatty(STDERR_FILENO) != 0) static_cast<void>(!write(STDERR_FILENO, sentence.data(), sentence.size()));
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "src/plan/dry_run.h"
 #include "src/plan/measure_device.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -39,7 +40,17 @@ void dry_run(const Session& session, const OptionSet& set, const DryRunInputs& i
                            MeasuredShapes::of_model(inputs.source.config(), inputs.options.sequence_length));
     const ScalingStudy study = study_scaling({inputs.source, inputs.options, inputs.ids, ranks, model}, *chosen.device,
                                              [&](const std::string& text) { progress.line(text); });
-    std::fputs(describe(study).c_str(), stdout);
+    const PruneOptions& options = inputs.options;
+    std::string about = fmt::format(
+        "{}, {}, {} samples of {} tokens, {} block group(s), {} shards{}\non {}; {}\n\n", set.text("model"),
+        name_of(options.method), options.samples, options.sequence_length, options.block_groups, options.shards,
+        uses_regional_optimization(options.method) ? fmt::format(", --ro-batch {}", options.ro.batch) : "",
+        chosen.device->description(), model.origin);
+    if (uses_regional_optimization(options.method) && options.ro.batch == 1 && ranks > options.block_groups) {
+        about +=
+            "With --ro-batch 1 one rank of a group optimises while the others wait: a larger one scales further.\n\n";
+    }
+    std::fputs((about + describe(study)).c_str(), stdout);
     if (!set.has("dry-run-report")) return;
     Json report = to_json(study);
     report["command_line"] = inputs.command_line;

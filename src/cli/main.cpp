@@ -1,5 +1,6 @@
 #include "kernels/cpu/blas_core.h"
 #include "src/base/error.h"
+#include "src/base/stop_request.h"
 #include "src/base/version.h"
 #include "src/cli/commands.h"
 
@@ -12,6 +13,7 @@
 #include <exception>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace espalier {
@@ -85,6 +87,8 @@ int main(int argc, char** argv) {
     choose_for_libraries(argv);
     // Blocks come and go: their buffers are returned to the system at once instead of fragmenting the heap.
     mallopt(M_MMAP_THRESHOLD, 4 << 20);
+    // Before MPI starts: a signal that comes early must not end what could stop in order.
+    if (argc > 1 && std::string_view(argv[1]) == "prune") note_stop_signals();
     std::optional<Session> session;
     try {
         session.emplace();

@@ -162,6 +162,7 @@ int prune_command(Session& session, const CommandLine& line) {
     });
     check_devices(session, chosen);
     if (set->has("dry-run-ranks")) {
+        heed_stop_signals();  // it has nothing to save
         session.agree([&] {
             dry_run(session, *set, {*source, options, calibration.ids, line.text}, chosen, progress);
         });
@@ -180,7 +181,6 @@ int prune_command(Session& session, const CommandLine& line) {
     facts.ranks = static_cast<std::size_t>(session.size());
     facts.threads_per_rank = static_cast<std::size_t>(omp_get_max_threads());
 
-    note_stop_signals();
     std::unique_ptr<RunLedger> ledger;
     session.agree([&] {
         if (session.rank() != 0) return;
@@ -189,7 +189,7 @@ int prune_command(Session& session, const CommandLine& line) {
         if (!chosen.note.empty()) progress.line(chosen.note);
         const std::string unused = options_without_effect(*set, options.method);
         if (!unused.empty()) {
-            progress.line(fmt::format("note: {} has no effect with --method {}", unused, name_of(options.method)));
+            progress.line(fmt::format("note: without effect with --method {1}: {0}", unused, name_of(options.method)));
         }
         ledger = std::make_unique<RunLedger>(options, *source, facts, progress);
         if (!ledger->complete()) ledger->start_outer_file(*source);

@@ -2,6 +2,7 @@
 
 #include "src/base/error.h"
 
+#include <cctype>
 #include <cmath>
 #include <fstream>
 #include <sstream>
@@ -105,6 +106,7 @@ DeviceModel cpu() {
     model.float32 = {125 * giga, 115 * giga, 40 * giga, 40 * giga};
     model.sixteen_bit = model.tf32 = model.float32;
     model.memory_bandwidth = 15 * giga;
+    model.masking_rate = 6e7;
     model.host_link = 8 * giga;
     model.operation_seconds = 4e-6;
     model.file_bandwidth = giga / 2;
@@ -184,6 +186,7 @@ Json DeviceModel::to_json() const {
             {"tf32", rates_json(tf32)},
             {"float32", rates_json(float32)},
             {"memory_bandwidth", memory_bandwidth},
+            {"masking_rate", masking_rate},
             {"host_link", host_link},
             {"operation_seconds", operation_seconds},
             {"file_bandwidth", file_bandwidth},
@@ -210,6 +213,7 @@ DeviceModel DeviceModel::from_json(const Json& json, const std::string& file) {
     model.tf32 = fields.rates("tf32");
     model.float32 = fields.rates("float32");
     model.memory_bandwidth = fields.number("memory_bandwidth");
+    model.masking_rate = fields.number("masking_rate");
     model.host_link = fields.number("host_link");
     model.operation_seconds = fields.number("operation_seconds", true);
     model.file_bandwidth = fields.number("file_bandwidth");
@@ -227,8 +231,10 @@ std::vector<std::string> device_model_names() {
 
 DeviceModel device_model(std::string_view name) {
     std::string known;
+    std::string lower(name);
+    for (char& letter : lower) letter = static_cast<char>(std::tolower(static_cast<unsigned char>(letter)));
     for (DeviceModel& model : all_models()) {
-        if (model.name == name) return std::move(model);
+        if (model.name == lower) return std::move(model);
         known += (known.empty() ? "" : ", ") + model.name;
     }
     throw InputError("--gpu '" + std::string(name) + "' is not one of " + known +

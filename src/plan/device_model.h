@@ -29,6 +29,7 @@ struct DeviceModel {
     std::size_t multiprocessors = 1;  ///< decides the size of gradient panels
     ProductRates sixteen_bit, tf32, float32;
     double memory_bandwidth = 1;   ///< bytes a second, read and written
+    double masking_rate = 1e12;    ///< weights a second that are scored and masked N:M, unless memory is slower
     double host_link = 1;          ///< bytes a second between host and device, each way
     double operation_seconds = 0;  ///< what an operation costs beside its work: launch, and the tail of its last wave
     double file_bandwidth = 1e9;   ///< bytes a second that a rank reads or writes

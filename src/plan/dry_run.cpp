@@ -30,8 +30,14 @@ PruneOptions grown(PruneOptions options, std::size_t ranks) {
 
 ScalingPoint compute(const DryRun& run, const PruneOptions& options, std::size_t ranks, Device& device) {
     const PlannedModel model{run.source.config(), run.source.layout(), run.source.storage()};
-    return {ranks, plan_on_device(model, options, ranks, run.model, device, {run.source, run.ids}),
-            plan_run(model, options, ranks, run.model)};
+    RunPlan measured = plan_on_device(model, options, ranks, run.model, device, {run.source, run.ids});
+    // Short ones are disturbed by whatever else the machine does: the fastest of a few.
+    constexpr double is_short = 1.0;
+    for (int again = 0; again < 4 && measured.block.seconds() < is_short; ++again) {
+        RunPlan other = plan_on_device(model, options, ranks, run.model, device, {run.source, run.ids});
+        if (other.block.seconds() < measured.block.seconds()) measured = std::move(other);
+    }
+    return {ranks, std::move(measured), plan_run(model, options, ranks, run.model)};
 }
 
 std::string table(const std::vector<ScalingPoint>& points, bool weak) {
@@ -79,7 +85,8 @@ ScalingStudy study_scaling(const DryRun& run, Device& device, const std::functio
 
 std::string describe(const ScalingStudy& study) {
     return "strong scaling: the same work on more ranks\n" + table(study.strong, false) +
-           "\nweak scaling: samples, drawn samples and --ro-batch grow with the ranks\n" + table(study.weak, true);
+           "\nweak scaling: samples, drawn samples and --ro-batch grow with the ranks\n" + table(study.weak, true) +
+           "\nratio: a block as planned by a block of the dry run\n";
 }
 
 Json to_json(const ScalingStudy& study) {

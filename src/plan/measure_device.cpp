@@ -1,5 +1,6 @@
 #include "src/plan/measure_device.h"
 
+#include "kernels/device_numbers.h"
 #include "src/base/clock.h"
 #include "src/base/error.h"
 
@@ -54,6 +55,20 @@ class Measurement {
         const HostBuffer host(device_, bytes);
         return static_cast<double>(bytes) /
                seconds_of_call([&] { device_.copy(host.view(DType::u8, 0, 1, bytes), tensor); });
+    }
+    /// Weights a second, 2:4 with all terms of a score.
+    double masking_rate() const {
+        const Tensor weight = numbers(DType::f32, s_.intermediate, s_.hidden),
+                     gradient = numbers(DType::f32, s_.intermediate, s_.hidden),
+                     norms = numbers(DType::f32, 1, s_.hidden),
+                     mask = device_.make_tensor(DType::u8, s_.intermediate, s_.hidden);
+        device_.square_accumulate(norms, norms);
+        device_.square_accumulate(gradient, gradient);
+        const DeviceCounters unusable(device_, 1);
+        const PruningPattern pattern = {2, 4, 0.5};
+        return static_cast<double>(weight.view().size()) / seconds_of_call([&] {
+                   device_.score_and_mask({gradient, norms, 100}, pattern, weight, mask, unusable.at(0));
+               });
     }
     double operation_seconds() const {
         const Tensor a = numbers(DType::f32, 1, 256), b = numbers(DType::f32, 1, 256);
@@ -146,6 +161,7 @@ DeviceModel measure_device(Device& device, const DeviceModel& like, const Measur
         device.set_float32_products(Float32Products::exact);
     }
     model.memory_bandwidth = measurement.memory_bandwidth();
+    model.masking_rate = measurement.masking_rate();
     model.host_link = measurement.host_link();
     model.operation_seconds = measurement.operation_seconds();
     model.memory_bytes = like.is_gpu ? device.memory_budget() + model.reserved_bytes : memory_of_machine();

@@ -297,8 +297,14 @@ void ModelledDevice::cross_entropy_panel(TensorView logits, std::size_t /*first_
 
 void ModelledDevice::score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight,
                                     TensorView mask, TensorView /*unusable*/) {
-    const std::size_t bytes = terms.gradient.bytes() + 2 * weight.bytes() + mask.bytes();
-    touch(pattern.structured() ? bytes : 6 * bytes);  // a radix select passes over its row several times
+    const std::size_t passes = pattern.structured() ? 1 : 6;  // a radix select passes over its row several times
+    touch(passes * (terms.gradient.bytes() + 2 * weight.bytes() + mask.bytes()));
+    const double of_memory =
+        static_cast<double>(weight.bytes() * 2 + terms.gradient.bytes() + mask.bytes()) / model_.memory_bandwidth;
+    const double slower = static_cast<double>(passes) *
+                          std::max(0.0, static_cast<double>(weight.size()) / model_.masking_rate - of_memory);
+    spent_.memory += slower;
+    clock_.advance(slower);
 }
 
 void ModelledDevice::rmsprop_step(const RmspropStep& /*step*/, TensorView gradient, TensorView mask,

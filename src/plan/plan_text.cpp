@@ -43,6 +43,17 @@ DeviceSeconds spent_in(const Rehearsal& block, const std::string& phase) {
     return found == block.spent.end() ? DeviceSeconds{} : found->second;
 }
 
+/// "25.3 TFLOP", "371 PFLOP".
+std::string format_flops(double flops) {
+    const char* unit = "";
+    for (const char* const larger : {"k", "M", "G", "T", "P", "E"}) {
+        if (flops < 1000) break;
+        flops /= 1000;
+        unit = larger;
+    }
+    return fmt::format("{:.3g} {}FLOP", flops, unit);
+}
+
 std::string memory_note(const RunPlan& plan, const DeviceModel& device) {
     if (!device.is_gpu) return "";
     return "of " + format_bytes(static_cast<double>(device.memory_bytes)) + " on each device" +
@@ -62,7 +73,8 @@ std::string describe(const RunPlan& plan, const RunTotals& totals, const DeviceM
         line("idle", fmt::format("{} of the {} ranks of a group hold no samples: more --shards would give them some",
                                  plan.ranks_without_samples, plan.ranks_of_group));
     }
-    line("run", fmt::format("{}, {:.2f} device hours", format_seconds(plan.run_seconds), plan.device_hours()));
+    line("run", fmt::format("{}, {:.3g} {} hours", format_seconds(plan.run_seconds), plan.device_hours(),
+                            device.is_gpu ? "GPU" : "rank"));
     line("  blocks", fmt::format("{}: {:.4g} one after the other, {} each",
                                  format_seconds(plan.blocks_in_a_row * plan.block_seconds), plan.blocks_in_a_row,
                                  format_seconds(plan.block_seconds)));
@@ -71,8 +83,8 @@ std::string describe(const RunPlan& plan, const RunTotals& totals, const DeviceM
              format_seconds(plan.dense_seconds) + ": all ranks bring the samples to the later block groups");
     }
     line("  files alone", format_seconds(plan.file_seconds) + ": the first block is read, the last written");
-    line("arithmetic", fmt::format("{:.3g} TFLOP, {:.3g} TFLOP/s a rank", totals.flops / 1e12,
-                                   totals.flops / plan.run_seconds / static_cast<double>(plan.ranks) / 1e12));
+    line("arithmetic", fmt::format("{}, {}/s a rank", format_flops(totals.flops),
+                                   format_flops(totals.flops / plan.run_seconds / static_cast<double>(plan.ranks))));
     line("files",
          fmt::format("{} read, {} written{}", format_bytes(totals.bytes_read), format_bytes(totals.bytes_written),
                      plan.bound_by_files ? "; they are what the run waits for" : ""));
@@ -113,12 +125,12 @@ std::string describe(const PlanTable& table) {
         }
         if (base == 0) base = plan->run_seconds * static_cast<double>(ranks);
         const double speed_up = base / plan->run_seconds;
-        text += fmt::format("{:>6}{:>8}{:>8}{:>10}{:>15}{:>10.2f}{:>10.1f} %{:>13}{:>14.2f}\n", ranks,
+        text += fmt::format("{:>6}{:>8}{:>8}{:>10}{:>15}{:>10.2f}{:>10.1f} %{:>13}{:>14.3g}\n", ranks,
                             plan->block_groups, plan->shards, plan->ro_batch, format_seconds(plan->run_seconds),
                             speed_up, 100 * speed_up / static_cast<double>(ranks),
                             format_bytes(static_cast<double>(plan->memory_bytes)), plan->device_hours());
     }
-    return text;
+    return text + "Block groups and --ro-batch are the fastest that fit; both change the result (docs/cluster.md).\n";
 }
 
 Json to_json(const RunPlan& plan) {
@@ -130,7 +142,7 @@ Json to_json(const RunPlan& plan) {
                          {"products", spent.products},
                          {"memory", spent.memory},
                          {"host_link", spent.host_link},
-                         {"network", cost.seconds - spent.products - spent.memory - spent.host_link},
+                         {"network", std::max(0.0, cost.seconds - spent.products - spent.memory - spent.host_link)},
                          {"communication", to_json(cost.communication)}};
     }
     return {{"ranks", plan.ranks},

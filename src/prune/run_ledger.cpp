@@ -24,7 +24,7 @@ std::string new_run_id() {
     return fmt::format("{}-{:08x}", utc_time(), entropy());
 }
 
-/// "method: the run has wanda, this command says rgs" for every value that differs.
+/// "method: the run has wanda, this command has rgs" for every value that differs.
 std::string differences(const Json& before, const Json& now) {
     std::string text;
     std::set<std::string> names;
@@ -34,8 +34,9 @@ std::string differences(const Json& before, const Json& now) {
         const Json old_value = before.contains(name) ? before[name] : Json();
         const Json new_value = now.contains(name) ? now[name] : Json();
         if (old_value == new_value) continue;
-        text += fmt::format("{}{}: the run has {}, this command {}", text.empty() ? "" : "; ", name, old_value.dump(),
-                            new_value.dump());
+        const auto said = [](const Json& value) { return value.is_null() ? "does not use it" : "has " + value.dump(); };
+        text += fmt::format("{}{}: the run {}, this command {}", text.empty() ? "" : "; ", name, said(old_value),
+                            said(new_value));
     }
     return text;
 }

@@ -20,4 +20,4 @@ eval "$exports"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 # Shared memory between two "nodes" of one machine would crash; they talk through the loopback interface.
 export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_pml=ob1
-/usr/bin/python3 -m pytest -q -x -p no:cacheprovider tests/slurm "$@"
+/usr/bin/python3 -m pytest -q -x -rs -p no:cacheprovider tests/slurm "$@"
