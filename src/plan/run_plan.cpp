@@ -3,7 +3,7 @@
 #include "src/base/error.h"
 
 #include <algorithm>
-#include <compare>
+#include <tuple>
 #include <utility>
 
 namespace espalier {
@@ -63,7 +63,9 @@ RehearsedRun owner_in(const PlannedModel& model, const PruneOptions& options, co
 /// What the time of a block depends on: the number of ranks, and the first that is on another machine than the first.
 struct GroupKind {
     std::size_t ranks, border;
-    auto operator<=>(const GroupKind&) const = default;
+    bool operator<(const GroupKind& other) const {
+        return std::tie(ranks, border) < std::tie(other.ranks, other.border);
+    }
 };
 
 GroupKind kind_of(const BlockGroup& group, const DeviceModel& device) {

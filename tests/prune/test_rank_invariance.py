@@ -31,6 +31,8 @@ CASES = {
     "sparsegpt in two groups": ["--method", "sparsegpt", "--block-groups", "2"],
     "wanda++ in two groups": ["--method", "wanda++", "--block-groups", "2", *COMMON],
     "wanda++ in two groups and batches": ["--method", "wanda++", "--block-groups", "2", "--ro-batch", "4", *COMMON],
+    # Fewer ranks than groups work in rounds; on three, two ranks have nothing to do in the second.
+    "wanda++ in four groups": ["--method", "wanda++", "--block-groups", "4", *COMMON],
     "searched learning rate": ["--method", "wanda++", "--block-groups", "2", "--ro-rounds", "1", "--ro-samples", "4",
                                "--ro-learning-rate", "auto", "--only-blocks", "2-3"],
     # On two and three ranks, ranks with groups before the searching one must not wait for its result.

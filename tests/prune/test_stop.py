@@ -74,9 +74,10 @@ def test_signal_between_blocks(tmp_path: Path, number: signal.Signals) -> None:
         (1, []),
         (1, ["--ro-batch=2"]),
         (0, ["--block-groups=2"]),
+        (0, ["--block-groups=4"]),
         (0, ["--block-groups=2", "--method=ro", "--ro-learning-rate=auto", "--ro-rounds=1"]),
     ],
-    ids=["single samples", "mini-batches", "block groups", "before the rate is found"],
+    ids=["single samples", "mini-batches", "block groups", "rounds of block groups", "before the rate is found"],
 )
 def test_all_ranks_stop_together(tmp_path: Path, blocks: int, more: List[str]) -> None:
     """mpirun passes SIGUSR1 on to every rank, as Slurm does."""
