@@ -134,7 +134,7 @@ seconds_of() {
 
 # plan_job WORDS...: asks `espalier plan` for time and memory of `prune WORDS` on the job's ranks, and says what it foresees.
 plan_job() {
-    local words=(--ranks "$ranks" --gpus-per-node "$tasks_per_node") plan block_seconds
+    local words=(--ranks "$ranks" --gpus-per-node "$tasks_per_node") plan block_seconds first_seconds
     if [[ -n $rates ]]; then
         words+=(--rates "$rates")
     elif [[ -n $gpus_per_node ]]; then
@@ -147,10 +147,12 @@ plan_job() {
     plan=$("$ESPALIER" plan --json "${words[@]}" "$@") || exit $?
     printf 'The plan (espalier plan, %s):\n' "$(printf '%s ' "${words[@]}")" >&2
     "$ESPALIER" plan "${words[@]}" "$@" | sed '/^phase of a block/,$d; s/^/  /' | grep -v '^ *$' >&2
-    read -r planned_seconds block_seconds planned_megabytes < <(python3 -c '
+    # The first block also waits for the dense pass to its group.
+    read -r planned_seconds block_seconds first_seconds planned_megabytes < <(python3 -c '
 import json, math, sys
 plan, per_node = json.load(sys.stdin), int(sys.argv[1])
-print(math.ceil(plan["run_seconds"]), math.ceil(plan["block_seconds"]), math.ceil(plan["host_bytes"] * per_node * 1.25 / 2**20))
+print(math.ceil(plan["run_seconds"]), math.ceil(plan["block_seconds"]), math.ceil(plan["block_seconds"] + plan["dense_seconds"]),
+      math.ceil(plan["host_bytes"] * per_node * 1.25 / 2**20))
 ' "$tasks_per_node" <<<"$plan")
     : "${memory:=${planned_megabytes}M}"
     # The run stops between two blocks, which must end before the limit, and be written.
@@ -159,12 +161,12 @@ print(math.ceil(plan["run_seconds"]), math.ceil(plan["block_seconds"]), math.cei
     if [[ -z $time_limit ]]; then
         local minutes=$(((planned_seconds * 3 / 2 + signal_before + 59) / 60)) most=$((24 * 60))
         ((minutes <= most)) || minutes=$most
-        local least=$(((signal_before + block_seconds * 3 / 2) / 60 + 10))
+        local least=$(((signal_before + first_seconds * 3 / 2) / 60 + 10))
         ((minutes >= least)) || minutes=$least
         time_limit=$(printf '%d:%02d:00' $((minutes / 60)) $((minutes % 60)))
     fi
-    (($(seconds_of "$time_limit") > signal_before + block_seconds)) ||
-        refuse "--time $time_limit does not hold one block ($block_seconds s by the plan) before the signal $signal_before s before its end: the run would never get on; give more --time, or more ranks"
+    (($(seconds_of "$time_limit") > signal_before + first_seconds)) ||
+        refuse "--time $time_limit does not hold one block ($first_seconds s by the plan) before the signal $signal_before s before its end: the run would never get on; give more --time, or more ranks"
 }
 
 # shellcheck disable=SC2154  # `here` is the folder of the script that sources this file
