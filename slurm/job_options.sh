@@ -146,7 +146,7 @@ plan_job() {
     [[ -n $gpus_per_node || -n $rates ]] || printf 'No --gpus-per-node: a job on CPUs, %s core(s) a rank.\n' "$cpus_per_task" >&2
     plan=$("$ESPALIER" plan --json "${words[@]}" "$@") || exit $?
     printf 'The plan (espalier plan, %s):\n' "$(printf '%s ' "${words[@]}")" >&2
-    "$ESPALIER" plan "${words[@]}" "$@" | sed '/^phase of a block/,$d; s/^/  /' | grep -v '^ *$' >&2
+    "$ESPALIER" plan "${words[@]}" "$@" | sed '/^phase of a block/,$d; /^  [A-Za-z].* [KMGT]iB$/d; s/^/  /' | grep -v '^ *$' >&2
     # The first block also waits for the dense pass to its group.
     read -r planned_seconds block_seconds first_seconds planned_megabytes < <(python3 -c '
 import json, math, sys
