@@ -129,7 +129,7 @@ def columns_of(study: Study, series: Series) -> list[Column]:
         Column("Block", lambda case: given(case.block_seconds, time_text), "time of a decoder block in its group"),
         Column("Device memory", lambda case: given(case.memory, bytes_text), "most in use on one device"),
         Column("Sent by a rank", lambda case: given(case.sent, bytes_text), "in all its blocks, to other ranks"),
-        Column("Plan", plan_cell, "the closed form's time; below it, as a multiple of the dry run's"),
+        Column("Plan", plan_cell, "what `plan` says; below it, as a multiple of the dry run's"),
     ]
     chosen = (("Groups", "block-groups"), ("Shards", "shards"), ("RO batch", "ro-batch"))
     for place, (heading, option) in enumerate(chosen):

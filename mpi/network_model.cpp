@@ -41,8 +41,15 @@ double NetworkModel::exchange_seconds(int rank, std::span<const Message> sends,
 
 LinkModel NetworkModel::slowest(std::size_t ranks) const {
     if (ranks == 0 || machine_of(ranks - 1) == machine_of(0)) return inside;
-    const double side_by_side = static_cast<double>(std::min(ranks, ranks_per_machine)) * between.bandwidth;
-    return {between.latency, std::min(inside.bandwidth, side_by_side)};
+    // What all ranks need passes the border of every machine: the one with the fewest ranks has the fewest links.
+    const std::size_t last = first_rank + ranks;
+    std::size_t fewest = std::min(ranks, ranks_per_machine);
+    for (std::size_t begin = first_rank; begin < last;) {
+        const std::size_t end = std::min(last, (begin / ranks_per_machine + 1) * ranks_per_machine);
+        fewest = std::min(fewest, end - begin);
+        begin = end;
+    }
+    return {between.latency, std::min(inside.bandwidth, static_cast<double>(fewest) * between.bandwidth)};
 }
 
 double NetworkModel::broadcast_seconds(std::size_t ranks, std::size_t bytes) const {

@@ -19,10 +19,11 @@ bad() {
     printf '  MISSING  %-18s %s\n           %-18s -> %s\n' "$1" "$2" '' "$3"
     missing=$((missing + 1))
 }
-# has_library NAME: where the loader would find it.
+# has_library NAME: where the loader would find it, or the program has it.
 has_library() {
     local folders folder
-    ldconfig -p 2>/dev/null | grep -q "[[:space:]]$1" && return
+    [[ $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null) != *"$1"* ]] || return 0
+    [[ ! -x $program || $(ldd "$program" 2>/dev/null) != *"$1"*"=> /"* ]] || return 0
     IFS=: read -ra folders <<<"${LD_LIBRARY_PATH:-}"
     for folder in "${folders[@]}"; do
         if compgen -G "$folder/$1*" >/dev/null; then return; fi

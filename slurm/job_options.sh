@@ -87,11 +87,14 @@ take_job_options() {
     [[ $launcher == srun || $launcher == mpirun ]] || refuse "--launcher $launcher is not srun or mpirun"
     [[ -z $gpus || -z $ntasks_per_node || $gpus == "$ntasks_per_node" ]] ||
         refuse "--ntasks-per-node $ntasks_per_node contradicts --gpus-per-node $gpus_per_node: one rank runs on each GPU"
-    # Else a node whose driver fails would compute on its CPU, for days.
-    if [[ -n $gpus && " ${rest[*]}" != *" --device"* ]]; then rest+=(--device cuda); fi
     tasks_per_node=${gpus:-${ntasks_per_node:-1}}
     ranks=$((nodes * tasks_per_node))
     : "${cpus_per_task:=$([[ -n $gpus_per_node ]] && printf 8 || printf 1)}"
+}
+
+# Adds --device cuda to `rest`: else a node whose driver fails would compute on its CPU, for days.
+ask_for_gpus() {
+    [[ -z $gpus_per_node ]] || given_as device || rest+=(--device cuda)
 }
 
 # Lines "#SBATCH ..." for what was taken; the time, the memory and the signal come from the plan when they were not given.
@@ -156,6 +159,7 @@ print(math.ceil(plan["run_seconds"]), math.ceil(plan["block_seconds"]), math.cei
 ' "$tasks_per_node" <<<"$plan")
     : "${memory:=${planned_megabytes}M}"
     # The run stops between two blocks, which must end before the limit, and be written.
+    # (Or, with fewer ranks than block groups, between two dense blocks on the way to the next round.)
     local enough=$((block_seconds * 3 / 2 + 120))
     : "${signal_before:=$((enough > 300 ? enough : 300))}"
     if [[ -z $time_limit ]]; then
@@ -165,7 +169,9 @@ print(math.ceil(plan["run_seconds"]), math.ceil(plan["block_seconds"]), math.cei
         ((minutes >= least)) || minutes=$least
         time_limit=$(printf '%d:%02d:00' $((minutes / 60)) $((minutes % 60)))
     fi
-    (($(seconds_of "$time_limit") > signal_before + first_seconds)) ||
+    local limit
+    limit=$(seconds_of "$time_limit") || exit $?
+    ((limit > signal_before + first_seconds)) ||
         refuse "--time $time_limit does not hold one block ($first_seconds s by the plan) before the signal $signal_before s before its end: the run would never get on; give more --time, or more ranks"
 }
 

@@ -18,6 +18,14 @@ find_espalier() {
     fi
 }
 
+# split_line LINE: its words as `options`, quoted as in a shell.
+split_line() {
+    local words
+    options=()
+    words=$(xargs printf '%s\n' <<<"$1") || return 1
+    mapfile -t options <<<"$words"
+}
+
 launch() {
     local program threads=${SLURM_CPUS_PER_TASK:-1} word words=()
     find_espalier
@@ -31,9 +39,10 @@ launch() {
         "${SLURM_NTASKS:-1}" "${SLURM_JOB_NODELIST:-$(hostname)}"
     if [[ ${ESPALIER_LAUNCHER:-srun} == mpirun ]]; then
         # Only this shell gets the job's signals then (--signal=B:USR1@...); mpirun passes them on to every rank.
+        local launched='' status
+        trap '[[ -z $launched ]] || kill -USR1 "$launched"' USR1
         mpirun --bind-to none -x OMP_NUM_THREADS "$program" "$@" &
-        local launched=$! status
-        trap 'kill -USR1 "$launched"' USR1
+        launched=$!
         wait "$launched"
         status=$?
         while kill -0 "$launched" 2>/dev/null; do  # a trap ends wait early
@@ -61,16 +70,17 @@ finish() {
         sleep 120  # until Slurm ends this script; an exit of its own could pass for the end of the job
         exit 75
     fi
-    # Some sites forbid it: the same script as a new job, under the same name and into the same log.
+    # Some sites forbid it: the same script as a new job, under the same name and into the same log, if it is one that
+    # slurm/*.sh filled: of one submitted by hand, what was on sbatch's command line is not known.
     local again options=(--job-name="$SLURM_JOB_NAME" --open-mode=append)
     again=$(mktemp "${TMPDIR:-/tmp}/espalier_XXXXXX")
-    options+=("--export=ALL,ESPALIER_GOES_ON=yes")
     options+=(--output="$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *StdOut=//p' | head -n 1)")
     [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || options+=(--array="$SLURM_ARRAY_TASK_ID")
-    if scontrol write batch_script "$SLURM_JOB_ID" "$again" && sbatch "${options[@]}" "$again"; then
-        printf '%s: this job may not be requeued; a new one goes on\n' "$(date -u +%FT%TZ)"
+    if [[ -n ${ESPALIER_LAUNCHER:-} ]] && scontrol write batch_script "$SLURM_JOB_ID" "$again" &&
+        sed -i 's/^set -uo pipefail$/export ESPALIER_GOES_ON=yes\n&/' "$again" && sbatch "${options[@]}" "$again"; then
+        printf '%s: this job may not be requeued; a new one goes on (reports of this one have to be drawn again)\n' "$(date -u +%FT%TZ)"
     else
-        printf '%s: this job may not be requeued, and no new one could be submitted: repeat its command to go on\n' "$(date -u +%FT%TZ)"
+        printf '%s: this job may not be requeued: submit its command again to go on\n' "$(date -u +%FT%TZ)"
     fi
     rm -f "$again"
     exit 75

@@ -17,6 +17,10 @@ take_job_options "$@"
 given_as output || refuse "--output RUN is missing"
 given_as calibration || refuse "--calibration FILE is missing"
 
+if [[ -n ${ESPALIER_FRESH:-} ]] || { given_as fresh && [[ " ${rest[*]} " != *" --fresh "* ]]; }; then
+    refuse "give --fresh as a word of this command: from a file or ESPALIER_FRESH the run would start over at every requeue"
+fi
+ask_for_gpus
 plan_job "${rest[@]}"
 script=$(fill "$here/prune.sbatch" "${rest[@]}")
 printf '%s\n' "$script"

@@ -10,6 +10,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 # shellcheck source=slurm/job_options.sh
 source "$here/job_options.sh"
+# shellcheck source=slurm/launch.sh
+source "$here/launch.sh"
 
 if [[ $# -lt 2 ]] || asks_for_help "$@"; then
     printf 'usage: slurm/sweep.sh TABLE FOLDER [options of espalier prune] [of the job]\n\n  --at-once N          runs at one time [all]\n%s\n' "$job_usage"
@@ -30,21 +32,29 @@ while (($#)); do
 done
 find_program
 take_job_options "${words[@]}"
+own_devices=''
 
 # Every run must be plannable, that is, a right command line; the longest decides time and memory.
 given_time=$time_limit given_memory=$memory given_signal=$signal_before longest=0 most_memory=0 longest_signal=0 job_time=''
 for i in "${!runs[@]}"; do
     printf 'run %s: %s\n' "$i" "${runs[i]}" >&2
-    [[ " ${runs[i]}" != *" --output"* ]] || refuse "run $i names its own --output; runs are written to FOLDER/000, 001 …"
-    mapfile -d '' -t options < <(xargs printf '%s\0' <<<"${runs[i]}")
+    split_line "${runs[i]}" || refuse "run $i of $table is not quoted as it should be"
+    for word in "${options[@]}"; do
+        case $word in
+            --output | --output=*) refuse "run $i names its own --output; runs are written to FOLDER/000, 001 …" ;;
+            --device | --device=*) own_devices=yes ;;
+        esac
+    done
     time_limit=$given_time memory='' signal_before=$given_signal
     plan_job "${rest[@]}" "${options[@]}"
-    if (($(seconds_of "$time_limit") > longest)); then longest=$(seconds_of "$time_limit") job_time=$time_limit; fi
+    seconds=$(seconds_of "$time_limit") || exit $?
+    if ((seconds > longest)); then longest=$seconds job_time=$time_limit; fi
     if ((${memory%M} > most_memory)); then most_memory=${memory%M}; fi
     if ((signal_before > longest_signal)); then longest_signal=$signal_before; fi
 done
 time_limit=$job_time memory=${given_memory:-${most_memory}M} signal_before=$longest_signal
 
+[[ -n $own_devices ]] || ask_for_gpus
 sbatch_options+=("--array=0-$((${#runs[@]} - 1))$at_once")
 script=$(fill "$here/sweep.sbatch" "$folder/table.txt" "$folder" "${rest[@]}")
 printf '%s\n' "$script"

@@ -80,6 +80,7 @@ options_of_size() {
         --ro-samples $((drawn * ranks)) --ro-batch $((batch * ranks)))
 }
 
+ask_for_gpus
 largest_size=${list[-1]}
 if [[ $KIND == strong && -z $(value_of shards '') ]]; then
     # One number of shards for all sizes, with work for every rank of the largest: sums are the same, and so are the bits.

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <csignal>
 #include <string_view>
 
@@ -12,19 +13,23 @@ namespace {
 
 static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may use it");
 std::atomic<int> first_signal{0};
+std::atomic<bool> on_terminal{false};
 
 void note(int signal) {
     int none = 0;
     first_signal.compare_exchange_strong(none, signal);
     if (signal != SIGINT) return;
+    const int error_of_the_interrupted = errno;
     std::signal(SIGINT, SIG_DFL);
     constexpr std::string_view sentence = "\nstopping after the present block; Ctrl-C again ends at once\n";
-    if (isatty(STDERR_FILENO) != 0) static_cast<void>(!write(STDERR_FILENO, sentence.data(), sentence.size()));
+    if (on_terminal.load()) static_cast<void>(!write(STDERR_FILENO, sentence.data(), sentence.size()));
+    errno = error_of_the_interrupted;
 }
 
 }  // namespace
 
 void note_stop_signals() {
+    on_terminal.store(isatty(STDERR_FILENO) != 0);
     struct sigaction action {};
     action.sa_handler = note;
     action.sa_flags = SA_RESTART;

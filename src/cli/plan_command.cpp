@@ -34,11 +34,11 @@ std::vector<OptionSpec> plan_options() {
         {"json", "print JSON instead", {}, true},
         {"calibration", "its samples are counted [default: 128 samples of 2048 tokens]", {}},
         {"output", "of prune: not looked at, so that prune's own command line can be planned", {}},
-        {"device", "the same", {}},
+        {"device", "of prune: not looked at", {}},
         {"threads", "cores of a rank on CPUs; the table's rates are those of two", "2"},
-        {"only-blocks", "the same", {}},
-        {"fresh", "the same", {}, true},
-        {"resume", "the same", {}, true},
+        {"only-blocks", "of prune: not looked at", {}},
+        {"fresh", "of prune: not looked at", {}, true},
+        {"resume", "of prune: not looked at", {}, true},
         {"config", "file of 'name = value' lines", {}}};
     for (OptionSpec& spec : network_options()) specs.push_back(std::move(spec));
     for (OptionSpec& spec : pruning_options()) specs.push_back(std::move(spec));

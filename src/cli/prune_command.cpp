@@ -118,7 +118,8 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
     progress.line(fmt::format("{} rank(s) in {} block group(s); {}", facts.ranks, options.block_groups, facts.device));
     announce_options(progress, facts.options_with_origins);
     for (const std::string& warning : source.warnings()) progress.line("warning: " + warning);
-    const std::size_t data_ranks = topology.groups().front().ranks.size();
+    std::size_t data_ranks = 0;
+    for (const BlockGroup& group : topology.groups()) data_ranks = std::max(data_ranks, group.ranks.size());
     if (data_ranks > options.shards) {
         progress.line(
             fmt::format("warning: {} ranks share {} shards of samples; some have nothing to do (raise --shards)",
@@ -189,7 +190,7 @@ int prune_command(Session& session, const CommandLine& line) {
         if (!chosen.note.empty()) progress.line(chosen.note);
         const std::string unused = options_without_effect(*set, options.method);
         if (!unused.empty()) {
-            progress.line(fmt::format("note: without effect with --method {1}: {0}", unused, name_of(options.method)));
+            progress.line(fmt::format("note: without effect with --method {}: {}", name_of(options.method), unused));
         }
         ledger = std::make_unique<RunLedger>(options, *source, facts, progress);
         if (!ledger->complete()) ledger->start_outer_file(*source);

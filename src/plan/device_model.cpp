@@ -52,8 +52,7 @@ DeviceModel gh200() {
     model.name = "gh200";
     model.origin =
         "GH200: an H100 with 96 GB, memory by the data sheets' ratio 4.0 / 4.8, NVLink-C2C to the host; four a "
-        "machine, "
-        "150 GB/s NVLink between two, 200 Gb/s a GPU";
+        "machine, 150 GB/s NVLink between two, 200 Gb/s a GPU";
     model.memory_bytes = 96 * std::size_t{1'000'000'000};
     model.memory_bandwidth = h200().memory_bandwidth * 4.0 / 4.8;
     model.host_link = 350 * giga;

@@ -18,13 +18,12 @@ std::vector<std::size_t> sizes_up_to(std::size_t most) {
     return sizes;
 }
 
-/// The work of one rank for each rank of a block group.
+/// The work of one rank for each of `ranks`.
 PruneOptions grown(PruneOptions options, std::size_t ranks) {
-    const std::size_t members = std::max<std::size_t>(1, ranks / options.block_groups);
-    options.samples *= members;
-    options.shards *= members;
-    options.ro.samples *= members;
-    options.ro.batch *= members;
+    options.samples *= ranks;
+    options.shards *= ranks;
+    options.ro.samples *= ranks;
+    options.ro.batch *= ranks;
     return options;
 }
 

@@ -96,11 +96,14 @@ std::byte* ModelledDevice::allocate_host(std::size_t bytes) {
     void* const memory = mmap(nullptr, std::max<std::size_t>(1, bytes), PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw ResourceError("out of memory: no room for a plan's host memory");
+    host_allocated_ += bytes;
+    host_peak_ = std::max(host_peak_, host_allocated_);
     return static_cast<std::byte*>(memory);
 }
 
 void ModelledDevice::release_host(std::byte* memory, std::size_t bytes) noexcept {
     munmap(memory, std::max<std::size_t>(1, bytes));
+    host_allocated_ -= bytes;
 }
 
 void ModelledDevice::copy_from_host(const void* /*host*/, TensorView destination) {

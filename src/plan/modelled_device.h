@@ -105,6 +105,8 @@ class ModelledDevice final : public Device {
     void convert(TensorView source, TensorView destination) override;
     void round_to(DType dtype, TensorView values) override;
 
+    /// The most of page-locked memory that was held at a time.
+    std::size_t host_peak_bytes() const { return host_peak_; }
     /// Seconds spent so far.
     const DeviceSeconds& spent() const { return spent_; }
 
@@ -124,7 +126,7 @@ class ModelledDevice final : public Device {
     Float32Products float32_products_ = Float32Products::exact;
     static constexpr std::uintptr_t first_address = std::uintptr_t{1} << 44;
     std::uintptr_t next_address_ = first_address;
-    std::size_t allocated_ = 0, peak_ = 0;
+    std::size_t allocated_ = 0, peak_ = 0, host_allocated_ = 0, host_peak_ = 0;
     std::uint64_t copies_ = 0;
     double copies_end_ = 0;  ///< when the last of the copies beside the operations is done
     double flops_ = 0;

@@ -159,6 +159,7 @@ Rehearsal on_modelled_device(const RehearsedRun& run, const DeviceModel& model, 
                                       before = device.spent();
                                   }});
     result.spent = std::move(spent);
+    result.host_bytes = device.host_peak_bytes();
     return result;
 }
 

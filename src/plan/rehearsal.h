@@ -35,6 +35,7 @@ struct Rehearsal {
     double flops = 0;                            ///< of the played rank
     std::map<std::string, DeviceSeconds> spent;  ///< by phase; on modelled devices only. The rest is waiting.
     std::size_t peak_bytes = 0;
+    std::size_t host_bytes = 0;  ///< page-locked, at most; on modelled devices only
     MemoryPlan memory;
 
     double seconds() const;

@@ -3,6 +3,8 @@
 #include "src/base/error.h"
 
 #include <algorithm>
+#include <array>
+#include <map>
 #include <tuple>
 #include <utility>
 
@@ -12,6 +14,9 @@ namespace {
 
 /// Program, libraries, CUDA's host side (docs/performance.md: 200 MB resident with CUDA, about 60 without).
 constexpr std::size_t process_bytes = std::size_t{300} << 20;
+
+/// Groups of more ranks have their alike ranks rehearsed once: their parts of matrices differ by some rows.
+constexpr std::size_t most_rehearsed = 16;
 
 double sent_by(const CommunicationLedger& ledger) {
     double bytes = 0;
@@ -46,7 +51,8 @@ double file_seconds_of_block(const PlannedModel& model, const PruneOptions& opti
     return bytes / device.file_bandwidth / static_cast<double>(members);
 }
 
-/// One block of a group, played by its owner: the one that holds the most samples, the first of several.
+/// One block of a group, played by its owner: of those that own a block the one that holds the most samples, the first
+/// of several.
 RehearsedRun owner_in(const PlannedModel& model, const PruneOptions& options, const Topology& topology,
                       const BlockGroup& group) {
     const auto samples = [&](std::size_t block) {
@@ -116,16 +122,14 @@ std::size_t dense_blocks(const Topology& topology) {
     return topology.groups().back().blocks.begin;
 }
 
+/// Beside what a rehearsal holds: the next block's part on its way, and finished blocks that are still being written.
 std::size_t host_bytes_of(const PlannedModel& model, const PruneOptions& options, const RunPlan& plan,
                           const DeviceModel& device) {
     const auto part = static_cast<std::size_t>(read_block_bytes(model)) / plan.ranks_of_group;
-    const auto written = static_cast<std::size_t>(written_block_bytes(model, options));
-    const std::size_t being_written = device.is_gpu ? 3 : 1;
-    std::size_t bytes = process_bytes + 2 * part + being_written * (written + model.layout.weights());
-    if (plan.block.memory.hidden_states == StoragePlace::host) {
-        const std::size_t samples = (options.samples + plan.ranks_of_group - 1) / plan.ranks_of_group;
-        bytes += samples * options.sequence_length * model.config.hidden_size * (sizeof(float) + 2);
-    }
+    const auto written = static_cast<std::size_t>(written_block_bytes(model, options)) + model.layout.weights();
+    const std::size_t more_being_written = device.is_gpu ? 2 : 0;
+    const std::size_t bytes =
+        process_bytes + std::max(plan.block.host_bytes, plan.dense.host_bytes) + part + more_being_written * written;
     return device.is_gpu ? bytes : bytes + plan.memory_bytes;
 }
 
@@ -147,7 +151,6 @@ void finish(RunPlan& plan, const PlannedModel& model, const PruneOptions& option
                         device.file_bandwidth;
     plan.run_seconds = plan.dense_seconds + plan.blocks_in_a_row * plan.block_seconds + plan.file_seconds;
     plan.memory_bytes = std::max(plan.block.peak_bytes, plan.dense.peak_bytes);
-    plan.host_bytes = host_bytes_of(model, options, plan, device);
 }
 
 /// Numbers of block groups worth trying: those with which the longest group is shorter than with one group fewer.
@@ -190,6 +193,10 @@ RunPlan plan_run(const PlannedModel& model, const PruneOptions& options, std::si
     plan.block = slowest.block;
     if (options.block_groups > 1) plan.dense = rehearse_dense_front(dense_rank(model, options, topology), device);
     finish(plan, model, options, device);
+    for (const auto& [kind, rehearsed] : kinds) {
+        plan.memory_bytes = std::max(plan.memory_bytes, rehearsed.block.peak_bytes);
+    }
+    plan.host_bytes = host_bytes_of(model, options, plan, device);
     return plan;
 }
 
@@ -219,12 +226,21 @@ RunTotals count_totals(const PlannedModel& model, const PruneOptions& options, s
         const auto [place, is_new] = of_block.try_emplace(kind_of(group, device));
         auto& [flops, bytes] = place->second;
         if (is_new) {
+            // Ranks that own the block, or hold as many samples and shards, do alike.
             RehearsedRun run = owner_in(model, options, topology, group);
-            for (const int rank : group.ranks) {
-                run.rank = rank;
-                const Rehearsal rehearsal = rehearse(run, device);
-                flops += rehearsal.flops;
-                bytes += sent_by(rehearsal.communication());
+            const int owner = run.rank;
+            std::map<std::array<std::size_t, 3>, std::pair<double, double>> alike;
+            for (std::size_t member = 0; member < group.ranks.size(); ++member) {
+                run.rank = group.ranks[member];
+                const IndexRange shards = topology.shards_of(group, member);
+                const auto [found, is_first] = alike.try_emplace(
+                    {run.rank == owner ? std::size_t{1} : 0, topology.samples_of(group, member).size(), shards.size()});
+                if (is_first || group.ranks.size() <= most_rehearsed) {
+                    const Rehearsal rehearsal = rehearse(run, device);
+                    found->second = {rehearsal.flops, sent_by(rehearsal.communication())};
+                }
+                flops += found->second.first;
+                bytes += found->second.second;
             }
         }
         totals.flops += static_cast<double>(group.blocks.size()) * flops;

@@ -30,7 +30,9 @@ BlockLoader::BlockLoader(Device& device, const BlockLayout& layout, Communicator
 
 BlockPart BlockLoader::read(const BlockSource& source, std::size_t block) const {
     BlockPart part(device_, layout_, source.storage(), partition_, static_cast<std::size_t>(group_.rank()));
-    if (group_.rank() == 0) source.verify_block(block);
+    if (static_cast<std::size_t>(group_.rank()) == block % static_cast<std::size_t>(group_.size())) {
+        source.verify_block(block);
+    }
     part.for_each_slice([&](const RowSlice& slice, TensorView rows) {
         source.read_rows(block, slice, {rows.data, rows.bytes()});
     });

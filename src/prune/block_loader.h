@@ -38,7 +38,7 @@ class BlockLoader {
     /// References outlive it.
     BlockLoader(Device& device, const BlockLayout& layout, Communicator& group);
 
-    /// This rank's part of a block. The first rank also verifies the block's file, when there is a record of it. May
+    /// This rank's part of a block. The ranks take turns to verify a block's file, when there is a record of it. May
     /// run in another thread. Throws InputError.
     BlockPart read(const BlockSource& source, std::size_t block) const;
     /// The block on every rank's device, widened where `weights` are wider; refuses values that are not finite (throws

@@ -3,6 +3,7 @@
 #include "mpi/ordered_sum.h"
 #include "src/base/error.h"
 #include "src/base/units.h"
+#include "src/prune/weight_partition.h"
 
 #include <algorithm>
 #include <bit>
@@ -13,11 +14,6 @@ namespace espalier {
 namespace {
 
 constexpr std::size_t float_bytes = sizeof(float);
-
-/// The share of a rank when `elements` are cut into parts for all ranks of its group.
-std::size_t largest_part(std::size_t elements, std::size_t ranks) {
-    return (elements + ranks - 1) / ranks;
-}
 
 std::size_t activation_bytes(const MemoryNeeds& needs, bool backward) {
     const ModelConfig& c = needs.config;
@@ -46,7 +42,15 @@ class Planner {
           place_(place),
           weights_(needs.layout.weights()),
           sample_(needs.options.sequence_length * needs.config.hidden_size),
-          part_(largest_part(weights_, needs.ranks)) {}
+          partition_(WeightPartition::balanced(needs.layout, needs.ranks)) {
+        for (std::size_t rank = 0; rank < needs.ranks; ++rank) {
+            part_ = std::max(part_, partition_.size_of(rank));
+            for (const LinearLayer layer : all_linear_layers) {
+                const PartOffsets& offsets = partition_.offsets_in(layer);
+                part_of_matrix_ = std::max(part_of_matrix_, offsets[rank + 1] - offsets[rank]);
+            }
+        }
+    }
 
     std::vector<MemoryItem> dense_pass() const {
         std::vector<MemoryItem> items = always();
@@ -62,7 +66,7 @@ class Planner {
         const bool alone = uses_regional_optimization(needs_.options.method) && needs_.options.ro.batch == 1;
         std::size_t largest = 0;
         for (const MatrixShape& matrix : needs_.layout.matrices()) largest = std::max(largest, matrix.size());
-        const std::size_t arriving = alone ? largest : largest_part(largest, needs_.ranks);
+        const std::size_t arriving = alone ? largest : part_of_matrix_;
         items.push_back({"sums of the regional gradient", float_bytes * weights_ * needs_.nodes});
         items.push_back({"regional gradient", float_bytes * (alone ? weights_ : part_)});
         const std::size_t others = std::min(needs_.ranks, needs_.options.shards) - 1;  // that have shards
@@ -106,7 +110,8 @@ class Planner {
         items.push_back({"first mask", weights_});
         items.push_back({"gradient panel", panel_bytes() + transposed_bytes()});
         if (!alone) {
-            const std::size_t mine = largest_part(ro.batch, std::min(ro.batch, needs_.ranks));
+            const std::size_t together = std::min(ro.batch, needs_.ranks);
+            const std::size_t mine = (ro.batch + together - 1) / together;
             const std::size_t sizes = ro.samples % ro.batch == 0 ? 1 : 2;  // the last of a round is smaller
             items.push_back({"sums of a mini-batch", float_bytes * (sizes * weights_ * tree_buffers(mine) + part_)});
             if (needs_.ranks > 1) {
@@ -158,7 +163,9 @@ class Planner {
 
     const MemoryNeeds& needs_;
     StoragePlace place_;
-    std::size_t weights_, sample_, part_;
+    std::size_t weights_, sample_;
+    WeightPartition partition_;
+    std::size_t part_ = 0, part_of_matrix_ = 0;  ///< the largest of a rank: of all matrices, of one
 };
 
 MemoryPlan plan_for(const MemoryNeeds& needs, StoragePlace place) {

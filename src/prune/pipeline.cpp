@@ -65,16 +65,19 @@ class Pipeline {
     }
 
     bool run() {
-        for (std::size_t round = 0; round < topology_.rounds() && !stopped_; ++round) {
-            const std::optional<std::size_t> g = topology_.group_of(c_.session.rank(), round);
-            std::optional<HiddenStates> x = start_round(round, g);
+        for (round_ = 0; round_ < topology_.rounds() && !stopped_; ++round_) {
+            const std::optional<std::size_t> g = topology_.group_of(c_.session.rank(), round_);
+            std::optional<HiddenStates> x = start_round(g);
+            if (stopped_) break;  // as on every rank
             // Groups before the searching one prune nothing; to wait there would keep it from what it needs of them.
             if (g && topology_.groups()[*g].blocks.begin > first_pruned_block()) receive_learning_rate();
             if (x && !stopped_) prune_group(*g, *x);
             x.reset();
-            const IndexRange groups = topology_.groups_of_round(round);
-            if (!stopped_ && groups.contains(searching_group())) receive_learning_rate();
-            if (round + 1 < topology_.rounds()) agree_to_stop();
+            if (!stopped_) receive_learning_rate();
+            if (round_ + 1 == topology_.rounds()) break;
+            // The next round needs every rank, or none.
+            collect(true);
+            stopped_ = messages_.agree_to_stop(stopped_ || stop_requested());
         }
         collect(true);
         return messages_.finish(config_.blocks);
@@ -105,17 +108,17 @@ class Pipeline {
     }
 
     // ---- the dense pass to the groups of a round
-    /// Brings this rank's group to its first block; none when there is nothing to do in it. Collective over the world
-    /// as soon as a later group than the first has work.
-    std::optional<HiddenStates> start_round(std::size_t round, std::optional<std::size_t> mine) {
+    /// Brings this rank's group of the round to its first block; none when there is nothing to do in it. Collective
+    /// over the world as soon as a later group than the first has work. May be stopped, on all ranks.
+    std::optional<HiddenStates> start_round(std::optional<std::size_t> mine) {
         std::optional<HiddenStates> x;
         if (mine && has_work(*mine)) {
             x.emplace(make_hidden_states(group_context(*mine).my_samples()));
             const std::size_t first = topology_.groups()[*mine].blocks.begin;
             reader_of(first).prefetch(first);
         }
-        const IndexRange groups = topology_.groups_of_round(round);
-        for (std::size_t g = groups.begin; g < groups.end; ++g) {
+        const IndexRange groups = topology_.groups_of_round(round_);
+        for (std::size_t g = groups.begin; g < groups.end && !stopped_; ++g) {
             HiddenStates* const destination = g == mine && x ? &*x : nullptr;
             if (g > 0 && has_work(g))
                 front_->hand_over(topology_.groups()[g], destination);
@@ -140,11 +143,13 @@ class Pipeline {
         const BlockLoader loader(c_.device, layout_, world);
         BlockReader<BlockPart> reader([&](std::size_t block) { return loader.read(c_.source, block); });
         for (std::size_t block = blocks.begin; block < blocks.end; ++block) {
+            if (should_stop(c_.session.world())) return stop();
             c_.progress.live("dense pass, block " + std::to_string(block));
             const BlockPart part = reader.take(block);
             if (block + 1 < blocks.end) reader.prefetch(block + 1);
             loader.load(c_.source.storage(), block, part, weights_);
             front_->pass(decoder_, weights_);
+            collect();
         }
     }
 
@@ -159,10 +164,15 @@ class Pipeline {
         throw BugError("internal error: no group holds the first pruned block");
     }
     const std::vector<int>& searching_ranks() const { return topology_.groups()[searching_group()].ranks; }
-    /// Ranks outside of the searching group wait for its result before their first pruned block; those inside send it,
-    /// in share_learning_rate, right after the search. Together one collective broadcast over the world.
+    /// In the round of the searching group every rank takes part in one broadcast over the world, unless the rate is
+    /// known: ranks outside of that group before their first pruned block or at the round's end, those inside, in
+    /// share_learning_rate, right after the search, and those that stop when they do.
+    bool awaits_learning_rate() const {
+        return uses_regional_optimization(c_.options.method) && !learning_rate_ &&
+               topology_.groups_of_round(round_).contains(searching_group());
+    }
     void receive_learning_rate() {
-        if (!uses_regional_optimization(c_.options.method) || learning_rate_) return;
+        if (!awaits_learning_rate()) return;
         const std::vector<int>& ranks = searching_ranks();
         if (std::find(ranks.begin(), ranks.end(), c_.session.rank()) != ranks.end()) return;
         c_.progress.live("waiting for the learning rate");
@@ -173,14 +183,9 @@ class Pipeline {
         else
             learning_rate_ = rate[0];
     }
-    /// Between two rounds: the next one needs every rank, or none.
-    void agree_to_stop() {
-        const std::vector<char> stopped = c_.session.world().all_gather_value(static_cast<char>(stopped_));
-        stopped_ = std::find(stopped.begin(), stopped.end(), 1) != stopped.end();
-    }
-    /// Between two blocks: has a signal come to any rank of the group? Batch systems send it to all.
-    bool should_stop() const {
-        const std::vector<char> asked = group_communicator_->all_gather_value(static_cast<char>(stop_requested()));
+    /// Between two blocks: has a signal come to any of the ranks? Batch systems send it to all.
+    static bool should_stop(Communicator& ranks) {
+        const std::vector<char> asked = ranks.all_gather_value(static_cast<char>(stop_requested()));
         return std::find(asked.begin(), asked.end(), 1) != asked.end();
     }
     void stop() {
@@ -189,7 +194,7 @@ class Pipeline {
     }
     void stop_group() {
         stop();
-        if (!uses_regional_optimization(c_.options.method) || learning_rate_) return;
+        if (!awaits_learning_rate()) return;
         // The other groups wait for the rate that this one was to find.
         std::array<double, 1> rate = {no_rate};
         c_.session.world().broadcast(std::span<double>(rate), searching_ranks().front());
@@ -237,7 +242,7 @@ class Pipeline {
                 static_cast<void>(clock.take());
                 continue;
             }
-            if (should_stop()) return stop_group();
+            if (should_stop(*group_communicator_)) return stop_group();
             c_.progress.live("block " + std::to_string(block));
             const BlockPart dense = fetch(block, blocks);
             clock.mark("load");
@@ -325,6 +330,7 @@ class Pipeline {
     BlockWeights weights_;
     DecoderBlock decoder_;
     std::optional<double> learning_rate_;
+    std::size_t round_ = 0;
     bool stopped_ = false;
     RunMessages messages_;
     std::optional<DenseFront> front_;  ///< of several groups, as long as a later one has work

@@ -36,6 +36,7 @@ PartTensor RegionalGradient::finish(const WeightPartition& partition) {
         // One matrix in flight: the receiving rank holds every other rank's partial sums of it.
         sums_[index_of(layer)].start_reduce(partition.offsets_in(layer));
         sums_[index_of(layer)].finish_reduce(gradient.of_layer(layer));
+        sums_[index_of(layer)].release_spare();
     }
     sums_.clear();
     // The scale is a power of two: nothing is rounded by it.

@@ -28,9 +28,22 @@ void RunMessages::post_stopped() {
     post(Json({{"stopped", true}}));
 }
 
+bool RunMessages::agree_to_stop(bool stop) {
+    post(Json({{"arrived", true}, {"stopped", stop}}));
+    while (ledger_ != nullptr && arrived_ < session_.size()) {
+        collect();
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    arrived_ = 0;
+    std::array<char, 1> stops = {static_cast<char>(a_rank_stopped_)};
+    session_.world().broadcast(std::span<char>(stops), 0);
+    return stops[0] != 0;
+}
+
 void RunMessages::enter(const Json& message) {
     if (message.contains("stopped")) {
-        a_rank_stopped_ = true;
+        a_rank_stopped_ = a_rank_stopped_ || message["stopped"].get<bool>();
+        if (message.contains("arrived")) ++arrived_;
         return;
     }
     if (message.contains("learning_rate")) {

@@ -23,6 +23,9 @@ class RunMessages {
     void post(const LearningRateChoice& choice);
     void post_stopped();
 
+    /// Waits until every rank has come here; rank 0 enters the others' blocks meanwhile. True on every rank when any
+    /// passes true: the run then stops. Collective.
+    bool agree_to_stop(bool stop);
     /// On rank 0, enters what has arrived. Local, does not wait.
     void collect();
     /// Waits until every rank's messages are entered; rank 0 enters the others' blocks as they come, not only at the
@@ -39,6 +42,7 @@ class RunMessages {
     std::size_t posted_ = 0;
     std::size_t received_ = 0;     ///< on rank 0, from all
     bool a_rank_stopped_ = false;  ///< as rank 0 has heard
+    int arrived_ = 0;              ///< ranks that rank 0 has heard of in agree_to_stop
 };
 
 }  // namespace espalier

@@ -38,6 +38,8 @@ class RunSource final : public ModelSource {
   public:
     /// Throws InputError when the run is not complete or its config.json is not the one that the manifest names.
     explicit RunSource(const std::filesystem::path& path);
+    RunSource(const RunSource&) = delete;
+    RunSource& operator=(const RunSource&) = delete;
 
     const Manifest& manifest() const { return manifest_; }
     const RunFolder& run() const { return run_; }

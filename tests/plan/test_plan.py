@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -182,6 +183,17 @@ def test_a_dry_run_of_block_groups() -> None:
     """Strong and weak; of fewer ranks than groups, too."""
     done = run("prune", f"--model={MODEL}", *WORK, "--dry-run-ranks=6", "--block-groups=3")
     assert done.stdout.count(" %") == 8
+    weak = done.stdout.split("weak scaling")[1]
+    assert all(0.3 < float(share) / 100 < 1.5 for share in re.findall(r"([0-9.]+) %", weak)), weak
+
+
+def test_memory_is_planned_for_every_group_size() -> None:
+    """Partial sums of other ranks come together on one: what the plan counts is what is allocated."""
+    for ranks in (2, 4, 6, 8, 16):
+        seen = plan("--model=synthetic:llama-2-7b", f"--ranks={ranks}", "--shards=8")
+        assert sum(seen["memory"].values()) >= 0.99 * seen["memory_bytes"], ranks
+    one, four = (plan("--model=synthetic:llama-2-7b", "--gpu-memory=6GiB", f"--block-groups={n}") for n in (1, 4))
+    assert four["host_bytes"] > one["host_bytes"] + 4e9, "the dense hidden states for later rounds"
 
 
 def others_use_cores() -> float:

@@ -68,6 +68,30 @@ def test_signal_between_blocks(tmp_path: Path, number: signal.Signals) -> None:
 
 
 @pytest.mark.skipif(MPIRUN is None, reason="mpirun is not installed")
+def test_ranks_stop_before_the_round_that_searches_the_rate(tmp_path: Path) -> None:
+    """On two ranks the third of four groups searches in the second round; in the first, one rank has work, one has none."""
+    more = ["--block-groups=4", "--only-blocks=2-3", "--method=ro", "--ro-learning-rate=auto", "--ro-rounds=1"]
+    finish(tmp_path / "whole", 1, *more)
+    finish(tmp_path / "run", 1, *more)
+    manifest = tmp_path / "run" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content.update({"blocks": content["blocks"][:1], "complete": False, "learning_rate": None})
+    manifest.write_text(json.dumps(content))
+    begin = time.monotonic()
+    process = subprocess.Popen(command(tmp_path / "run", 2, *more), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    for number in range(400):
+        time.sleep(0.05)
+        if process.poll() is not None:
+            break
+        if number % 2 == 0 and time.monotonic() - begin > 0.4:
+            process.send_signal(signal.SIGUSR1)
+    _, log = process.communicate(timeout=60)
+    assert process.returncode in (0, STOPPED), log
+    finish(tmp_path / "run", 2, *more)
+    assert bytes_of(tmp_path / "run") == bytes_of(tmp_path / "whole")
+
+
+@pytest.mark.skipif(MPIRUN is None, reason="mpirun is not installed")
 @pytest.mark.parametrize(
     "blocks, more",
     [
