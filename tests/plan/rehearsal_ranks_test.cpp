@@ -49,8 +49,10 @@ class RehearsalOfRanks : public testing::Test {
             planned = std::max(planned, rehearsal.memory.total());
         }
         EXPECT_EQ(flops, real.report.flops) << what;
-        // A run that the plan lets begin must not run out of memory; what is not counted are vectors and numbers.
-        EXPECT_GE(static_cast<double>(planned) * 1.03, static_cast<double>(peak)) << what;
+        // A run that the plan lets begin must not run out of memory. Not counted are vectors, counters and partial sums
+        // of kernels, which a budget's reserve holds; test_plan.py asks for less at a real model's size.
+        constexpr double not_counted = 128 * 1024;
+        EXPECT_GE(static_cast<double>(planned) * 1.03 + not_counted, static_cast<double>(peak)) << what;
         EXPECT_NEAR(static_cast<double>(peak) / static_cast<double>(real.report.peak_bytes), 1.0, 0.1) << what;
     }
 

@@ -189,9 +189,11 @@ def test_a_dry_run_of_block_groups() -> None:
 
 def test_memory_is_planned_for_every_group_size() -> None:
     """Partial sums of other ranks come together on one: what the plan counts is what is allocated."""
-    for ranks in (2, 4, 6, 8, 16):
-        seen = plan("--model=synthetic:llama-2-7b", f"--ranks={ranks}", "--shards=8")
-        assert sum(seen["memory"].values()) >= 0.99 * seen["memory_bytes"], ranks
+    for ranks, groups, batch in ((2, 1, 1), (6, 1, 1), (16, 1, 1), (4, 1, 4), (8, 2, 4), (3, 1, 3), (2, 4, 1)):
+        for method in ("wanda++", "sparsegpt", "rgs"):
+            words = [f"--ranks={ranks}", f"--block-groups={groups}", f"--ro-batch={batch}", f"--method={method}"]
+            seen = plan("--model=synthetic:llama-2-7b", "--shards=8", *words)
+            assert sum(seen["memory"].values()) >= 0.99 * seen["memory_bytes"], words
     one, four = (plan("--model=synthetic:llama-2-7b", "--gpu-memory=6GiB", f"--block-groups={n}") for n in (1, 4))
     assert four["host_bytes"] > one["host_bytes"] + 4e9, "the dense hidden states for later rounds"
 
