@@ -35,7 +35,8 @@ bool is_folder(const std::filesystem::path& path) {
 
 void refuse_other_formats(const std::filesystem::path& folder) {
     if (!is_folder(folder)) {
-        throw InputError("model folder " + folder.string() + " does not exist or is not a folder");
+        throw InputError("model folder " + folder.string() +
+                         " does not exist or is not a folder; one of the Hugging Face hub has to be downloaded first");
     }
     if (exists_at(folder / "adapter_config.json")) {
         throw InputError(folder.string() +

@@ -48,7 +48,7 @@ std::size_t parse_bytes(const std::string& text, const std::string& option) {
         const double bytes = number * factor;
         if (bytes >= 1 && bytes < 0x1p60) return static_cast<std::size_t>(bytes);
     }
-    throw InputError("--" + option + " '" + text + "' is not an amount of memory such as 16GiB");
+    throw InputError("--" + option + " '" + text + "' is not a number of bytes such as 16GiB or 45GB");
 }
 
 std::string format_seconds(double seconds) {
