@@ -67,7 +67,9 @@ void Progress::live(const std::string& text) {
 
 void Progress::block(const Json& metrics, std::size_t done, std::size_t total, std::size_t done_before) {
     const auto seconds = metrics.at("seconds").get<std::map<std::string, double>>();
-    const double elapsed = since_start_.seconds();
+    // The search of a learning rate is in one block only.
+    if (seconds.contains("learning_rate_search")) searched_ += seconds.at("learning_rate_search");
+    const double elapsed = since_start_.seconds() - searched_;
     const double remaining =
         elapsed / static_cast<double>(std::max<std::size_t>(1, done - done_before)) * static_cast<double>(total - done);
     const double before = metrics.at("error_after_first_mask").get<double>();

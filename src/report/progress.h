@@ -30,6 +30,7 @@ class Progress {
     bool visible_;
     bool terminal_;
     bool live_shown_ = false;
+    double searched_ = 0;  ///< seconds of learning-rate searches so far
     Stopwatch since_start_;
 };
 
