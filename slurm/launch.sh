@@ -73,7 +73,7 @@ finish() {
     # Some sites forbid it: the same script as a new job, under the same name and into the same log, if it is one that
     # slurm/*.sh filled: of one submitted by hand, what was on sbatch's command line is not known.
     local again options=(--job-name="$SLURM_JOB_NAME" --open-mode=append)
-    again=$(mktemp "${TMPDIR:-/tmp}/espalier_XXXXXX")
+    again=$(mktemp)
     options+=(--output="$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *StdOut=//p' | head -n 1)")
     [[ -z ${SLURM_ARRAY_TASK_ID:-} ]] || options+=(--array="$SLURM_ARRAY_TASK_ID")
     if [[ -n ${ESPALIER_LAUNCHER:-} ]] && scontrol write batch_script "$SLURM_JOB_ID" "$again" &&

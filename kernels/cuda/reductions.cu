@@ -44,40 +44,35 @@ __global__ void __launch_bounds__(column_threads)
     store<count>(sums + blockIdx.y * columns + column, sum);
 }
 
-__global__ void __launch_bounds__(column_threads)
-    add_runs_kernel(const float* runs, std::size_t count, std::size_t columns, float* sums) {
-    const std::size_t column = std::size_t{blockIdx.x} * column_threads + threadIdx.x;
-    if (column >= columns) return;
+/// A column's sum over all rows, in row order.
+template <typename Total>
+__device__ Total column_sum(const float* x, std::size_t rows, std::size_t columns, std::size_t column) {
     constexpr std::size_t at_once = 16;  // loads under way before the first is added
-    float total = 0;
-    std::size_t run = 0;
-    for (; run + at_once <= count; run += at_once) {
-        float values[at_once];
-        ESPALIER_UNROLL
-        for (std::size_t i = 0; i < at_once; ++i) values[i] = runs[(run + i) * columns + column];
-        ESPALIER_UNROLL
-        for (std::size_t i = 0; i < at_once; ++i) total += values[i];
-    }
-    for (; run < count; ++run) total += runs[run * columns + column];
-    sums[column] = total;
-}
-
-__global__ void __launch_bounds__(column_threads)
-    column_sum_roots_kernel(const float* x, std::size_t rows, std::size_t columns, double scale, float* roots) {
-    const std::size_t column = std::size_t{blockIdx.x} * column_threads + threadIdx.x;
-    if (column >= columns) return;
-    constexpr std::size_t at_once = 16;  // loads under way before the first is added
-    double total = 0;
+    Total total = 0;
     std::size_t row = 0;
     for (; row + at_once <= rows; row += at_once) {
         float values[at_once];
         ESPALIER_UNROLL
         for (std::size_t i = 0; i < at_once; ++i) values[i] = x[(row + i) * columns + column];
         ESPALIER_UNROLL
-        for (std::size_t i = 0; i < at_once; ++i) total += static_cast<double>(values[i]);
+        for (std::size_t i = 0; i < at_once; ++i) total += static_cast<Total>(values[i]);
     }
-    for (; row < rows; ++row) total += static_cast<double>(x[row * columns + column]);
-    roots[column] = static_cast<float>(sqrt(total * scale));
+    for (; row < rows; ++row) total += static_cast<Total>(x[row * columns + column]);
+    return total;
+}
+
+__global__ void __launch_bounds__(column_threads)
+    add_runs_kernel(const float* runs, std::size_t count, std::size_t columns, float* sums) {
+    const std::size_t column = std::size_t{blockIdx.x} * column_threads + threadIdx.x;
+    if (column < columns) sums[column] = column_sum<float>(runs, count, columns, column);
+}
+
+__global__ void __launch_bounds__(column_threads)
+    column_sum_roots_kernel(const float* x, std::size_t rows, std::size_t columns, double scale, float* roots) {
+    const std::size_t column = std::size_t{blockIdx.x} * column_threads + threadIdx.x;
+    if (column < columns) {
+        roots[column] = static_cast<float>(sqrt(column_sum<double>(x, rows, columns, column) * scale));
+    }
 }
 
 // ---- float64 sums over a tensor
