@@ -64,9 +64,9 @@ finish() {
         printf '%s: espalier ended with status %s\n' "$(date -u +%FT%TZ)" "$status"
         exit "$status"
     fi
-    printf '%s: stopped in time, all finished blocks are saved\n' "$(date -u +%FT%TZ)"
+    # Said before it is done: Slurm may end this script before scontrol returns.
+    printf '%s: stopped in time, all finished blocks are saved; the job goes back to the queue\n' "$(date -u +%FT%TZ)"
     if scontrol requeue "$SLURM_JOB_ID"; then
-        printf '%s: the job goes back to the queue\n' "$(date -u +%FT%TZ)"
         sleep 120  # until Slurm ends this script; an exit of its own could pass for the end of the job
         exit 75
     fi

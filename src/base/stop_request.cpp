@@ -42,11 +42,15 @@ void heed_stop_signals() {
 }
 
 bool stop_requested() {
-    return first_signal.load() != 0;
+    return stop_signal() != 0;
 }
 
-std::string stop_signal_name() {
-    switch (first_signal.load()) {
+int stop_signal() {
+    return first_signal.load();
+}
+
+std::string name_of_signal(int signal) {
+    switch (signal) {
         case SIGTERM:
             return "SIGTERM";
         case SIGUSR1:
@@ -54,7 +58,7 @@ std::string stop_signal_name() {
         case SIGINT:
             return "SIGINT";
         default:
-            return {};
+            return "signal " + std::to_string(signal);
     }
 }
 

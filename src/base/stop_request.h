@@ -15,7 +15,9 @@ void heed_stop_signals();
 
 /// Whether one has come; any thread.
 bool stop_requested();
-/// "SIGUSR1", of the first that came; empty when none did.
-std::string stop_signal_name();
+/// The first that came; 0 when none did.
+int stop_signal();
+/// "SIGUSR1".
+std::string name_of_signal(int signal);
 
 }  // namespace espalier

@@ -209,13 +209,15 @@ int prune_command(Session& session, const CommandLine& line) {
         prune_model({session, *chosen.device, options, *source, calibration, ledger.get(), state,
                      shared["attributes"].get<std::map<std::string, std::string>>(), progress, chosen.host_threads});
     if (!complete) {
+        // One rank's signal stops all; another's may still be on its way.
+        const std::vector<int> signals = session.world().all_gather_value(stop_signal());
+        const auto heard = std::find_if(signals.begin(), signals.end(), [](int signal) { return signal != 0; });
         session.agree([&] {
             if (!ledger) return;
             ledger->leave();
-            const std::string signal = stop_signal_name();
-            progress.line(fmt::format("stopped{}: {} of {} blocks are committed; the same command goes on",
-                                      signal.empty() ? std::string() : " by " + signal, ledger->blocks_done(),
-                                      source->config().blocks));
+            if (heard == signals.end()) throw BugError("internal error: the run stopped without a signal");
+            progress.line(fmt::format("stopped by {}: {} of {} blocks are committed; the same command goes on",
+                                      name_of_signal(*heard), ledger->blocks_done(), source->config().blocks));
         });
         return static_cast<int>(ExitStatus::interrupted);
     }

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import List
+from typing import List, Optional
 
 import pytest
 
@@ -37,13 +37,25 @@ def blocks_done(output: Path) -> int:
     return len(json.loads(manifest.read_text())["blocks"]) if manifest.exists() else -1
 
 
-def stop_after(output: Path, blocks: int, number: signal.Signals, ranks: int, *more: str) -> str:
+def rank_of_run(mpirun: int, rank: int) -> int:
+    """Its process id."""
+    children = Path(f"/proc/{mpirun}/task/{mpirun}/children").read_text().split()
+    named = f"OMPI_COMM_WORLD_RANK={rank}\0".encode()
+    return next(int(child) for child in children if named in Path(f"/proc/{child}/environ").read_bytes())
+
+
+def stop_after(
+    output: Path, blocks: int, number: signal.Signals, ranks: int, *more: str, only_rank: Optional[int] = None
+) -> str:
     """Starts a run, sends the signal once so many blocks are committed, and returns what it said."""
     process = subprocess.Popen(command(output, ranks, *more), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
     give_up = time.monotonic() + 60
     while blocks_done(output) < blocks and process.poll() is None and time.monotonic() < give_up:
         time.sleep(0.005)
-    process.send_signal(number)
+    if only_rank is None:
+        process.send_signal(number)
+    else:
+        os.kill(rank_of_run(process.pid, only_rank), number)
     _, log = process.communicate(timeout=60)
     assert process.returncode == STOPPED, log
     return log
@@ -110,3 +122,10 @@ def test_all_ranks_stop_together(tmp_path: Path, blocks: int, more: List[str]) -
     assert blocks_done(tmp_path / "run") < 4
     finish(tmp_path / "run", 3, *more)
     assert bytes_of(tmp_path / "run") == bytes_of(tmp_path / "whole")
+
+
+@pytest.mark.skipif(MPIRUN is None, reason="mpirun is not installed")
+def test_a_signal_that_reaches_one_rank_first(tmp_path: Path) -> None:
+    """Batch systems send it to all, but rank 0 may hear of the stop before its own signal has come."""
+    log = stop_after(tmp_path / "run", 1, signal.SIGUSR1, 2, only_rank=1)
+    assert "stopped by SIGUSR1" in log and blocks_done(tmp_path / "run") < 4

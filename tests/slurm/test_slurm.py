@@ -59,7 +59,7 @@ class Job:
     def log(self) -> str:
         return self.log_file.read_text() if self.log_file.exists() else ""
 
-    def wait(self, *states: str, seconds: float = 60) -> None:
+    def wait(self, *states: str, seconds: float = 120) -> None:
         """Starts a requeued job at once instead of after Slurm's two minutes."""
 
         queued_since = 0.0
@@ -185,18 +185,18 @@ exec {shutil.which("scontrol")} "$@"
     assert array, done.stderr
     log = tmp_path / f"espalier-sweep_{array.group(1)}_0.log"
     said = lambda: log.read_text() if log.exists() else ""  # noqa: E731
-    wait_for(lambda: blocks_done(run) >= 1, 60, said)
+    wait_for(lambda: blocks_done(run) >= 1, 120, said)
     shell("scancel", "--signal=USR1", array.group(1))
-    wait_for(lambda: is_complete(run), 90, said)
+    wait_for(lambda: is_complete(run), 180, said)
     assert "a new one goes on" in said() and "resuming: " in said() and bytes_of(run) == slow_reference
 
 
 def interrupt_and_finish(tmp_path: Path, reference: List[bytes], interrupt: Callable[[Job], None], *words: str) -> Job:
     run = tmp_path / "run"
     job = submit(tmp_path, *SLOW, f"--output={run}", *words)
-    wait_for(lambda: blocks_done(run) >= 1, 60, lambda: f"a first block\n{job.log()}")
+    wait_for(lambda: blocks_done(run) >= 1, 120, lambda: f"a first block\n{job.log()}")
     interrupt(job)
-    job.wait("COMPLETED", seconds=90)
+    job.wait("COMPLETED", seconds=180)
     assert is_complete(run), job.log()
     assert bytes_of(run) == reference
     return job
@@ -206,7 +206,7 @@ def test_usr1_requeues(tmp_path: Path, slow_reference: List[bytes]) -> None:
     job = interrupt_and_finish(
         tmp_path, slow_reference, lambda job: shell("scancel", "--signal=USR1", job.number) and None, *TWO_BY_TWO
     )
-    assert "stopped by SIGUSR1" in job.log() and "goes back to the queue" in job.log()
+    assert "stopped by SIGUSR1" in job.log() and "the job goes back to the queue" in job.log()
     assert "restart 1" in job.log() and "resuming: " in job.log()
 
 
