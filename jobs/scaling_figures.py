@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from report import OTHER, PHASES, fold_small_phases, phase_colours
 from report_drawing import (
     COLOURS,
     HEIGHT,
+    WIDTH,
     Row,
     Scale,
     Text,
-    WIDTH,
     area_key,
     box,
     colour,
@@ -32,6 +31,7 @@ from report_drawing import (
     tick_text,
     tooltip,
 )
+from report_figures import OTHER, PHASES, fold_small_phases, phase_colours
 from scaling_study import LIMITS, Case, Series, bytes_text, count_text, few_digits, plural, share_text, time_text
 
 MEASURED, FITTED, PLANNED = 0, 1, 2  # colours of lines

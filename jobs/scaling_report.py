@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from comparison import InputRefused, mapping, write_text
-from report import STYLE, calibration_text, distinct, model_text, pattern_text
+from report_style import STYLE
+from report_text import calibration_text, distinct, model_text, pattern_text
 from scaling_figures import (
     bandwidth_figure,
     bytes_figure,

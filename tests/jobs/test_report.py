@@ -17,6 +17,8 @@ JOBS = Path(__file__).resolve().parents[2] / "jobs"
 sys.path.insert(0, str(JOBS))
 comparison = importlib.import_module("comparison")
 report = importlib.import_module("report")
+report_drawing = importlib.import_module("report_drawing")
+report_figures = importlib.import_module("report_figures")
 
 MATRICES = [*(f"self_attn.{name}_proj" for name in "qkvo"), *(f"mlp.{name}_proj" for name in ("gate", "up", "down"))]
 VOID = {"meta", "br", "hr", "img", "input", "link"}
@@ -272,10 +274,10 @@ def test_phases_that_are_unknown_or_tiny():
     for block in run.metrics["blocks"]:
         block["seconds"]["brand_new"] = 5.0
         run.metrics["total_seconds"] += 5.0
-    phases = report.fold_small_phases([report.phase_seconds(run)])[0]
+    phases = report_figures.fold_small_phases([report_figures.phase_seconds(run)])[0]
     assert set(phases) == {"dense_pass", "brand_new", "propagate", "mask", "other"}
     assert phases["other"] == pytest.approx(4 * 0.01 + 1.5)
-    assert "brand new" in report.time_figure([run])
+    assert "brand new" in report_figures.time_figure([run])
 
 
 def test_table_on_a_terminal(compared: Path, capsys: pytest.CaptureFixture[str]):
@@ -337,15 +339,16 @@ def test_refuses_no_runs_and_a_missing_folder(tmp_path: Path, capsys: pytest.Cap
     ("low", "high"), [(1e-9, 3e-9), (0.00023, 0.2), (5, 5), (1, 1e30), (49.4, 62.3), (0.999, 1.001), (2e-5, 2.1e-5)]
 )
 def test_scales_cover_their_values_with_few_ticks(low: float, high: float):
-    for scale in (report.linear_scale([low, high], 0, 100, 6), report.log_scale([low, high], 0, 100, 8)):
+    linear, logarithmic = report_drawing.linear_scale([low, high], 0, 100, 6), report_drawing.log_scale([low, high], 0, 100, 8)
+    for scale in (linear, logarithmic):
         assert scale.low <= low * (1 + 1e-9) and high <= scale.high * (1 + 1e-9)
         assert 2 <= len(scale.ticks) <= 9
         assert all(-1e-6 <= scale(tick) <= 100 + 1e-6 for tick in scale.ticks)
-        assert len({report.tick_text(tick) for tick in scale.ticks}) == len(scale.ticks)
+        assert len({report_drawing.tick_text(tick) for tick in scale.ticks}) == len(scale.ticks)
 
 
 def test_tick_texts():
-    texts = [report.tick_text(value) for value in (0, 0.002, 0.5, 30, 1200, 3e-7, 1e-4, 2e9)]
+    texts = [report_drawing.tick_text(value) for value in (0, 0.002, 0.5, 30, 1200, 3e-7, 1e-4, 2e9)]
     assert texts == ["0", "0.002", "0.5", "30", "1,200", "3×10⁻⁷", "10⁻⁴", "2×10⁹"]
 
 
