@@ -2,6 +2,7 @@
 #include "src/base/units.h"
 #include "src/cli/commands.h"
 #include "src/plan/measure_device.h"
+#include "src/plan/measure_network.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
@@ -35,6 +36,10 @@ void print(const DeviceModel& model, const MeasuredShapes& shapes) {
     row("memory", fmt::format("{:.1f} GB/s (read two, write one)", model.memory_bandwidth / 1e9));
 }
 
+std::string link_text(const LinkModel& link) {
+    return fmt::format("{:.1f} us, {:.2f} GB/s", link.latency * 1e6, link.bandwidth / 1e9);
+}
+
 }  // namespace
 
 int doctor_command(Session& session, const CommandLine& line) {
@@ -47,6 +52,8 @@ int doctor_command(Session& session, const CommandLine& line) {
         chosen = make_device(session, *set);
     });
     check_devices(session, chosen);
+    const DeviceModel like = device_model(chosen.is_gpu ? "h100" : "cpu");
+    const MeasuredNetwork network = measure_network(session, *chosen.device, like.network, like.name);
     if (session.rank() != 0) return 0;
     row("MPI", session.launched() ? fmt::format("{} rank(s), {} on this machine", session.size(), session.local_size())
                                   : "not started: no launcher (mpirun -n P or srun --mpi=pmix start several ranks)");
@@ -62,9 +69,15 @@ int doctor_command(Session& session, const CommandLine& line) {
     const MeasuredShapes shapes = MeasuredShapes::usual(chosen.is_gpu);
     // Files are measured by writing one, which needs to be asked for.
     const std::filesystem::path folder = set->has("rates") ? std::filesystem::current_path() : std::filesystem::path();
-    const DeviceModel model =
-        measure_device(*chosen.device, device_model(chosen.is_gpu ? "h100" : "cpu"), shapes, folder);
+    DeviceModel model = measure_device(*chosen.device, like, shapes, folder);
+    model.network = network.model;
+    model.origin += "; " + network.origin;
     print(model, shapes);
+    if (session.size() > 1) {
+        row("network", network.origin);
+        row("  in a machine", link_text(network.model.inside));
+        row("  between machines", link_text(network.model.between));
+    }
     if (set->has("rates")) {
         write_text_atomically(set->text("rates"), model.to_json().dump(1) + "\n");
         row("rates", "written to " + set->text("rates"));

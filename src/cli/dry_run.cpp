@@ -34,10 +34,16 @@ void dry_run(const Session& session, const OptionSet& set, const DryRunInputs& i
     const std::size_t ranks = set.whole("dry-run-ranks", 1);
     if (set.has("dry-run-report")) refuse_unwritable(set.text("dry-run-report"));
     progress.line("measuring this device");
-    DeviceModel model = device_model(chosen.is_gpu ? "h100" : "cpu");
-    apply_network_options(set, model.network);
-    model = measure_device(*chosen.device, model,
-                           MeasuredShapes::of_model(inputs.source.config(), inputs.options.sequence_length));
+    DeviceModel like =
+        set.has("rates") ? read_device_model(set.text("rates")) : device_model(chosen.is_gpu ? "h100" : "cpu");
+    if (like.is_gpu != chosen.is_gpu) {
+        throw InputError("--rates " + set.text("rates") + " are of " + like.name + ", but this runs on a " +
+                         (chosen.is_gpu ? "GPU" : "CPU"));
+    }
+    apply_network_options(set, like.network);
+    DeviceModel model = measure_device(
+        *chosen.device, like, MeasuredShapes::of_model(inputs.source.config(), inputs.options.sequence_length));
+    model.origin += "; network " + (set.has("rates") ? "of " + set.text("rates") : "as of " + like.name);
     const ScalingStudy study = study_scaling({inputs.source, inputs.options, inputs.ids, ranks, model}, *chosen.device,
                                              [&](const std::string& text) { progress.line(text); });
     const PruneOptions& options = inputs.options;

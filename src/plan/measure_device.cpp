@@ -150,8 +150,8 @@ DeviceModel measure_device(Device& device, const DeviceModel& like, const Measur
     const Measurement measurement(device, shapes);
     DeviceModel model = like;
     model.name = device.description();
-    model.origin = "measured here; network" + std::string(like.is_gpu ? ", multiprocessors and reserved memory" : "") +
-                   " assumed as of " + like.name;
+    model.origin =
+        "measured here" + (like.is_gpu ? "; multiprocessors and reserved memory as of " + like.name : std::string());
     model.float32 = measurement.products(DType::f32);
     model.sixteen_bit = model.tf32 = model.float32;
     if (device.compute_dtype(DType::bf16) == DType::bf16) {

@@ -296,6 +296,24 @@ def prune_step(run: Path, *options: str, program: Path = PROGRAM, device: str = 
     return done.stderr
 
 
+def doctor(folder: Path, *options: str, status: int = 0) -> subprocess.CompletedProcess:
+    return shell("srun", "--mpi=pmix", "--mem=500M", *options, PROGRAM, "doctor", "--device=cpu", "--rates=rates.json",
+                 status=status, folder=folder)  # fmt: skip
+
+
+def test_the_network_between_nodes_is_measured(tmp_path: Path) -> None:
+    seen = doctor(tmp_path, "--nodes=2", "--ntasks-per-node=2").stdout
+    assert "measured between 2 rank(s) on each of 2 machine(s)" in seen
+    network = json.loads((tmp_path / "rates.json").read_text())["network"]
+    assert network["ranks_per_machine"] == 2
+    assert all(0 < network[link]["latency"] < 1 and network[link]["bandwidth"] > 1e5 for link in ("inside", "between"))
+    # Both are this machine's loopback interface, of no table.
+    assert network["between"]["latency"] != 2e-5 and network["between"]["bandwidth"] != 1e9
+    shell(PROGRAM, "plan", "--model=synthetic:llama-tiny", "--ranks=4", "--rates=rates.json", folder=tmp_path)
+    uneven = doctor(tmp_path, "--nodes=2", "--ntasks=4", "--distribution=cyclic", status=2).stderr
+    assert "equally many ranks on every machine, one machine after the other" in uneven
+
+
 def test_srun_without_pmix(tmp_path: Path) -> None:
     assert "tasks without MPI between them; use srun --mpi=pmix" in prune_step(tmp_path / "run", "--mpi=none", "--ntasks=2")
 
