@@ -1,6 +1,5 @@
 #include "mpi/ordered_sum.h"
 
-#include <bit>
 #include <utility>
 
 namespace espalier {
@@ -38,15 +37,18 @@ OrderedSum::OrderedSum(Device& device, Communicator& group, std::size_t length, 
       next_leaf_(leaf_offsets_[static_cast<std::size_t>(group.rank())]) {}
 
 Tensor OrderedSum::take_buffer() {
-    if (spare_.empty()) return device_.make_tensor(DType::f32, 1, length_);
+    if (spare_.empty()) {
+        ++kept_buffers_;
+        return device_.make_tensor(DType::f32, 1, length_);
+    }
     Tensor buffer = std::move(spare_.back());
     spare_.pop_back();
     return buffer;
 }
 
 void OrderedSum::recycle(Tensor buffer) {
-    const std::size_t deepest_stack = static_cast<std::size_t>(std::bit_width(leaf_offsets_.back())) + 1;
-    if (buffer.view().size() == length_ && spare_.size() < deepest_stack) spare_.push_back(std::move(buffer));
+    // What came from another rank may be as long.
+    if (buffer.view().size() == length_ && spare_.size() < kept_buffers_) spare_.push_back(std::move(buffer));
 }
 
 TensorView OrderedSum::begin_leaf() {

@@ -47,7 +47,10 @@ class OrderedSum {
     void end_leaf();
 
     /// Gives memory back that only further leaves would need.
-    void release_spare() { spare_.clear(); }
+    void release_spare() {
+        spare_.clear();
+        kept_buffers_ = 0;
+    }
     /// Starts sending other ranks their parts, once all leaves of this rank are ended. Collective, does not wait.
     void start_reduce(const PartOffsets& parts);
     /// Waits and writes this rank's part of the total to `part` [1, parts[rank + 1] - parts[rank]]. The object is then
@@ -71,7 +74,8 @@ class OrderedSum {
     std::size_t next_leaf_;
     Tensor leaf_;
     std::vector<Partial> partials_;
-    std::vector<Tensor> spare_;  ///< buffers of `length_`, reused from reduction to reduction
+    std::vector<Tensor> spare_;     ///< buffers of `length_`, reused from reduction to reduction
+    std::size_t kept_buffers_ = 0;  ///< made for leaves: so many are kept at most
     PartOffsets parts_;
     std::vector<std::vector<Tensor>> received_;  ///< by rank, by node
     std::unique_ptr<Exchange> exchange_;

@@ -27,11 +27,11 @@ std::size_t ranks_per_machine(const Session& session) {
     for (std::size_t rank = 0; rank < sizes.size(); ++rank) {
         const bool in_order = places[rank] == static_cast<int>(rank) % sizes[0];
         if (sizes[rank] == sizes[0] && in_order) continue;
-        throw InputError(
-            fmt::format("rank {} is rank {} of {} on its machine, and rank 0 one of {}: the network is measured between "
-                        "equally many ranks on every machine, one machine after the other (srun --nodes=N "
-                        "--ntasks-per-node=P --distribution=block, mpirun --map-by ppr:P:node)",
-                        rank, places[rank], sizes[rank], sizes[0]));
+        throw InputError(fmt::format(
+            "rank {} is rank {} of {} on its machine, and rank 0 one of {}: the network is measured between "
+            "equally many ranks on every machine, one machine after the other (srun --nodes=N "
+            "--ntasks-per-node=P --distribution=block, mpirun --map-by ppr:P:node)",
+            rank, places[rank], sizes[rank], sizes[0]));
     }
     return static_cast<std::size_t>(sizes[0]);
 }
@@ -128,9 +128,11 @@ MeasuredNetwork measure_network(const Session& session, Device& device, const Ne
     if (per_machine > 1 && machines > 1) {
         measured.origin = "network measured between " + ranks;
     } else if (per_machine > 1) {
-        measured.origin = "links of a machine measured between " + ranks + ", those between machines as of " + like_name;
+        measured.origin =
+            "links of a machine measured between " + ranks + ", those between machines as of " + like_name;
     } else if (machines > 1) {
-        measured.origin = "links between machines measured between " + ranks + ", those of a machine as of " + like_name;
+        measured.origin =
+            "links between machines measured between " + ranks + ", those of a machine as of " + like_name;
     } else {
         measured.origin = "network assumed as of " + like_name;
     }

@@ -3,6 +3,7 @@
 #include "mpi/ordered_sum.h"
 #include "src/base/error.h"
 #include "src/base/units.h"
+#include "src/prune/drawn_samples.h"
 #include "src/prune/weight_partition.h"
 
 #include <algorithm>
@@ -114,9 +115,9 @@ class Planner {
             const std::size_t mine = (ro.batch + together - 1) / together;
             const std::size_t sizes = ro.samples % ro.batch == 0 ? 1 : 2;  // the last of a round is smaller
             items.push_back({"sums of a mini-batch", float_bytes * (sizes * weights_ * tree_buffers(mine) + part_)});
-            if (needs_.ranks > 1) {
-                items.push_back({"sums of other ranks", float_bytes * (weights_ * tree_buffers(mine) + part_)});
-            }
+            // Of the matrix that is stepped, beside the own part, and of the one that is on its way.
+            const std::size_t parts = 2 * nodes_of_others(ro.batch) + (needs_.ranks > 1 ? 1 : 0);
+            items.push_back({"sums of other ranks", float_bytes * parts * part_of_matrix_});
         }
         if (!ro.learning_rate) {
             items.push_back({"dense weights during the search", bytes_of(needs_.types.weights) * weights_});
@@ -127,6 +128,17 @@ class Planner {
     }
 
   private:
+    /// Partial sums of a mini-batch that come to a rank from all others, at most.
+    std::size_t nodes_of_others(std::size_t batch) const {
+        const std::vector<std::size_t> offsets = StepAssignment::spread(needs_.ranks).offsets(batch);
+        std::size_t all = 0, fewest = batch;
+        for (std::size_t rank = 0; rank < needs_.ranks; ++rank) {
+            const std::size_t nodes = nodes_of_leaves(offsets[rank], offsets[rank + 1]).size();
+            all += nodes;
+            fewest = std::min(fewest, nodes);
+        }
+        return all - fewest;
+    }
     std::size_t kept_bytes() const { return needs_.types.weights == DType::f32 ? float_bytes : 2; }
     std::size_t panel_bytes() const {
         constexpr std::size_t usual = std::size_t{48} << 20, fewest_rows = 128;
