@@ -1,5 +1,6 @@
 #include "mpi/ordered_sum.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace espalier {
@@ -27,6 +28,18 @@ std::vector<TreeNode> nodes_of_leaves(std::size_t begin, std::size_t end) {
         }
     }
     return nodes;
+}
+
+OrderedSumBuffers buffers_of_sum(std::span<const std::size_t> leaf_offsets, std::size_t rank) {
+    OrderedSumBuffers buffers;
+    const std::size_t begin = leaf_offsets[rank], end = leaf_offsets[rank + 1];
+    for (std::size_t leaf = begin; leaf < end; ++leaf) {
+        buffers.accumulators = std::max(buffers.accumulators, nodes_of_leaves(begin, leaf).size() + 1);
+    }
+    for (std::size_t r = 0; r + 1 < leaf_offsets.size(); ++r) {
+        (r == rank ? buffers.nodes : buffers.arriving) += nodes_of_leaves(leaf_offsets[r], leaf_offsets[r + 1]).size();
+    }
+    return buffers;
 }
 
 OrderedSum::OrderedSum(Device& device, Communicator& group, std::size_t length, std::vector<std::size_t> leaf_offsets)

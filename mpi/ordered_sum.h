@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <vector>
 
 namespace espalier {
@@ -32,6 +33,14 @@ struct TreeNode {
 
 /// The nodes a rank is left with after adding leaves [begin, end) in order, merging only siblings.
 std::vector<TreeNode> nodes_of_leaves(std::size_t begin, std::size_t end);
+
+/// What an OrderedSum holds on one rank, counted for plans of memory.
+struct OrderedSumBuffers {
+    std::size_t accumulators = 0;  ///< of the whole length: the leaf that is added to, beside the nodes before it
+    std::size_t nodes = 0;         ///< of them left after the last leaf
+    std::size_t arriving = 0;  ///< other ranks' nodes: of each this rank's part, to which a copy of its own is added
+};
+OrderedSumBuffers buffers_of_sum(std::span<const std::size_t> leaf_offsets, std::size_t rank);
 
 /// One vector's sum over leaves. Begin and end every leaf of this rank in ascending order, then start_reduce on every
 /// rank.

@@ -55,6 +55,13 @@ IndexRange Topology::samples_of(const BlockGroup& group, std::size_t data_rank) 
     return {part_of(samples_, shards_, mine.begin).begin, part_of(samples_, shards_, mine.end).begin};
 }
 
+std::vector<std::size_t> Topology::shard_offsets(const BlockGroup& group) const {
+    std::vector<std::size_t> offsets;
+    for (std::size_t d = 0; d < group.ranks.size(); ++d) offsets.push_back(shards_of(group, d).begin);
+    offsets.push_back(shards_);
+    return offsets;
+}
+
 std::size_t Topology::holder_of(const BlockGroup& group, std::size_t sample) const {
     for (std::size_t d = 0; d < group.ranks.size(); ++d) {
         if (samples_of(group, d).contains(sample)) return d;

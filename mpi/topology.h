@@ -55,6 +55,8 @@ class Topology {
     /// Shards and samples of data rank `data_rank` of `group`; empty for ranks beyond the number of shards.
     IndexRange shards_of(const BlockGroup& group, std::size_t data_rank) const;
     IndexRange samples_of(const BlockGroup& group, std::size_t data_rank) const;
+    /// Where the shards of each data rank begin, and their number: as many entries as ranks of `group` and one.
+    std::vector<std::size_t> shard_offsets(const BlockGroup& group) const;
     /// Data rank that holds `sample` in `group`.
     std::size_t holder_of(const BlockGroup& group, std::size_t sample) const;
     /// Samples that `rank` of the world passes through dense blocks, and the rank that does so with `sample`.

@@ -1,13 +1,12 @@
 #include "src/prune/memory_plan.h"
 
-#include "mpi/ordered_sum.h"
 #include "src/base/error.h"
 #include "src/base/units.h"
 #include "src/prune/drawn_samples.h"
+#include "src/prune/learning_rate_search.h"
 #include "src/prune/weight_partition.h"
 
 #include <algorithm>
-#include <bit>
 #include <numeric>
 
 namespace espalier {
@@ -31,11 +30,6 @@ std::size_t activation_bytes(const MemoryNeeds& needs, bool backward) {
     return tokens * row;
 }
 
-/// Partial sums that the binary tree over `leaves` leaves of a rank holds at a time, with the leaf being added to.
-std::size_t tree_buffers(std::size_t leaves) {
-    return leaves == 0 ? 0 : static_cast<std::size_t>(std::bit_width(leaves));
-}
-
 class Planner {
   public:
     Planner(const MemoryNeeds& needs, StoragePlace place)
@@ -56,7 +50,7 @@ class Planner {
     std::vector<MemoryItem> dense_pass() const {
         std::vector<MemoryItem> items = always();
         if (!uses_regional_gradient(needs_.options.method)) return items;
-        items.push_back({"sums of the regional gradient", float_bytes * weights_ * tree_buffers(needs_.shards)});
+        items.push_back({"sums of the regional gradient", float_bytes * weights_ * needs_.shards.accumulators});
         items.push_back({"gradient panel", panel_bytes()});
         return items;
     }
@@ -67,11 +61,12 @@ class Planner {
         const bool alone = uses_regional_optimization(needs_.options.method) && needs_.options.ro.batch == 1;
         std::size_t largest = 0;
         for (const MatrixShape& matrix : needs_.layout.matrices()) largest = std::max(largest, matrix.size());
-        const std::size_t arriving = alone ? largest : part_of_matrix_;
-        items.push_back({"sums of the regional gradient", float_bytes * weights_ * needs_.nodes});
+        // A whole matrix is added up in the sum itself.
+        const std::size_t beside =
+            alone ? needs_.shards.arriving * largest : parts_beside(needs_.shards) * part_of_matrix_;
+        items.push_back({"sums of the regional gradient", float_bytes * weights_ * needs_.shards.nodes});
         items.push_back({"regional gradient", float_bytes * (alone ? weights_ : part_)});
-        const std::size_t others = std::min(needs_.ranks, needs_.options.shards) - 1;  // that have shards
-        items.push_back({"sums of other ranks", float_bytes * others * (needs_.nodes + 1) * arriving});
+        items.push_back({"sums of other ranks", float_bytes * beside});
         return items;
     }
     std::vector<MemoryItem> dense_front() const {
@@ -88,11 +83,10 @@ class Planner {
         std::size_t width = 0;
         for (const MatrixShape& matrix : needs_.layout.matrices()) width = std::max(width, matrix.columns);
         // While it is summed the tree's partial sums, later the float64 copy that is factored and its work space.
-        const std::size_t beside = std::max(float_bytes * tree_buffers(needs_.shards), 2 * sizeof(double));
+        const std::size_t beside = std::max(float_bytes * needs_.shards.accumulators, 2 * sizeof(double));
         items.push_back({"Gram matrix", (float_bytes + beside) * width * width});
-        if (needs_.ranks > 1) {
-            items.push_back({"sums of other ranks", float_bytes * (needs_.nodes + 1) * width * width});
-        }
+        const std::size_t part = (width + needs_.ranks - 1) / needs_.ranks * width;
+        items.push_back({"sums of other ranks", float_bytes * parts_beside(needs_.shards) * part});
         return items;
     }
     std::vector<MemoryItem> optimisation() const {
@@ -111,13 +105,9 @@ class Planner {
         items.push_back({"first mask", weights_});
         items.push_back({"gradient panel", panel_bytes() + transposed_bytes()});
         if (!alone) {
-            const std::size_t together = std::min(ro.batch, needs_.ranks);
-            const std::size_t mine = (ro.batch + together - 1) / together;
-            const std::size_t sizes = ro.samples % ro.batch == 0 ? 1 : 2;  // the last of a round is smaller
-            items.push_back({"sums of a mini-batch", float_bytes * (sizes * weights_ * tree_buffers(mine) + part_)});
-            // Of the matrix that is stepped, beside the own part, and of the one that is on its way.
-            const std::size_t parts = 2 * nodes_of_others(ro.batch) + (needs_.ranks > 1 ? 1 : 0);
-            items.push_back({"sums of other ranks", float_bytes * parts * part_of_matrix_});
+            const MiniBatchSums sums = mini_batch_sums();
+            items.push_back({"sums of a mini-batch", float_bytes * (sums.accumulators * weights_ + part_)});
+            items.push_back({"sums of other ranks", float_bytes * sums.parts * part_of_matrix_});
         }
         if (!ro.learning_rate) {
             items.push_back({"dense weights during the search", bytes_of(needs_.types.weights) * weights_});
@@ -128,16 +118,40 @@ class Planner {
     }
 
   private:
-    /// Partial sums of a mini-batch that come to a rank from all others, at most.
-    std::size_t nodes_of_others(std::size_t batch) const {
-        const std::vector<std::size_t> offsets = StepAssignment::spread(needs_.ranks).offsets(batch);
-        std::size_t all = 0, fewest = batch;
-        for (std::size_t rank = 0; rank < needs_.ranks; ++rank) {
-            const std::size_t nodes = nodes_of_leaves(offsets[rank], offsets[rank + 1]).size();
-            all += nodes;
-            fewest = std::min(fewest, nodes);
+    /// What a reduction holds beside the sums of the rank itself, in parts.
+    std::size_t parts_beside(const OrderedSumBuffers& buffers) const {
+        return needs_.ranks > 1 ? buffers.arriving + buffers.nodes : 0;
+    }
+    struct MiniBatchSums {
+        std::size_t accumulators = 0;  ///< of all matrices
+        std::size_t parts = 0;         ///< of one matrix
+    };
+    /// At most, on any rank of the group: which one this is changes from round to round.
+    MiniBatchSums mini_batch_sums() const {
+        const RegionalOptimizationOptions& ro = needs_.options.ro;
+        const std::size_t samples = needs_.options.samples;
+        std::vector<std::size_t> populations = {samples};
+        if (!ro.learning_rate) {  // the search leaves some out
+            populations.push_back(0);
+            for (std::size_t n = 0; n < samples; ++n) populations.back() += is_held_out(n, samples) ? 0 : 1;
         }
-        return all - fewest;
+        MiniBatchSums most;
+        for (const std::size_t population : populations) {
+            const std::size_t count = std::min(ro.samples, population);
+            for (std::size_t rank = 0; rank < needs_.ranks; ++rank) {
+                std::size_t accumulators = 0;
+                // The last of a round may be smaller and has sums of its own.
+                for (const std::size_t size : {count < ro.batch ? 0 : ro.batch, count % ro.batch}) {
+                    const OrderedSumBuffers buffers =
+                        buffers_of_sum(StepAssignment::spread(needs_.ranks).offsets(size), rank);
+                    accumulators += buffers.accumulators;
+                    // One matrix is on its way while another is added up and stepped.
+                    most.parts = std::max(most.parts, parts_beside(buffers) + buffers.arriving);
+                }
+                most.accumulators = std::max(most.accumulators, accumulators);
+            }
+        }
+        return most;
     }
     std::size_t kept_bytes() const { return needs_.types.weights == DType::f32 ? float_bytes : 2; }
     std::size_t panel_bytes() const {
@@ -206,10 +220,11 @@ MemoryNeeds memory_needs(const PruneOptions& options, const ModelConfig& config,
         const BlockGroup& group = topology.groups()[*g];
         const auto place = std::find(group.ranks.begin(), group.ranks.end(), rank);
         const auto me = static_cast<std::size_t>(place - group.ranks.begin());
-        const IndexRange shards = topology.shards_of(group, me);
         needs.samples = std::max(needs.samples, topology.samples_of(group, me).size());
-        needs.shards = std::max(needs.shards, shards.size());
-        needs.nodes = std::max(needs.nodes, nodes_of_leaves(shards.begin, shards.end).size());
+        const OrderedSumBuffers sums = buffers_of_sum(topology.shard_offsets(group), me);
+        needs.shards.accumulators = std::max(needs.shards.accumulators, sums.accumulators);
+        needs.shards.nodes = std::max(needs.shards.nodes, sums.nodes);
+        needs.shards.arriving = std::max(needs.shards.arriving, sums.arriving);
         needs.ranks = group.ranks.size();
     }
     if (topology.groups().size() > 1) needs.dense_samples = topology.dense_samples_of(rank).size();

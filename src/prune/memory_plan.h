@@ -2,6 +2,7 @@
 /// Device memory that a run needs on one rank, counted before anything is allocated: what the passes of DecoderBlock,
 /// the dense pass and regional optimisation allocate, item by item.
 
+#include "mpi/ordered_sum.h"
 #include "src/model/block_layout.h"
 #include "src/model/model_config.h"
 #include "src/prune/pass_types.h"
@@ -20,8 +21,7 @@ struct MemoryNeeds {
     const BlockLayout& layout;
     PassTypes types;
     std::size_t samples = 0;        ///< of this rank, at most
-    std::size_t shards = 0;         ///< of this rank, at most
-    std::size_t nodes = 0;          ///< partial sums that a rank is left with after its shards, at most
+    OrderedSumBuffers shards = {};  ///< of sums over the shards, at most
     std::size_t dense_samples = 0;  ///< that it passes to later block groups,
     bool keeps_dense = false;       ///< also while it prunes: there are several rounds of groups
     std::size_t ranks = 1;          ///< of its group

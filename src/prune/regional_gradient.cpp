@@ -4,11 +4,7 @@ namespace espalier {
 
 RegionalGradient::RegionalGradient(const GroupContext& context, DType weights)
     : context_(context), scale_(weights == DType::f16 ? 1024.0F : 1.0F) {
-    std::vector<std::size_t> shard_offsets;
-    for (std::size_t r = 0; r < context.ranks(); ++r) {
-        shard_offsets.push_back(context.topology.shards_of(context.block_group, r).begin);
-    }
-    shard_offsets.push_back(context.topology.shards());
+    const std::vector<std::size_t> shard_offsets = context.topology.shard_offsets(context.block_group);
     for (const MatrixShape& matrix : context.layout.matrices()) {
         sums_.emplace_back(context.device, context.group, matrix.size(), shard_offsets);
     }

@@ -59,16 +59,11 @@ void gather_to(Communicator& group, int owner, TensorView matrix, const PartOffs
 Tensor sum_gram(const GroupContext& context, std::size_t block, const Stage& stage, DecoderBlock& decoder,
                 const HiddenStates& x, const BlockWeights& weights) {
     const std::size_t width = context.layout.input_width(stage.input);
-    std::vector<std::size_t> shard_offsets;
     PartOffsets rows;
-    for (std::size_t r = 0; r < context.ranks(); ++r) {
-        shard_offsets.push_back(context.topology.shards_of(context.block_group, r).begin);
-        rows.push_back(part_of(width, context.ranks(), r).begin * width);
-    }
-    shard_offsets.push_back(context.topology.shards());
+    for (std::size_t r = 0; r < context.ranks(); ++r) rows.push_back(part_of(width, context.ranks(), r).begin * width);
     rows.push_back(width * width);
 
-    OrderedSum sum(context.device, context.group, width * width, shard_offsets);
+    OrderedSum sum(context.device, context.group, width * width, context.topology.shard_offsets(context.block_group));
     GramObserver observer(context.device, stage.input);
     const IndexRange shards = context.topology.shards_of(context.block_group, context.me());
     SampleReader inputs(context.device, x, all_samples_of(x));

@@ -194,6 +194,13 @@ def test_memory_is_planned_for_every_group_size() -> None:
             words = [f"--ranks={ranks}", f"--block-groups={groups}", f"--ro-batch={batch}", f"--method={method}"]
             seen = plan("--model=synthetic:llama-2-7b", "--shards=8", *words)
             assert sum(seen["memory"].values()) >= 0.99 * seen["memory_bytes"], words
+    # Leaves of the tree that do not begin at a power of two, and a last mini-batch that is smaller; the owner of the
+    # block that is played is another rank for another number of samples.
+    for ranks, batch, more in ((3, 8, []), (3, 16, []), (2, 12, []), (6, 16, []), (8, 16, ["--ro-samples=28"]), (3, 20, [])):
+        for samples in (100, 101, 128):
+            words = [f"--ranks={ranks}", f"--ro-batch={batch}", f"--samples={samples}", *more]
+            seen = plan("--model=synthetic:llama-2-7b", "--sequence-length=256", "--shards=7", *words)
+            assert sum(seen["memory"].values()) >= 0.99 * seen["memory_bytes"], words
     one, four = (plan("--model=synthetic:llama-2-7b", "--gpu-memory=6GiB", f"--block-groups={n}") for n in (1, 4))
     assert four["host_bytes"] > one["host_bytes"] + 4e9, "the dense hidden states for later rounds"
 

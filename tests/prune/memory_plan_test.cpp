@@ -1,7 +1,6 @@
 // Counted memory against what a device really gave out, and the choice of the place.
 #include "src/prune/memory_plan.h"
 
-#include "mpi/ordered_sum.h"
 #include "tests/support/expect.h"
 #include "tests/support/prune_problem.h"
 
@@ -18,8 +17,7 @@ MemoryNeeds needs_of(const PruneProblem& problem, const PruneOptions& options) {
     MemoryNeeds needs{
         options, problem.config, problem.layout, {DType::f32, DType::f32, false, Passes::forward_and_backward}};
     needs.samples = problem.samples;
-    needs.shards = options.shards;
-    needs.nodes = nodes_of_leaves(0, options.shards).size();
+    needs.shards = buffers_of_sum(std::vector<std::size_t>{0, options.shards}, 0);
     return needs;
 }
 
@@ -58,7 +56,7 @@ TEST(MemoryPlan, ShardsOfARankDecideTheSumsOfTheGradient) {
     const PruneOptions options = problem.options(Method::rgs);
     MemoryNeeds needs = needs_of(problem, options);
     const auto total = [&](std::size_t shards) {
-        needs.shards = shards;
+        needs.shards = buffers_of_sum(std::vector<std::size_t>{0, shards}, 0);
         return plan_memory(needs, std::size_t{1} << 40).total();
     };
     const std::size_t one = 4 * problem.layout.weights();
