@@ -1,6 +1,8 @@
 #include "io/file.h"
+#include "src/base/error.h"
 #include "src/base/units.h"
 #include "src/cli/commands.h"
+#include "src/cli/output_file.h"
 #include "src/plan/measure_device.h"
 #include "src/plan/measure_network.h"
 
@@ -16,8 +18,10 @@ namespace espalier {
 namespace {
 
 std::vector<OptionSpec> doctor_options() {
-    std::vector<OptionSpec> specs = {{"rates", "file to write measured rates to, for `plan --rates`", {}},
-                                     {"config", "file of 'name = value' lines", {}}};
+    std::vector<OptionSpec> specs = {
+        {"rates", "file to write the measured rates to, for `plan --rates` and `prune --dry-run-ranks`", {}},
+        {"gpu", "type of `plan --gpu` whose table gives what is not measured [default: h100, on a CPU cpu]", {}},
+        {"config", "file of 'name = value' lines", {}}};
     for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
     return specs;
 }
@@ -36,29 +40,23 @@ void print(const DeviceModel& model, const MeasuredShapes& shapes) {
     row("memory", fmt::format("{:.1f} GB/s (read two, write one)", model.memory_bandwidth / 1e9));
 }
 
-std::string link_text(const LinkModel& link) {
-    return fmt::format("{:.1f} us, {:.2f} GB/s", link.latency * 1e6, link.bandwidth / 1e9);
+void print(const MeasuredNetwork& network) {
+    const auto link = [](const LinkModel& model, bool measured) {
+        return fmt::format("{:.1f} us, {:.2f} GB/s of a rank{}", model.latency * 1e6, model.bandwidth / 1e9,
+                           measured ? "" : " (assumed)");
+    };
+    row("network", network.origin);
+    row("  in a machine", link(network.model.inside, network.inside));
+    row("  between machines", link(network.model.between, network.between));
+    row("  ranks to a machine", std::to_string(network.model.ranks_per_machine));
 }
 
-}  // namespace
-
-int doctor_command(Session& session, const CommandLine& line) {
-    if (print_help(session, line, "doctor", "what is found on this machine, and how fast it is", doctor_options()))
-        return 0;
-    std::optional<OptionSet> set;
-    ChosenDevice chosen;
-    session.agree([&] {
-        set.emplace("doctor", doctor_options(), line.arguments);
-        chosen = make_device(session, *set);
-    });
-    check_devices(session, chosen);
-    const DeviceModel like = device_model(chosen.is_gpu ? "h100" : "cpu");
-    const MeasuredNetwork network = measure_network(session, *chosen.device, like.network, like.name);
-    if (session.rank() != 0) return 0;
+/// What was found, before anything is measured that may fail or wait.
+void print_found(const Session& session, const OptionSet& set, const ChosenDevice& chosen) {
     row("MPI", session.launched() ? fmt::format("{} rank(s), {} on this machine", session.size(), session.local_size())
                                   : "not started: no launcher (mpirun -n P or srun --mpi=pmix start several ranks)");
     row("processor", fmt::format("{} core(s), {} thread(s) for each rank", std::thread::hardware_concurrency(),
-                                 choose_threads(session, *set)));
+                                 choose_threads(session, set)));
     const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGE_SIZE);
     row("host memory", format_bytes(static_cast<double>(pages) * static_cast<double>(page)));
     std::error_code error;
@@ -66,19 +64,53 @@ int doctor_command(Session& session, const CommandLine& line) {
     if (!error) row("disk here", format_bytes(static_cast<double>(space.available)) + " free");
     row("CUDA", cuda_availability().explanation);
     row("will use", chosen.device->description());
+    if (!chosen.note.empty()) row("note", chosen.note);
+    std::fflush(stdout);
+}
+
+}  // namespace
+
+int doctor_command(Session& session, const CommandLine& line) {
+    if (print_help(session, line, "doctor", "what is found here, and how fast device, files and network are",
+                   doctor_options()))
+        return 0;
+    std::optional<OptionSet> set;
+    ChosenDevice chosen;
+    DeviceModel like;
+    session.agree([&] {
+        set.emplace("doctor", doctor_options(), line.arguments);
+        if (set->has("rates")) refuse_unwritable("rates", set->text("rates"));
+        chosen = make_device(session, *set);
+        like = device_model(set->has("gpu") ? set->text("gpu") : chosen.is_gpu ? "h100" : "cpu");
+        if (like.is_gpu != chosen.is_gpu) {
+            throw InputError("--gpu " + set->text("gpu") + ", but this runs on a " + (chosen.is_gpu ? "GPU" : "CPU"));
+        }
+    });
+    check_devices(session, chosen);
+    if (session.rank() == 0) print_found(session, *set, chosen);
+
+    const std::string misplaced = placement_problem(session);
+    if (!misplaced.empty() && set->has("rates")) throw InputError(misplaced);
+
+    // Every rank measures, as every rank computes in a run: they share memory, buses and cores.
     const MeasuredShapes shapes = MeasuredShapes::usual(chosen.is_gpu);
     // Files are measured by writing one, which needs to be asked for.
-    const std::filesystem::path folder = set->has("rates") ? std::filesystem::current_path() : std::filesystem::path();
-    DeviceModel model = measure_device(*chosen.device, like, shapes, folder);
-    model.network = network.model;
-    model.origin += "; " + network.origin;
-    print(model, shapes);
-    if (session.size() > 1) {
-        row("network", network.origin);
-        row("  in a machine", link_text(network.model.inside));
-        row("  between machines", link_text(network.model.between));
+    const std::filesystem::path folder =
+        set->has("rates") && session.rank() == 0 ? std::filesystem::current_path() : std::filesystem::path();
+    DeviceModel model;
+    session.agree([&] { model = measure_device(*chosen.device, like, shapes, folder); });
+    if (session.rank() == 0) print(model, shapes);
+
+    if (misplaced.empty()) {
+        const MeasuredNetwork network = measure_network(session, *chosen.device, like);
+        model.network = network.model;
+        model.origin += "; " + network.origin;
+        if (session.rank() == 0 && session.size() > 1) print(network);
+    } else if (session.rank() == 0) {
+        row("network", "not measured: " + misplaced);
     }
-    if (set->has("rates")) {
+    if (!chosen.note.empty()) model.origin += "; " + chosen.note;
+    if (session.rank() == 0 && set->has("rates")) {
         write_text_atomically(set->text("rates"), model.to_json().dump(1) + "\n");
         row("rates", "written to " + set->text("rates"));
     }

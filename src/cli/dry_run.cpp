@@ -3,25 +3,27 @@
 #include "io/file.h"
 #include "src/base/error.h"
 #include "src/cli/network_options.h"
+#include "src/cli/output_file.h"
 #include "src/plan/dry_run.h"
 #include "src/plan/measure_device.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <cstdio>
-#include <filesystem>
 
 namespace espalier {
 
 namespace {
 
-/// Before the minutes that the dry runs take.
-void refuse_unwritable(const std::filesystem::path& file) {
-    const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
-    if (::access(folder.c_str(), W_OK) != 0 || std::filesystem::is_directory(file)) {
-        throw InputError("--dry-run-report " + file.string() + ": no file can be written there");
+/// What the dry run does not measure: of --rates, else of the table.
+DeviceModel given_model(const OptionSet& set, bool is_gpu) {
+    DeviceModel model = set.has("rates") ? read_device_model(set.text("rates")) : device_model(is_gpu ? "h100" : "cpu");
+    if (model.is_gpu != is_gpu) {
+        throw InputError("--rates " + set.text("rates") + " are of a " + (model.is_gpu ? "GPU" : "CPU") +
+                         ", but this runs on a " + (is_gpu ? "GPU" : "CPU"));
     }
+    apply_network_options(set, model.network);
+    return model;
 }
 
 }  // namespace
@@ -32,18 +34,13 @@ void dry_run(const Session& session, const OptionSet& set, const DryRunInputs& i
         throw InputError("--dry-run-ranks plays all ranks in one process; start it without mpirun or with one task");
     }
     const std::size_t ranks = set.whole("dry-run-ranks", 1);
-    if (set.has("dry-run-report")) refuse_unwritable(set.text("dry-run-report"));
+    if (set.has("dry-run-report")) refuse_unwritable("dry-run-report", set.text("dry-run-report"));
+    const DeviceModel given = given_model(set, chosen.is_gpu);
     progress.line("measuring this device");
-    DeviceModel like =
-        set.has("rates") ? read_device_model(set.text("rates")) : device_model(chosen.is_gpu ? "h100" : "cpu");
-    if (like.is_gpu != chosen.is_gpu) {
-        throw InputError("--rates " + set.text("rates") + " are of " + like.name + ", but this runs on a " +
-                         (chosen.is_gpu ? "GPU" : "CPU"));
-    }
-    apply_network_options(set, like.network);
     DeviceModel model = measure_device(
-        *chosen.device, like, MeasuredShapes::of_model(inputs.source.config(), inputs.options.sequence_length));
-    model.origin += "; network " + (set.has("rates") ? "of " + set.text("rates") : "as of " + like.name);
+        *chosen.device, given, MeasuredShapes::of_model(inputs.source.config(), inputs.options.sequence_length));
+    model.origin += "; network " + (set.has("rates") ? "of " + set.text("rates") : "as of " + given.name);
+    if (set.given("gpus-per-node") || set.given("network-bandwidth")) model.origin += ", changed by options";
     const ScalingStudy study = study_scaling({inputs.source, inputs.options, inputs.ids, ranks, model}, *chosen.device,
                                              [&](const std::string& text) { progress.line(text); });
     const PruneOptions& options = inputs.options;

@@ -31,7 +31,7 @@ constexpr std::array<Command, 6> commands = {
      {"inspect", inspect_command, "recount a run or model from its files: every group, checksum, untouched tensor"},
      {"export", export_command, "a run as a Hugging Face folder that transformers load as it is"},
      {"plan", plan_command, "memory, time and bytes of a run before it; the best way to use 1 … 1024 GPUs"},
-     {"doctor", doctor_command, "what is found on this machine, what will be used, and how fast it is"}}};
+     {"doctor", doctor_command, "what is found here, what will be used, and how fast device, files and network are"}}};
 
 std::string usage() {
     std::string text = "Espalier " + std::string(program_version) +

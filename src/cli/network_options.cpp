@@ -5,9 +5,11 @@
 namespace espalier {
 
 std::vector<OptionSpec> network_options() {
-    return {
-        {"gpus-per-node", "ranks of one machine in a plan or dry run [default: the device type's]", {}},
-        {"network-bandwidth", "bytes a second of a rank between machines, each way, in a plan or dry run (45GB)", {}}};
+    return {{"gpus-per-node", "ranks of one machine in a plan or dry run [default: of --rates or the device type]", {}},
+            {"network-bandwidth",
+             "bytes a second of a rank between machines, each way, in a plan or dry run (45GB) [default: of --rates or "
+             "the type]",
+             {}}};
 }
 
 void apply_network_options(const OptionSet& options, NetworkModel& network) {

@@ -145,6 +145,10 @@ bool OptionSet::given(const std::string& name) const {
     return found != values_.end() && found->second.origin != "default";
 }
 
+bool OptionSet::given_here(const std::string& name) const {
+    return given(name) && values_.at(name).origin != "environment";
+}
+
 std::string OptionSet::text(const std::string& name) const {
     const auto found = values_.find(name);
     require(found != values_.end(), "an option that is there");

@@ -35,6 +35,8 @@ class OptionSet {
     bool has(const std::string& name) const { return values_.contains(name); }
     /// Given anywhere, rather than left at its default.
     bool given(const std::string& name) const;
+    /// Given for this command alone: not by the environment, which other commands read, too.
+    bool given_here(const std::string& name) const;
     std::string text(const std::string& name) const;
     bool flag(const std::string& name) const;
     /// A whole number of at least `least`.

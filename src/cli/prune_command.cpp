@@ -29,7 +29,7 @@ std::vector<OptionSpec> prune_options() {
         {"output", "run folder to write (required but for a dry run)", {}},
         {"dry-run-ranks", "write nothing: play one rank of 1, 2, 4 … this many and tell how the run scales", {}},
         {"dry-run-report", "file for the dry run's numbers as JSON", {}},
-        {"rates", "for a dry run: the network that `doctor --rates FILE` measured on several ranks", {}}};
+        {"rates", "for a dry run: what it does not measure (network, files), as `doctor --rates FILE` found it", {}}};
     for (OptionSpec& spec : network_options()) specs.push_back(std::move(spec));
     for (OptionSpec& spec : pruning_options()) specs.push_back(std::move(spec));
     for (OptionSpec spec : std::initializer_list<OptionSpec>{
@@ -65,7 +65,7 @@ PruneOptions parse_options(OptionSet& options, const ModelSource& source, const 
         throw InputError("option --output, the run folder to write, is missing");
     }
     for (const char* const name : {"dry-run-report", "rates", "gpus-per-node", "network-bandwidth"}) {
-        if (!dry_run && options.given(name)) {
+        if (!dry_run && options.given_here(name)) {
             throw InputError("--" + std::string(name) + " is for --dry-run-ranks, which is not given");
         }
     }

@@ -157,6 +157,26 @@ def dry_run(folder: Path, ranks: int) -> Dict[int, Dict[str, Any]]:
     return {point["ranks"]: point["dry_run"] for point in json.loads(report.read_text())["strong"]}
 
 
+def test_a_dry_run_takes_the_network_of_rates(tmp_path: Path) -> None:
+    rates = tmp_path / "rates.json"
+    subprocess.run([str(PROGRAM), "doctor", "--device=cpu", f"--rates={rates}"], env=ENVIRONMENT, cwd=tmp_path, check=True,
+                   capture_output=True, timeout=120)  # fmt: skip
+    slow = json.loads(rates.read_text())
+    slow["network"]["inside"]["latency"] = 1.0
+    rates.write_text(json.dumps(slow))
+    words = ["prune", f"--model={MODEL}", *CALIBRATION, "--method=wanda", "--dry-run-ranks=2"]
+    report = tmp_path / "dry.json"
+    run(*words, f"--rates={rates}", f"--dry-run-report={report}")
+    seen = json.loads(report.read_text())
+    two = next(point["dry_run"] for point in seen["strong"] if point["ranks"] == 2)
+    assert sum(phase["seconds"] for phase in two["phases"].values()) > 2 and f"network of {rates}" in seen["rates"]["origin"]
+    slow["kind"] = "gpu"
+    rates.write_text(json.dumps(slow))
+    assert "are of a GPU, but this runs on a CPU" in run(*words, f"--rates={rates}", status=2).stderr
+    wanted = ["prune", f"--model={MODEL}", *CALIBRATION, f"--output={tmp_path / 'run'}", f"--rates={rates}"]
+    assert "--rates is for --dry-run-ranks" in run(*wanted, status=2).stderr
+
+
 def real_run(folder: Path, ranks: int) -> List[Dict[str, Any]]:
     """Blocks that rank 0 owned: what they cost."""
     launch = [str(MPIRUN), "--oversubscribe", "-n", str(ranks)] if ranks > 1 else []

@@ -39,9 +39,12 @@ def blocks_done(output: Path) -> int:
 
 def rank_of_run(mpirun: int, rank: int) -> int:
     """Its process id."""
-    children = Path(f"/proc/{mpirun}/task/{mpirun}/children").read_text().split()
+    lists = Path(f"/proc/{mpirun}/task").glob("*/children")
+    children = [child for of_thread in lists for child in of_thread.read_text().split()]
     named = f"OMPI_COMM_WORLD_RANK={rank}\0".encode()
-    return next(int(child) for child in children if named in Path(f"/proc/{child}/environ").read_bytes())
+    found = [int(child) for child in children if named in Path(f"/proc/{child}/environ").read_bytes()]
+    assert found, f"rank {rank} is not among the children {children} of mpirun"
+    return found[0]
 
 
 def stop_after(

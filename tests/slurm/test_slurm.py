@@ -206,7 +206,7 @@ def test_usr1_requeues(tmp_path: Path, slow_reference: List[bytes]) -> None:
     job = interrupt_and_finish(
         tmp_path, slow_reference, lambda job: shell("scancel", "--signal=USR1", job.number) and None, *TWO_BY_TWO
     )
-    assert "stopped by SIGUSR1" in job.log() and "the job goes back to the queue" in job.log()
+    assert "stopped by SIGUSR1" in job.log() and "asking Slurm to requeue the job" in job.log()
     assert "restart 1" in job.log() and "resuming: " in job.log()
 
 
@@ -222,7 +222,7 @@ def test_preemption(tmp_path: Path, slow_reference: List[bytes]) -> None:
     def preempt(job: Job) -> None:
         high = shell("sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null",
                      "--wrap", "sleep 1", folder=tmp_path).stdout.strip()  # fmt: skip
-        wait_for(lambda: job.fields()["Restarts"] == "1", 60, lambda: "the job to be preempted")
+        wait_for(lambda: job.fields()["Restarts"] == "1", 120, lambda: "the job to be preempted")
         Job(high, tmp_path).wait("COMPLETED")
 
     job = interrupt_and_finish(tmp_path, slow_reference, preempt, *TWO_BY_TWO, "--partition=low")
@@ -235,7 +235,7 @@ def test_a_killed_rank_ends_the_step(tmp_path: Path, slow_reference: List[bytes]
         ranks = [pid for pid in ranks if Path(f"/proc/{pid}/exe").resolve() == PROGRAM]
         assert len(ranks) == 4
         os.kill(int(ranks[-1]), signal.SIGKILL)
-        job.wait("FAILED", seconds=30)
+        job.wait("FAILED")
         shell("scontrol", "requeue", job.number)
 
     job = interrupt_and_finish(tmp_path, slow_reference, kill_a_rank, *TWO_BY_TWO)
@@ -249,7 +249,7 @@ def test_sweep_with_collector(tmp_path: Path) -> None:
                  "--mem=500M", "--at-once=2", folder=tmp_path)  # fmt: skip
     numbers = re.search(r"array (\d+) with 3 runs.*job (\d+) collects", done.stderr, re.DOTALL)
     assert numbers, done.stderr
-    Job(numbers.group(2), tmp_path).wait("COMPLETED", seconds=90)
+    Job(numbers.group(2), tmp_path).wait("COMPLETED", seconds=180)
     rows = (tmp_path / "sweep" / "runs.md").read_text().splitlines()[2:]
     assert [row.split("|")[3].strip() for row in rows] == ["wanda", "wanda++", "magnitude"]
     assert "--alpha 10" in rows[1] and all("complete" in row for row in rows)
@@ -266,7 +266,7 @@ def test_scaling_study(tmp_path: Path, kind: str) -> None:
                  "--ntasks-per-node=1", "--mem=500M", folder=tmp_path)  # fmt: skip
     number = re.search(r"job (\d+) draws", done.stderr)
     assert number and "4 jobs are submitted" in done.stderr, done.stderr
-    Job(number.group(1), tmp_path).wait("COMPLETED", seconds=90)
+    Job(number.group(1), tmp_path).wait("COMPLETED", seconds=180)
     page, table = (study / "report.html").read_text(), (study / "report.md").read_text()
     assert kind.capitalize() in page and "2 ranks" in page and table.count("\n| ") >= 3
     runs = [json.loads(file.read_text()) for file in sorted(study.glob("ranks-*/repeat-*/metrics.json"))]
@@ -296,22 +296,32 @@ def prune_step(run: Path, *options: str, program: Path = PROGRAM, device: str = 
     return done.stderr
 
 
-def doctor(folder: Path, *options: str, status: int = 0) -> subprocess.CompletedProcess:
-    return shell("srun", "--mpi=pmix", "--mem=500M", *options, PROGRAM, "doctor", "--device=cpu", "--rates=rates.json",
+def doctor(folder: Path, *options: str, status: int = 0, rates: str = "--rates=rates.json") -> subprocess.CompletedProcess:
+    return shell("srun", "--mpi=pmix", "--mem=500M", *options, PROGRAM, "doctor", "--device=cpu", rates,
                  status=status, folder=folder)  # fmt: skip
 
 
 def test_the_network_between_nodes_is_measured(tmp_path: Path) -> None:
     seen = doctor(tmp_path, "--nodes=2", "--ntasks-per-node=2").stdout
-    assert "measured between 2 rank(s) on each of 2 machine(s)" in seen
+    assert "measured between 2 rank(s) on each of 2 machine(s)" in seen and "(assumed)" not in seen
     network = json.loads((tmp_path / "rates.json").read_text())["network"]
     assert network["ranks_per_machine"] == 2
     assert all(0 < network[link]["latency"] < 1 and network[link]["bandwidth"] > 1e5 for link in ("inside", "between"))
     # Both are this machine's loopback interface, of no table.
     assert network["between"]["latency"] != 2e-5 and network["between"]["bandwidth"] != 1e9
-    shell(PROGRAM, "plan", "--model=synthetic:llama-tiny", "--ranks=4", "--rates=rates.json", folder=tmp_path)
-    uneven = doctor(tmp_path, "--nodes=2", "--ntasks=4", "--distribution=cyclic", status=2).stderr
-    assert "equally many ranks on every machine, one machine after the other" in uneven
+    planned = shell(PROGRAM, "plan", "--model=synthetic:llama-tiny", "--ranks=4", "--rates=rates.json", "--json", folder=tmp_path)
+    assert json.loads(planned.stdout)["rates"]["network"] == network
+
+
+def test_a_network_is_measured_as_far_as_it_is_there(tmp_path: Path) -> None:
+    seen = doctor(tmp_path, "--nodes=2", "--ntasks-per-node=1").stdout
+    assert "links between machines measured between 1 rank(s) on each of 2 machine(s), the others and 8 ranks" in seen
+    assert json.loads((tmp_path / "rates.json").read_text())["network"]["ranks_per_machine"] == 8
+    sentence = "equally many ranks on every machine, one machine after the other"
+    for uneven in (["--ntasks=4", "--distribution=cyclic"], ["--ntasks=3"]):
+        assert sentence in doctor(tmp_path, "--nodes=2", *uneven, status=2).stderr
+    told = doctor(tmp_path, "--nodes=2", "--ntasks=3", rates="--threads=1").stdout
+    assert f"not measured: the network is measured between {sentence}" in told
 
 
 def test_srun_without_pmix(tmp_path: Path) -> None:

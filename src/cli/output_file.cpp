@@ -1,0 +1,16 @@
+#include "src/cli/output_file.h"
+
+#include "src/base/error.h"
+
+#include <unistd.h>
+
+namespace espalier {
+
+void refuse_unwritable(const std::string& option, const std::filesystem::path& file) {
+    const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+    if (::access(folder.c_str(), W_OK) != 0 || std::filesystem::is_directory(file)) {
+        throw InputError("--" + option + " " + file.string() + ": no file can be written there");
+    }
+}
+
+}  // namespace espalier
