@@ -58,9 +58,10 @@ DeviceModel with_cores(DeviceModel model, std::size_t cores) {
 }
 
 DeviceModel choose_device_model(const OptionSet& set) {
-    if (set.has("rates") && set.given("gpu")) throw InputError("--gpu and --rates exclude each other");
-    DeviceModel model = set.has("rates") ? read_device_model(set.text("rates")) : device_model(set.text("gpu"));
-    if (!model.is_gpu && !set.has("rates")) model = with_cores(std::move(model), set.whole("threads", 1));
+    if (set.given_here("rates") && set.given_here("gpu")) throw InputError("--gpu and --rates exclude each other");
+    const bool measured = set.has("rates") && !set.given_here("gpu");
+    DeviceModel model = measured ? read_device_model(set.text("rates")) : device_model(set.text("gpu"));
+    if (!model.is_gpu && !measured) model = with_cores(std::move(model), set.whole("threads", 1));
     if (set.has("gpu-memory")) {
         if (!model.is_gpu) throw InputError("--gpu-memory is for GPUs; on a CPU a run takes what it needs");
         const std::size_t budget = parse_bytes(set.text("gpu-memory"), "gpu-memory");
