@@ -126,7 +126,7 @@ class Planner {
         std::size_t accumulators = 0;  ///< of all matrices
         std::size_t parts = 0;         ///< of one matrix
     };
-    /// At most, on any rank of the group: which one this is changes from round to round.
+    /// At most, on any rank: its place in a block group changes from round to round.
     MiniBatchSums mini_batch_sums() const {
         const RegionalOptimizationOptions& ro = needs_.options.ro;
         const std::size_t samples = needs_.options.samples;
@@ -138,7 +138,8 @@ class Planner {
         MiniBatchSums most;
         for (const std::size_t population : populations) {
             const std::size_t count = std::min(ro.samples, population);
-            for (std::size_t rank = 0; rank < needs_.ranks; ++rank) {
+            // Ranks after those with samples are all alike.
+            for (std::size_t rank = 0; rank < std::min(needs_.ranks, ro.batch + 1); ++rank) {
                 std::size_t accumulators = 0;
                 // The last of a round may be smaller and has sums of its own.
                 for (const std::size_t size : {count < ro.batch ? 0 : ro.batch, count % ro.batch}) {
