@@ -33,7 +33,7 @@ TWO_BY_TWO = ["--nodes=2", "--ntasks-per-node=2", "--mem=1000M"]
 
 
 def shell(*words: object, status: Optional[int] = 0, folder: Optional[Path] = None) -> subprocess.CompletedProcess:
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=120, cwd=folder)
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, timeout=600, cwd=folder)
     assert status is None or done.returncode == status, f"{words}\n{done.stdout}\n{done.stderr}"
     return done
 
