@@ -1,4 +1,5 @@
 #pragma once
+/// Files that a sub-command writes at its end.
 
 #include <filesystem>
 #include <string>
