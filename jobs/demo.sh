@@ -121,7 +121,7 @@ export_winner() {
 mkdir -p "$output"
 step "Packages"
 if $install; then "$root/jobs/install_dependencies.sh"; else echo "skipped"; fi
-step "Build (about 2 minutes on 2 cores)"
+step "Build (2 to 5 minutes on 2 cores, quietly)"
 build_program
 step "Python packages for tokens and GGUF, in build/venv"
 venv=$root/build/venv

@@ -9,6 +9,7 @@ job_usage='  --nodes N            machines [1]
   --ntasks-per-node N  ranks of each machine, without GPUs [1]
   --gpu-type NAME      for the plan: h100, h200, gh200, a100, a100-40gb [h100]
   --rates FILE         for the plan: rates that `espalier doctor --rates FILE` measured on such a machine, instead
+                       [ESPALIER_RATES]
   --cpus-per-task N    cores of a rank [8 with a GPU, else 1]
   --time T             limit of a job [the plan and half of it again, from 15 minutes to 24 hours]; a longer run is requeued
   --mem SIZE           host memory of a machine [by the plan]
@@ -43,7 +44,7 @@ refuse() {
 # The variables are read by the scripts that source this file.
 # shellcheck disable=SC2034
 take_job_options() {
-    nodes=1 gpus_per_node='' ntasks_per_node='' gpu_type=h100 rates='' cpus_per_task='' time_limit='' memory='' signal_before=''
+    nodes=1 gpus_per_node='' ntasks_per_node='' gpu_type=h100 rates=${ESPALIER_RATES:-} cpus_per_task='' time_limit='' memory='' signal_before=''
     launcher=srun dry_run='' job_name='' sbatch_options=() rest=()
     local name value
     while (($#)); do
@@ -67,7 +68,7 @@ take_job_options() {
             --nodes) nodes=$value ;;
             --gpus-per-node) gpus_per_node=$value ;;
             --ntasks-per-node) ntasks_per_node=$value ;;
-            --gpu-type | --gpu) gpu_type=$value ;;
+            --gpu-type | --gpu) gpu_type=$value rates='' ;;
             --rates) rates=$value ;;
             --cpus-per-task) cpus_per_task=$value ;;
             --time) time_limit=$value ;;
@@ -137,8 +138,12 @@ seconds_of() {
 
 # plan_job WORDS...: asks `espalier plan` for time and memory of `prune WORDS` on the job's ranks, and says what it foresees.
 plan_job() {
-    local words=(--ranks "$ranks" --gpus-per-node "$tasks_per_node") plan block_seconds first_seconds
+    local words=(--ranks "$ranks" --gpus-per-node "$tasks_per_node") plan block_seconds first_seconds measured needed=cpu
     if [[ -n $rates ]]; then
+        [[ -z $gpus_per_node ]] || needed=gpu
+        measured=$(sed -n 's/^ *"kind": "\([a-z]*\)".*/\1/p' "$rates" 2>/dev/null) || measured=''
+        [[ -z $measured || $measured == "$needed" ]] ||
+            refuse "--rates $rates are of a $measured, but the job computes on ${needed}s (run espalier doctor --rates there)"
         words+=(--rates "$rates")
     elif [[ -n $gpus_per_node ]]; then
         words+=(--gpu "$gpu_type")

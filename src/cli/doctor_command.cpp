@@ -30,7 +30,7 @@ void row(const std::string& what, const std::string& found) {
     std::printf("%-22s %s\n", what.c_str(), found.c_str());
 }
 
-void print(const DeviceModel& model, const MeasuredShapes& shapes) {
+void print(const DeviceModel& model, const MeasuredShapes& shapes, bool files_measured) {
     std::string rates = fmt::format("{:.1f} GFLOP/s float32", model.float32.linear / 1e9);
     if (model.is_gpu) {
         rates +=
@@ -38,6 +38,9 @@ void print(const DeviceModel& model, const MeasuredShapes& shapes) {
     }
     row("matrix products", rates + fmt::format(" ({} x {} x {})", shapes.tokens, shapes.intermediate, shapes.hidden));
     row("memory", fmt::format("{:.1f} GB/s (read two, write one)", model.memory_bandwidth / 1e9));
+    row("host and device", fmt::format("{:.1f} GB/s each way", model.host_link / 1e9));
+    row("files here", files_measured ? fmt::format("{:.2f} GB/s written", model.file_bandwidth / 1e9)
+                                     : "not measured without --rates FILE, since it writes 128 MiB");
 }
 
 void print(const MeasuredNetwork& network) {
@@ -48,7 +51,9 @@ void print(const MeasuredNetwork& network) {
     row("network", network.origin);
     row("  in a machine", link(network.model.inside, network.inside));
     row("  between machines", link(network.model.between, network.between));
-    row("  ranks to a machine", std::to_string(network.model.ranks_per_machine));
+    row("  of each message", fmt::format("{:.2f} us more", network.model.message_overhead * 1e6));
+    row("  ranks to a machine",
+        fmt::format("{}{}", network.model.ranks_per_machine, network.inside && network.between ? "" : " (assumed)"));
 }
 
 /// What was found, before anything is measured that may fail or wait.
@@ -99,13 +104,14 @@ int doctor_command(Session& session, const CommandLine& line) {
         set->has("rates") && session.rank() == 0 ? std::filesystem::current_path() : std::filesystem::path();
     DeviceModel model;
     session.agree([&] { model = measure_device(*chosen.device, like, shapes, folder); });
-    if (session.rank() == 0) print(model, shapes);
+    if (session.rank() == 0) print(model, shapes, set->has("rates"));
 
     if (misplaced.empty()) {
         const MeasuredNetwork network = measure_network(session, *chosen.device, like);
         model.network = network.model;
         model.origin += "; " + network.origin;
         if (session.rank() == 0 && session.size() > 1) print(network);
+        if (session.size() == 1) row("network", "not measured: one rank");
     } else if (session.rank() == 0) {
         row("network", "not measured: " + misplaced);
     }

@@ -9,6 +9,7 @@
 #include "src/cli/pruning_options.h"
 #include "src/prune/memory_plan.h"
 #include "src/prune/pipeline.h"
+#include "src/weights/synthetic_source.h"
 
 #include <fmt/format.h>
 #include <omp.h>
@@ -228,9 +229,10 @@ int prune_command(Session& session, const CommandLine& line) {
         const Json metrics = ledger->finish(*std::max_element(resident.begin(), resident.end()));
         progress.summary(metrics);
         progress.line("");
-        progress.line("written to " + options.output.string() + "; next: espalier evaluate --model " +
-                      options.output.string() + " --tokens FILE, espalier export --run " + options.output.string() +
-                      " --output DIR");
+        const std::string run = options.output.string();
+        const bool can_be_exported = !SyntheticSource::is_named(options.model);
+        progress.line("written to " + run + "; next: espalier evaluate --model " + run + " --tokens FILE" +
+                      (can_be_exported ? ", espalier export --run " + run + " --output DIR" : std::string()));
     });
     return 0;
 }

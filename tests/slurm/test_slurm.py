@@ -311,6 +311,10 @@ def test_the_network_between_nodes_is_measured(tmp_path: Path) -> None:
     assert network["between"]["latency"] != 2e-5 and network["between"]["bandwidth"] != 1e9
     planned = shell(PROGRAM, "plan", "--model=synthetic:llama-tiny", "--ranks=4", "--rates=rates.json", "--json", folder=tmp_path)
     assert json.loads(planned.stdout)["rates"]["network"] == network
+    words = [REPOSITORY / "slurm" / "submit.sh", *SMALL, "--output=x", "--rates=rates.json", "--dry-run"]
+    assert "--rates=rates.json" not in shell(*words, folder=tmp_path).stdout, "they are for the plan"
+    refused = shell(*words, "--gpus-per-node=2", status=2, folder=tmp_path).stderr
+    assert "are of a cpu, but the job computes on gpus" in refused
 
 
 def test_a_network_is_measured_as_far_as_it_is_there(tmp_path: Path) -> None:
