@@ -4,6 +4,8 @@
 
 #include <vector>
 
+template class nlohmann::basic_json<>;
+
 namespace espalier {
 
 namespace {

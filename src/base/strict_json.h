@@ -6,6 +6,9 @@
 #include <string>
 #include <string_view>
 
+// Compiled once, in strict_json.cpp, instead of in every file that sees it.
+extern template class nlohmann::basic_json<>;
+
 namespace espalier {
 
 using Json = nlohmann::json;

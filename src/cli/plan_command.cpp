@@ -14,7 +14,7 @@ namespace espalier {
 
 namespace {
 
-constexpr const char* summary = "what a run needs: memory, time, bytes; and the best way to use 1 … 1024 GPUs";
+constexpr const char* plan_summary = "what a run needs: memory, time, bytes; and the best way to use 1 … 1024 GPUs";
 
 std::vector<OptionSpec> plan_options() {
     std::vector<OptionSpec> specs = {
@@ -92,7 +92,7 @@ PlanTable make_table(const PlannedModel& model, const PruneOptions& options, con
 }  // namespace
 
 int plan_command(Session& session, const CommandLine& line) {
-    if (print_help(session, line, "plan", summary, plan_options())) return 0;
+    if (print_help(session, line, "plan", plan_summary, plan_options())) return 0;
     if (session.rank() != 0) return 0;
     OptionSet set("plan", plan_options(), line.arguments);
     const std::unique_ptr<ModelSource> source = open_model(set.text("model"));

@@ -21,7 +21,7 @@ namespace espalier {
 
 namespace {
 
-constexpr const char* summary = "prune a model block by block into a run folder (the same command resumes it)";
+constexpr const char* prune_summary = "prune a model block by block into a run folder (the same command resumes it)";
 
 std::vector<OptionSpec> prune_options() {
     std::vector<OptionSpec> specs = {
@@ -140,7 +140,7 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
 }  // namespace
 
 int prune_command(Session& session, const CommandLine& line) {
-    if (print_help(session, line, "prune", summary, prune_options())) return 0;
+    if (print_help(session, line, "prune", prune_summary, prune_options())) return 0;
     std::optional<OptionSet> set;
     std::unique_ptr<ModelSource> source;
     ChosenDevice chosen;

@@ -13,12 +13,12 @@ namespace {
 
 using namespace support;
 
-struct Shape {
+struct LinearShape {
     std::size_t tokens, in, out;
 };
 /// Around the panels' widths (96, 192) and the gradient panels' rows (16 … 128), and odd sizes.
-constexpr Shape shapes[] = {{1, 1, 1},     {2, 3, 5},     {63, 95, 96}, {64, 96, 97},  {65, 97, 95},
-                            {130, 7, 200}, {1, 300, 130}, {17, 129, 1}, {5, 2049, 33}, {2, 9, 2050}};
+constexpr LinearShape linear_shapes[] = {{1, 1, 1},     {2, 3, 5},     {63, 95, 96}, {64, 96, 97},  {65, 97, 95},
+                                         {130, 7, 200}, {1, 300, 130}, {17, 129, 1}, {5, 2049, 33}, {2, 9, 2050}};
 
 /// sum_k left(i, k) right(k, j), starting from `start` when it is given.
 template <typename Left, typename Right>
@@ -40,11 +40,11 @@ Bounded product(std::size_t rows, std::size_t columns, std::size_t length, const
     return result;
 }
 
-class LinearTest : public testing::TestWithParam<Shape> {
+class LinearTest : public testing::TestWithParam<LinearShape> {
   protected:
     std::unique_ptr<Device> device_ = make_test_device();
 };
-INSTANTIATE_TEST_SUITE_P(Shapes, LinearTest, testing::ValuesIn(shapes), [](const auto& info) {
+INSTANTIATE_TEST_SUITE_P(Shapes, LinearTest, testing::ValuesIn(linear_shapes), [](const auto& info) {
     return "T" + std::to_string(info.param.tokens) + "_in" + std::to_string(info.param.in) + "_out" +
            std::to_string(info.param.out);
 });

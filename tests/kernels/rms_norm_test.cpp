@@ -10,10 +10,10 @@ namespace {
 
 using namespace support;
 
-struct Shape {
+struct NormShape {
     std::size_t rows, columns;
 };
-constexpr Shape shapes[] = {{1, 1}, {2, 7}, {63, 64}, {64, 65}, {65, 96}, {130, 97}, {3, 4097}, {20000, 3}};
+constexpr NormShape norm_shapes[] = {{1, 1}, {2, 7}, {63, 64}, {64, 65}, {65, 96}, {130, 97}, {3, 4097}, {20000, 3}};
 
 double mean_square(const Matrix& x, std::size_t row) {
     double sum = 0;
@@ -21,11 +21,11 @@ double mean_square(const Matrix& x, std::size_t row) {
     return sum / static_cast<double>(x.columns);
 }
 
-class RmsNormTest : public testing::TestWithParam<Shape> {
+class RmsNormTest : public testing::TestWithParam<NormShape> {
   protected:
     std::unique_ptr<Device> device_ = make_test_device();
 };
-INSTANTIATE_TEST_SUITE_P(Shapes, RmsNormTest, testing::ValuesIn(shapes), [](const auto& info) {
+INSTANTIATE_TEST_SUITE_P(Shapes, RmsNormTest, testing::ValuesIn(norm_shapes), [](const auto& info) {
     return std::to_string(info.param.rows) + "x" + std::to_string(info.param.columns);
 });
 

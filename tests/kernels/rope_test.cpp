@@ -10,13 +10,14 @@ namespace {
 
 using namespace support;
 
-struct Shape {
+struct RopeShape {
     std::size_t tokens, heads, head_size;
 };
-constexpr Shape shapes[] = {{1, 1, 2}, {2, 3, 6}, {63, 2, 64}, {64, 4, 96}, {65, 5, 10}, {130, 1, 128}, {700, 3, 16}};
+constexpr RopeShape rope_shapes[] = {{1, 1, 2},   {2, 3, 6},     {63, 2, 64}, {64, 4, 96},
+                                     {65, 5, 10}, {130, 1, 128}, {700, 3, 16}};
 
-class RopeTest : public testing::TestWithParam<Shape> {};
-INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest, testing::ValuesIn(shapes), [](const auto& info) {
+class RopeTest : public testing::TestWithParam<RopeShape> {};
+INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest, testing::ValuesIn(rope_shapes), [](const auto& info) {
     return "T" + std::to_string(info.param.tokens) + "_heads" + std::to_string(info.param.heads) + "_size" +
            std::to_string(info.param.head_size);
 });

@@ -15,7 +15,7 @@ namespace {
 
 using namespace support;
 
-struct Problem {
+struct MaskProblem {
     std::size_t rows, columns;
     PruningPattern pattern;
     std::vector<float> weight, gradient, norms;
@@ -31,7 +31,7 @@ struct Problem {
 };
 
 /// Removes the lowest (score, column) of every group, by sorting.
-std::vector<std::uint8_t> oracle_mask(const Problem& problem) {
+std::vector<std::uint8_t> oracle_mask(const MaskProblem& problem) {
     const std::size_t group = problem.pattern.structured() ? problem.pattern.group : problem.columns;
     const std::size_t remove = problem.pattern.structured() ? problem.pattern.group - problem.pattern.keep
                                                             : problem.pattern.removed_per_row(problem.columns);
@@ -52,7 +52,7 @@ struct Outcome {
     std::vector<float> weight;
 };
 
-Outcome run(Device& device, const Problem& problem) {
+Outcome run(Device& device, const MaskProblem& problem) {
     const std::size_t rows = problem.rows, columns = problem.columns;
     const Tensor weight = upload(device, rows, columns, problem.weight);
     const Tensor mask = upload_bytes(device, rows, columns, std::vector<std::uint8_t>(rows * columns, 77));
@@ -67,7 +67,7 @@ Outcome run(Device& device, const Problem& problem) {
     return {unusable, download_bytes(device, mask), download(device, weight)};
 }
 
-void expect_oracle(Device& device, const Problem& problem, const std::string& what) {
+void expect_oracle(Device& device, const MaskProblem& problem, const std::string& what) {
     const Outcome found = run(device, problem);
     const std::vector<std::uint8_t> mask = oracle_mask(problem);
     std::vector<float> weight = problem.weight;
@@ -78,8 +78,8 @@ void expect_oracle(Device& device, const Problem& problem, const std::string& wh
 }
 
 /// Scores with many ties, zeros, negative zeros and inputs that are dead.
-Problem random_problem(Random& random, std::size_t rows, std::size_t columns, const PruningPattern& pattern) {
-    Problem problem{rows, columns, pattern, {}, {}, {}};
+MaskProblem random_problem(Random& random, std::size_t rows, std::size_t columns, const PruningPattern& pattern) {
+    MaskProblem problem{rows, columns, pattern, {}, {}, {}};
     for (std::size_t i = 0; i < rows * columns; ++i) {
         const auto value = static_cast<float>(random.below(9)) / 8 - 0.5F;
         problem.weight.push_back(value == 0 && random.below(2) == 0 ? -0.0F : value);
@@ -101,7 +101,7 @@ TEST(ScoreAndMask, EqualsTheOracleForAllPatterns) {
         for (int repetition = 0; repetition < 12; ++repetition) {
             const std::size_t group = pattern.structured() ? pattern.group : 1;
             const std::size_t columns = group * (1 + random.below(400 / group + 1)), rows = 1 + random.below(70);
-            Problem problem = random_problem(random, rows, columns, pattern);
+            MaskProblem problem = random_problem(random, rows, columns, pattern);
             problem.with_gradient = repetition % 2 == 0;
             problem.with_norms = repetition % 4 < 2;
             expect_oracle(*device, problem,
@@ -128,10 +128,10 @@ TEST(ScoreAndMask, ArbitraryFloatsUnderWandasScore) {
     const auto device = make_test_device();
     Random random(3);
     for (const PruningPattern& pattern : {patterns[0], patterns[2], patterns[6], patterns[8]}) {
-        Problem problem{33, 160, pattern, random.normals(33 * 160), {}, random.normals(160)};
+        MaskProblem problem{33, 160, pattern, random.normals(33 * 160), {}, random.normals(160)};
         for (float& norm : problem.norms) norm = std::fabs(norm);
         problem.with_gradient = false;
-        Problem rounded = problem;  // the oracle sorts the rounded products
+        MaskProblem rounded = problem;  // the oracle sorts the rounded products
         for (std::size_t i = 0; i < rounded.weight.size(); ++i) rounded.weight[i] *= rounded.norms[i % 160];
         rounded.norms.assign(160, 1.0F);
         EXPECT_EQ(run(*device, problem).mask, oracle_mask(rounded)) << pattern.name();
@@ -141,7 +141,7 @@ TEST(ScoreAndMask, ArbitraryFloatsUnderWandasScore) {
 TEST(ScoreAndMask, AlphaZeroIsWandasScore) {
     const auto device = make_test_device();
     Random random(4);
-    Problem problem{40, 128, {2, 4, 0.5}, random.normals(40 * 128), random.normals(40 * 128), random.normals(128)};
+    MaskProblem problem{40, 128, {2, 4, 0.5}, random.normals(40 * 128), random.normals(40 * 128), random.normals(128)};
     for (float& value : problem.gradient) value = std::fabs(value);
     for (float& value : problem.norms) value = std::fabs(value);
     problem.alpha = 0;
@@ -157,7 +157,7 @@ TEST(ScoreAndMask, TiesRemoveTheLowerColumn) {
           {{5, 8, 0.375}, {0, 0, 0, 1, 1, 1, 1, 1}},
           {{0, 0, 0.25}, {0, 0, 1, 1, 1, 1, 1, 1}}}) {
         for (const float value : {1.0F, 0.0F, -0.0F, -3.0F}) {
-            Problem problem{1, 8, pattern, std::vector<float>(8, value), {}, {}};
+            MaskProblem problem{1, 8, pattern, std::vector<float>(8, value), {}, {}};
             problem.with_gradient = problem.with_norms = false;
             EXPECT_EQ(run(*device, problem).mask, expected) << pattern.name() << " " << value;
         }
@@ -169,7 +169,8 @@ TEST(ScoreAndMask, NonFiniteScoresAreCountedAndTheirRowsUntouched) {
     const float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
     Random random(5);
     for (const PruningPattern& pattern : {patterns[0], patterns[6], patterns[8]}) {
-        Problem problem{3, 64, pattern, random.normals(3 * 64), random.normals(3 * 64), std::vector<float>(64, 1.0F)};
+        MaskProblem problem{
+            3, 64, pattern, random.normals(3 * 64), random.normals(3 * 64), std::vector<float>(64, 1.0F)};
         for (float& value : problem.gradient) value = std::fabs(value);
         problem.alpha = 1;
         problem.weight[64 + 3] = nan;
@@ -191,7 +192,7 @@ TEST(ScoreAndMask, NonFiniteScoresAreCountedAndTheirRowsUntouched) {
 
 TEST(ScoreAndMask, OverflowingProductsAreNonFinite) {
     const auto device = make_test_device();
-    Problem problem{1, 4, {2, 4, 0.5}, {1e30F, 1, 2, 3}, {}, {1e30F, 1, 1, 1}};
+    MaskProblem problem{1, 4, {2, 4, 0.5}, {1e30F, 1, 2, 3}, {}, {1e30F, 1, 1, 1}};
     problem.with_gradient = false;
     EXPECT_EQ(run(*device, problem).unusable, 1U);
 }

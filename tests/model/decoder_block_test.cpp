@@ -16,13 +16,13 @@ using namespace support;
 
 constexpr std::size_t tokens = 7;
 
-struct Problem {
+struct BlockProblem {
     ModelConfig config;
     BlockLayout layout;
     HostBlock block;
     std::vector<float> x, dy;
 
-    explicit Problem(const std::string& family, std::uint64_t seed = 1)
+    explicit BlockProblem(const std::string& family, std::uint64_t seed = 1)
         : config(parse_tiny_config(family)), layout(config) {
         Random random(seed);
         block = random_block(random, layout);
@@ -61,7 +61,7 @@ class CollectingSink final : public WeightGradientSink {
 class DecoderBlockTest : public testing::TestWithParam<std::string> {
   protected:
     std::unique_ptr<Device> device_ = make_test_device();
-    Problem problem_{GetParam()};
+    BlockProblem problem_{GetParam()};
     BlockWeights weights_ = upload_block(*device_, problem_.layout, problem_.block);
     Tensor x_ = upload(*device_, tokens, problem_.config.hidden_size, problem_.x);
 };
@@ -211,7 +211,7 @@ TEST_P(DecoderBlockTest, ObservingInputsStopsAtTheLastOneAskedFor) {
 
 TEST(DecoderBlock, BackwardNeedsItsActivations) {
     const auto device = make_test_device();
-    const Problem problem("llama");
+    const BlockProblem problem("llama");
     const BlockWeights weights = upload_block(*device, problem.layout, problem.block);
     DecoderBlock decoder(*device, problem.config, tokens, Passes::forward_only, DType::f32);
     CollectingSink sink(*device, problem.layout);

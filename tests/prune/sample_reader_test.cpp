@@ -12,18 +12,18 @@ namespace {
 
 using namespace support;
 
-constexpr std::size_t tokens = 3, hidden = 40;
+constexpr std::size_t sample_tokens = 3, hidden = 40;
 
 /// Every element of sample n is `offset` + n.
 Tensor filled(Device& device, double offset, std::size_t n) {
-    return upload(device, tokens, hidden,
-                  std::vector<float>(tokens * hidden, static_cast<float>(offset + static_cast<double>(n))));
+    return upload(device, sample_tokens, hidden,
+                  std::vector<float>(sample_tokens * hidden, static_cast<float>(offset + static_cast<double>(n))));
 }
 
 class SampleReaderTest : public testing::TestWithParam<StoragePlace> {
   protected:
     std::unique_ptr<Device> device_ = make_test_device();
-    HiddenStates states_{*device_, {4, 13}, tokens, hidden, GetParam()};
+    HiddenStates states_{*device_, {4, 13}, sample_tokens, hidden, GetParam()};
 
     SampleReaderTest() {
         for (std::size_t n = 4; n < 13; ++n) {
@@ -39,7 +39,7 @@ class SampleReaderTest : public testing::TestWithParam<StoragePlace> {
         for (const std::size_t n : order) {
             const TensorView sample = reader.next();
             EXPECT_EQ(download(*device_, sample),
-                      std::vector<float>(tokens * hidden, static_cast<float>(offset + static_cast<double>(n))))
+                      std::vector<float>(sample_tokens * hidden, static_cast<float>(offset + static_cast<double>(n))))
                 << n;
         }
     }
@@ -70,7 +70,7 @@ TEST_P(SampleReaderTest, ChangesTravelBack) {
 
 TEST_P(SampleReaderTest, DenseOutputsComeBack) {
     for (const DType weights : {DType::f32, DType::bf16}) {
-        DenseOutputs outputs(*device_, {4, 13}, tokens, hidden, weights, GetParam());
+        DenseOutputs outputs(*device_, {4, 13}, sample_tokens, hidden, weights, GetParam());
         {
             SampleReader inputs(*device_, states_, all_samples_of(states_));
             for (std::size_t n = 4; n < 13; ++n) {
@@ -84,7 +84,7 @@ TEST_P(SampleReaderTest, DenseOutputsComeBack) {
         for (std::size_t n = 4; n < 13; ++n) {
             const TensorView x = inputs.next();
             EXPECT_EQ(download(*device_, outputs.restored(kept.next(), x)),
-                      std::vector<float>(tokens * hidden, 0.75F + 2 * static_cast<float>(n)));
+                      std::vector<float>(sample_tokens * hidden, 0.75F + 2 * static_cast<float>(n)));
         }
     }
 }
