@@ -26,79 +26,60 @@ std::filesystem::file_status status_of(const std::filesystem::path& path) {
     }
     return status;
 }
+/// Throws InputError for a link to nothing, as an unfinished download into the hub's cache leaves it.
 bool exists_at(const std::filesystem::path& path) {
-    return std::filesystem::exists(status_of(path));
+    if (std::filesystem::exists(status_of(path))) return true;
+    std::error_code error;
+    const std::filesystem::path target = std::filesystem::read_symlink(path, error);
+    if (error) return false;
+    throw InputError(path.string() + " is a link to " + target.string() +
+                     ", which is not there (an unfinished download?); download the model again");
 }
 bool is_folder(const std::filesystem::path& path) {
     return std::filesystem::is_directory(status_of(path));
 }
 
-void refuse_other_formats(const std::filesystem::path& folder) {
-    if (!is_folder(folder)) {
-        throw InputError("model folder " + folder.string() +
-                         " does not exist or is not a folder; one of the Hugging Face hub has to be downloaded first");
-    }
-    if (exists_at(folder / "adapter_config.json")) {
-        throw InputError(folder.string() +
-                         " holds a LoRA adapter (adapter_config.json); merge it into its base model first");
-    }
-    if (!exists_at(folder / "config.json")) {
-        throw InputError(folder.string() + " has no config.json: not a Hugging Face model folder");
-    }
-    if (exists_at(folder / single_file) || exists_at(folder / index_file)) return;
+[[noreturn]] void refuse_without_config(const std::filesystem::path& folder) {
     for (const auto& item : std::filesystem::directory_iterator(folder)) {
-        if (item.path().filename().string().starts_with("pytorch_model")) {
-            throw InputError(folder.string() + " holds pickled weights (" + item.path().filename().string() +
-                             "), which can run code when loaded; convert them to safetensors first");
-        }
+        if (!item.path().filename().string().starts_with("models--")) continue;
+        throw InputError(folder.string() +
+                         " has no config.json; it holds models of the Hugging Face cache: name one, " + "such as " +
+                         item.path().string());
     }
-    throw InputError(folder.string() + " holds neither " + single_file + " nor " + index_file);
+    throw InputError(folder.string() + " has no config.json: not a Hugging Face model folder");
 }
 
-}  // namespace
-
-CheckpointFolder::CheckpointFolder(const std::filesystem::path& folder) : folder_(folder) {
-    refuse_other_formats(folder_);
-    config_text_ = read_text(folder_ / "config.json", config_limit);
-    sharded_ = !exists_at(folder_ / single_file);
-    if (sharded_)
-        check_index(read_text(folder_ / index_file, index_limit));
-    else
-        add_shard(single_file);
+[[noreturn]] void refuse_without_safetensors(const std::filesystem::path& folder) {
+    std::set<std::string> names;
+    for (const auto& item : std::filesystem::directory_iterator(folder)) {
+        const std::string name = item.path().filename().string();
+        if (name.starts_with("pytorch_model")) names.insert(name);
+    }
+    if (names.empty()) throw InputError(folder.string() + " holds neither " + single_file + " nor " + index_file);
+    const std::filesystem::path plain = folder.has_filename() ? folder : folder.parent_path();
+    throw InputError(folder.string() + " holds pickled weights (" + *names.begin() +
+                     "), which can run code when loaded; 'jobs/import_pytorch.py " + plain.string() + " " +
+                     plain.string() + "-safetensors' makes safetensors of them without running any");
 }
 
-void CheckpointFolder::add_shard(const std::string& file_name) {
-    InputFile file(folder_ / file_name);
-    const std::string source = file.path().string();
-    if (file.size() < 8) throw InputError(source + " has only " + std::to_string(file.size()) + " bytes");
-    unsigned char prefix[8];
-    file.read(0, std::as_writable_bytes(std::span(prefix)));
-    if (std::memcmp(prefix, "version ", 8) == 0) {
-        throw InputError(source + " is a git-lfs pointer, not the weights; run 'git lfs pull' in the model folder");
-    }
-    std::string text(static_cast<std::size_t>(safetensors_header_bytes(prefix, file.size(), source)), '\0');
-    file.read(8, std::as_writable_bytes(std::span(text)));
-    SafetensorsHeader header = parse_safetensors_header(text, file.size(), source);
-    warnings_.insert(warnings_.end(), header.warnings.begin(), header.warnings.end());
-    for (auto& [name, entry] : header.tensors) {
-        const auto [place, added] = tensors_.try_emplace(name, StoredTensor{files_.size(), std::move(entry)});
-        if (!added) {
-            throw InputError("tensor '" + name + "' is both in " + files_[place->second.file].path().string() +
-                             " and in " + source);
-        }
-    }
-    header_hashes_.push_back(sha256(text));
-    metadata_.push_back(std::move(header.metadata));
-    files_.push_back(std::move(file));
+void refuse_pointer(std::string_view content, const std::string& source) {
+    if (!content.starts_with("version ")) return;
+    throw InputError(source + " is a git-lfs pointer, not the file itself; run 'git lfs pull' in the model folder");
 }
 
-void CheckpointFolder::check_index(const std::string& text) {
-    const std::string source = (folder_ / index_file).string();
+std::string read_json_text(const std::filesystem::path& path, std::uint64_t limit) {
+    std::string text = read_text(path, limit);
+    refuse_pointer(text, path.string());
+    return text;
+}
+
+/// Reads weight_map and refuses names that are not plain file names.
+std::map<std::string, std::string> parse_weight_map(const std::string& text, const std::string& source) {
     const Json index = parse_strict_json(text, source);
     if (!index.is_object() || !index.contains("weight_map") || !index["weight_map"].is_object()) {
         throw InputError(source + " has no object 'weight_map'");
     }
-    std::set<std::string> shards;
+    std::map<std::string, std::string> weight_map;
     for (const auto& item : index["weight_map"].items()) {
         if (!item.value().is_string())
             throw InputError(source + ": file of tensor '" + item.key() + "' is not a string");
@@ -109,28 +90,95 @@ void CheckpointFolder::check_index(const std::string& text) {
             std::replace(shown.begin(), shown.end(), '\0', '?');
             throw InputError(source + ": '" + shown + "' for tensor '" + item.key() + "' is not a plain file name");
         }
-        shards.insert(name);
+        weight_map.emplace(item.key(), name);
     }
-    if (shards.empty()) throw InputError(source + ": weight_map is empty");
+    if (weight_map.empty()) throw InputError(source + ": weight_map is empty");
+    return weight_map;
+}
+
+}  // namespace
+
+std::vector<WeightFiles> CheckpointFolder::weight_files(const std::filesystem::path& folder) {
+    if (!is_folder(folder)) {
+        throw InputError("model folder " + folder.string() +
+                         " does not exist or is not a folder; one of the Hugging Face hub has to be downloaded first");
+    }
+    if (exists_at(folder / "adapter_config.json")) {
+        throw InputError(folder.string() +
+                         " holds a LoRA adapter (adapter_config.json); merge it into its base model first");
+    }
+    if (!exists_at(folder / "config.json")) refuse_without_config(folder);
+    std::vector<WeightFiles> files;
+    if (exists_at(folder / single_file)) files.push_back(WeightFiles::single);
+    if (exists_at(folder / index_file)) files.push_back(WeightFiles::sharded);
+    if (files.empty()) refuse_without_safetensors(folder);
+    return files;
+}
+
+CheckpointFolder::CheckpointFolder(const std::filesystem::path& folder)
+    : CheckpointFolder(folder, weight_files(folder).front()) {}
+
+CheckpointFolder::CheckpointFolder(const std::filesystem::path& folder, WeightFiles files)
+    : folder_(folder), sharded_(files == WeightFiles::sharded) {
+    config_text_ = read_json_text(folder_ / "config.json", config_limit);
+    if (sharded_) {
+        const std::filesystem::path index = folder_ / index_file;
+        add_indexed_shards(parse_weight_map(read_json_text(index, index_limit), index.string()));
+    } else {
+        add_shard(single_file, nullptr);
+    }
+}
+
+void CheckpointFolder::add_shard(const std::string& file_name, const WeightMap* weight_map) {
+    InputFile file(folder_ / file_name);
+    const std::string source = file.path().string();
+    if (file.size() < 8) throw InputError(source + " has only " + std::to_string(file.size()) + " bytes");
+    unsigned char prefix[8];
+    file.read(0, std::as_writable_bytes(std::span(prefix)));
+    refuse_pointer({reinterpret_cast<const char*>(prefix), sizeof prefix}, source);
+    std::string text(static_cast<std::size_t>(safetensors_header_bytes(prefix, file.size(), source)), '\0');
+    file.read(8, std::as_writable_bytes(std::span(text)));
+    SafetensorsHeader header = parse_safetensors_header(text, file.size(), source);
+    warnings_.insert(warnings_.end(), header.warnings.begin(), header.warnings.end());
+    for (auto& [name, entry] : header.tensors) {
+        if (weight_map != nullptr) {
+            const auto mapped = weight_map->find(name);
+            if (mapped == weight_map->end()) unmapped_.emplace(name, files_.size());
+            if (mapped == weight_map->end() || mapped->second != file_name) {
+                if (++ignored_ == 1) ignored_example_ = "'" + name + "' in " + file_name;
+                continue;
+            }
+        }
+        tensors_.emplace(name, StoredTensor{files_.size(), std::move(entry)});
+    }
+    header_hashes_.push_back(sha256(text));
+    metadata_.push_back(std::move(header.metadata));
+    files_.push_back(std::move(file));
+}
+
+void CheckpointFolder::add_indexed_shards(const WeightMap& weight_map) {
+    const std::string source = (folder_ / index_file).string();
+    std::set<std::string> shards;
+    for (const auto& [name, shard] : weight_map) shards.insert(shard);
     for (const std::string& shard : shards) {
         if (!exists_at(folder_ / shard)) {
             throw InputError(source + " names shard " + shard + ", which is not in the folder (incomplete download?)");
         }
-        add_shard(shard);
+        add_shard(shard, &weight_map);
     }
-    for (const auto& item : index["weight_map"].items()) {
-        const auto found = tensors_.find(item.key());
-        if (found == tensors_.end() ||
-            files_[found->second.file].path().filename() != item.value().get<std::string>()) {
-            throw InputError(source + ": tensor '" + item.key() + "' is not in " + item.value().get<std::string>());
-        }
+    for (const auto& [name, shard] : weight_map) {
+        if (!tensors_.contains(name)) throw InputError(source + ": tensor '" + name + "' is not in " + shard);
     }
-    for (const auto& [name, tensor] : tensors_) {
-        if (!index["weight_map"].contains(name)) {
-            throw InputError(source + ": tensor '" + name + "' of " + files_[tensor.file].path().filename().string() +
-                             " is not in weight_map");
-        }
+    if (ignored_ > 0) {
+        warnings_.push_back(std::to_string(ignored_) + " stored tensor(s) are ignored, since " + index_file +
+                            " does not map them to where they lie; the first is " + ignored_example_);
     }
+}
+
+std::optional<std::filesystem::path> CheckpointFolder::unmapped(const std::string& name) const {
+    const auto found = unmapped_.find(name);
+    if (found == unmapped_.end()) return {};
+    return files_[found->second].path();
 }
 
 const StoredTensor& CheckpointFolder::tensor(const std::string& name) const {
@@ -163,6 +211,9 @@ void CheckpointFolder::read(const std::string& name, std::uint64_t offset, std::
 std::string CheckpointFolder::identity() const {
     std::string text = sha256(config_text_);
     for (const std::string& hash : header_hashes_) text += hash;
+    if (ignored_ > 0) {
+        for (const auto& [name, stored] : tensors_) text += '\0' + name + '\0' + std::to_string(stored.file);
+    }
     return sha256(text);
 }
 

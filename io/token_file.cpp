@@ -7,8 +7,10 @@
 #include "io/synthetic_tokens.h"
 #include "src/base/error.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <string_view>
 
 namespace espalier {
@@ -91,21 +93,64 @@ RawTokens read_hdf5(const std::filesystem::path& path) {
     return raw;
 }
 
+/// The name without ".gz" and without the ending of a text file; nothing when it has no such ending.
+std::optional<std::string> stem_of_text(std::string name) {
+    if (name.ends_with(".gz")) name.resize(name.size() - 3);
+    for (const std::string_view ending : {".jsonl", ".json", ".txt", ".csv", ".parquet", ".text", ".md"}) {
+        if (name.size() > ending.size() && name.ends_with(ending)) return name.substr(0, name.size() - ending.size());
+    }
+    return {};
+}
+
+/// Whether the first bytes are those of a text: UTF-8 (cut anywhere) without control characters but white space.
+bool begins_as_text(std::string_view content) {
+    int following = 0;  // bytes that continue a character
+    for (const char character : content) {
+        const auto c = static_cast<unsigned char>(character);
+        if (following > 0) {
+            if ((c & 0xC0) != 0x80) return false;
+            --following;
+        } else if (c >= 0x80) {
+            if (c < 0xC2 || c > 0xF4) return false;
+            following = c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3;
+        } else if (c == 0x7F || (c < 0x20 && c != '\t' && c != '\n' && c != '\r' && c != '\f')) {
+            return false;
+        }
+    }
+    return !content.empty();
+}
+
+/// Refuses a file that holds no token ids in a format that we read, with what helps.
+[[noreturn]] void refuse_format(const std::filesystem::path& path, std::string_view beginning, std::uint64_t bytes,
+                                TokenPurpose purpose) {
+    if (beginning.starts_with("version https://git-lfs")) {
+        throw InputError(path.string() + " is a git-lfs pointer, not the file itself; run 'git lfs pull' beside it");
+    }
+    const std::optional<std::string> stem = stem_of_text(path.string());
+    if (stem || begins_as_text(beginning) || beginning.starts_with("PAR1")) {
+        const char* const kind = purpose == TokenPurpose::calibration ? "calibration" : "evaluation";
+        throw InputError(path.string() + " holds text, not token ids (an HDF5 file with /input_ids or a .npy file); " +
+                         "make them with: jobs/prepare_tokens.py " + kind + " --tokenizer MODEL_FOLDER --text " +
+                         path.string() + " --output " + stem.value_or(path.string()) + ".h5");
+    }
+    if (bytes < 8) throw InputError(path.string() + " has only " + std::to_string(bytes) + " bytes");
+    throw InputError(path.string() + " is neither an HDF5 file with /input_ids nor a .npy file");
+}
+
 }  // namespace
 
-TokenTable read_token_file(const std::filesystem::path& path, std::size_t vocabulary) {
+TokenTable read_token_file(const std::filesystem::path& path, std::size_t vocabulary, TokenPurpose purpose) {
     if (names_synthetic_tokens(path.string())) return make_synthetic_tokens(path.string(), vocabulary);
     const InputFile file(path);
-    if (file.size() < 8) throw InputError(path.string() + " has only " + std::to_string(file.size()) + " bytes");
-    char magic[8];
-    file.read(0, std::as_writable_bytes(std::span(magic)));
+    std::string beginning(static_cast<std::size_t>(std::min<std::uint64_t>(file.size(), 1024)), '\0');
+    file.read(0, std::as_writable_bytes(std::span(beginning)));
     RawTokens raw;
-    if (std::memcmp(magic, "\x89HDF\r\n\x1a\n", 8) == 0)
+    if (beginning.starts_with("\x89HDF\r\n\x1a\n"))
         raw = read_hdf5(path);
-    else if (std::memcmp(magic, "\x93NUMPY", 6) == 0)
+    else if (beginning.size() >= 8 && beginning.starts_with("\x93NUMPY"))
         raw = read_npy(file);
     else
-        throw InputError(path.string() + " is neither an HDF5 file with /input_ids nor a .npy file");
+        refuse_format(path, beginning, file.size(), purpose);
 
     TokenTable table;
     table.rows = raw.shape.size() == 2 ? static_cast<std::size_t>(raw.shape[0]) : 1;

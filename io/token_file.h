@@ -17,8 +17,12 @@ struct TokenTable {
     std::string sha256;  ///< of the file
 };
 
+/// What token ids are wanted for; jobs/prepare_tokens.py makes a file for each.
+enum class TokenPurpose { calibration, evaluation };
+
 /// Reads and checks the file (by its first bytes, not its name; "synthetic:128x2048" makes them up). Throws InputError
-/// naming the file: wrong format, empty, a token id that is negative or not below `vocabulary` (with its place).
-TokenTable read_token_file(const std::filesystem::path& path, std::size_t vocabulary);
+/// naming the file: wrong format, text (with the command that makes tokens of it), empty, a token id that is negative
+/// or not below `vocabulary` (with its place).
+TokenTable read_token_file(const std::filesystem::path& path, std::size_t vocabulary, TokenPurpose purpose);
 
 }  // namespace espalier

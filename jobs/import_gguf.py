@@ -15,16 +15,13 @@ folder under its final name is complete. Exit status 2 and one sentence on stder
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shutil
-import struct
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from checkpoint_folder import HeaderEntry, InputRefused, folder_in_progress, safetensors_header, write_json
 
 try:
     import numpy as np
@@ -38,10 +35,6 @@ except ModuleNotFoundError as missing:
 
 CONTROL_TOKEN, USER_DEFINED_TOKEN = 3, 4  # tokenizer.ggml.token_type
 REQUIRED = object()
-
-
-class ImportRefused(Exception):
-    """The file cannot be imported; the message is one sentence for the user."""
 
 
 class StoredDtype(NamedTuple):
@@ -70,16 +63,16 @@ class Metadata:
         field = self._fields.get(key)
         if field is None:
             if default is REQUIRED:
-                raise ImportRefused(f"the file has no metadata key {key}")
+                raise InputRefused(f"the file has no metadata key {key}")
             return default
         try:
             value = field.contents()
         except UnicodeDecodeError as error:
-            raise ImportRefused(f"metadata key {key} is not valid UTF-8") from error
+            raise InputRefused(f"metadata key {key} is not valid UTF-8") from error
         if kind is float and field.types[-1] == GGUFValueType.FLOAT32:
             return float(str(np.float32(value)))  # the shortest decimal: 1e-05, not 9.999999747378752e-06
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise ImportRefused(f"metadata key {key} is not of type {kind.__name__}")
+            raise InputRefused(f"metadata key {key} is not of type {kind.__name__}")
         return value
 
 
@@ -114,35 +107,35 @@ def open_gguf(path: Path) -> GGUFReader:
         with path.open("rb") as file:
             magic = file.read(4)
     except OSError as error:
-        raise ImportRefused(f"cannot read {path}: {error.strerror}") from error
+        raise InputRefused(f"cannot read {path}: {error.strerror}") from error
     if magic != b"GGUF":
-        raise ImportRefused(f"{path} is not a GGUF file (it begins with {magic!r})")
+        raise InputRefused(f"{path} is not a GGUF file (it begins with {magic!r})")
     try:
         return GGUFReader(path)
     except Exception as error:  # the reader checks nothing itself: truncated files raise whatever numpy raises
         reason = " ".join(str(error).split())
-        raise ImportRefused(f"{path} is damaged, or of an unknown GGUF version or tensor type ({reason})") from error
+        raise InputRefused(f"{path} is damaged, or of an unknown GGUF version or tensor type ({reason})") from error
 
 
 def read_shape(metadata: Metadata, tensors: dict[str, ReaderTensor]) -> ModelShape:
     """Sizes from the metadata; which optional tensors there are decides ties and biases."""
     architecture = metadata.get("general.architecture", str)
     if architecture != "llama":
-        raise ImportRefused(f"architecture {architecture!r} is not supported: only 'llama' can be imported")
+        raise InputRefused(f"architecture {architecture!r} is not supported: only 'llama' can be imported")
     scaling = metadata.get("llama.rope.scaling.type", str, "none")
     if scaling != "none":
-        raise ImportRefused(f"RoPE scaling of type {scaling!r} is not supported")
+        raise InputRefused(f"RoPE scaling of type {scaling!r} is not supported")
     if "token_embd.weight" not in tensors:
-        raise ImportRefused("the file has no tensor token_embd.weight")
+        raise InputRefused("the file has no tensor token_embd.weight")
     hidden = metadata.get("llama.embedding_length", int)
     layers = metadata.get("llama.block_count", int)
     if not 0 < layers <= len(tensors):
-        raise ImportRefused(f"{layers} blocks cannot be made of {len(tensors)} tensors")
+        raise InputRefused(f"{layers} blocks cannot be made of {len(tensors)} tensors")
     heads = metadata.get("llama.attention.head_count", int)
     head_dim = metadata.get("llama.attention.key_length", int, hidden // max(heads, 1))
     rotary = metadata.get("llama.rope.dimension_count", int, head_dim)
     if heads < 1 or head_dim < 2 or head_dim % 2 or rotary != head_dim:
-        raise ImportRefused(f"{heads} heads of dimension {head_dim} with {rotary} rotary dimensions are not supported")
+        raise InputRefused(f"{heads} heads of dimension {head_dim} with {rotary} rotary dimensions are not supported")
     return ModelShape(
         hidden=hidden,
         intermediate=metadata.get("llama.feed_forward_length", int),
@@ -192,11 +185,11 @@ def plan_tensors(shape: ModelShape, tensors: dict[str, ReaderTensor]) -> list[Te
     planned = {plan.gguf_name for plan in plans}
     for problem, names in (("lacks", planned - tensors.keys()), ("has unknown", tensors.keys() - planned)):
         if names:
-            raise ImportRefused(f"the file {problem} {len(names)} tensor(s), first {min(names)}")
+            raise InputRefused(f"the file {problem} {len(names)} tensor(s), first {min(names)}")
     for plan in plans:
         found = tuple(int(size) for size in reversed(tensors[plan.gguf_name].shape))
         if found != plan.shape:
-            raise ImportRefused(f"tensor {plan.gguf_name} has shape {found} but the metadata says {plan.shape}")
+            raise InputRefused(f"tensor {plan.gguf_name} has shape {found} but the metadata says {plan.shape}")
     return sorted(plans, key=lambda plan: plan.name)
 
 
@@ -227,7 +220,7 @@ def encode(values: np.ndarray, dtype: str, name: str) -> bytes:
             stored = values.astype(np.float16 if dtype == "f16" else np.float32)
         finite = finite and np.isfinite(stored).all()
     if not finite:
-        raise ImportRefused(f"tensor {name} holds values that are not finite in {dtype}")
+        raise InputRefused(f"tensor {name} holds values that are not finite in {dtype}")
     return stored.astype(stored.dtype.newbyteorder("<")).tobytes()
 
 
@@ -237,34 +230,27 @@ def load_tensor(tensor: ReaderTensor, plan: TensorPlan) -> np.ndarray:
         values = dequantize(tensor.data, tensor.tensor_type).reshape(plan.shape)
     except NotImplementedError as error:
         kind = tensor.tensor_type
-        raise ImportRefused(f"tensor {plan.gguf_name} has the unsupported type {kind.name} ({int(kind)})") from error
+        raise InputRefused(f"tensor {plan.gguf_name} has the unsupported type {kind.name} ({int(kind)})") from error
     return unpermute_rows(values, plan.permuted_heads) if plan.permuted_heads else values
-
-
-def safetensors_header(plans: list[TensorPlan], dtype: StoredDtype) -> bytes:
-    """Length and JSON header: tensors by name without gaps, padded with spaces to a multiple of 8 bytes."""
-    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    begin = 0
-    for plan in plans:
-        end = begin + int(np.prod(plan.shape)) * dtype.bytes
-        entries[plan.name] = {"dtype": dtype.safetensors, "shape": list(plan.shape), "data_offsets": [begin, end]}
-        begin = end
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
 
 
 def write_weights(path: Path, plans: list[TensorPlan], tensors: dict[str, ReaderTensor], dtype: str) -> None:
     """Write model.safetensors tensor by tensor and let the reference reader check the result."""
     with path.open("wb") as file:
-        file.write(safetensors_header(plans, DTYPES[dtype]))
+        stored = DTYPES[dtype]
+        file.write(
+            safetensors_header(
+                HeaderEntry(plan.name, stored.safetensors, plan.shape, int(np.prod(plan.shape)) * stored.bytes)
+                for plan in plans
+            )
+        )
         for plan in plans:
             file.write(encode(load_tensor(tensors[plan.gguf_name], plan), dtype, plan.gguf_name))
     try:
         with safe_open(path, framework="numpy"):
             pass
     except SafetensorError as error:
-        raise ImportRefused(f"the written {path.name} does not read back: {error}") from error
+        raise InputRefused(f"the written {path.name} does not read back: {error}") from error
 
 
 def pre_tokenizer(kind: str) -> pre_tokenizers.PreTokenizer:
@@ -274,7 +260,7 @@ def pre_tokenizer(kind: str) -> pre_tokenizers.PreTokenizer:
         return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
     if kind == "gpt-2":
         return byte_level
-    raise ImportRefused(f"tokenizer pre type {kind!r} is not supported: only 'smollm' and 'gpt-2' can be imported")
+    raise InputRefused(f"tokenizer pre type {kind!r} is not supported: only 'smollm' and 'gpt-2' can be imported")
 
 
 def added_tokens(metadata: Metadata) -> dict[int, AddedToken]:
@@ -299,16 +285,16 @@ def build_tokenizer(metadata: Metadata, vocabulary: int) -> Tokenizer:
     """The byte-level BPE tokenizer that the GGUF file describes."""
     kind = metadata.get("tokenizer.ggml.model", str)
     if kind != "gpt2":
-        raise ImportRefused(f"tokenizer model {kind!r} is not supported: only 'gpt2' (byte-level BPE) can be imported")
+        raise InputRefused(f"tokenizer model {kind!r} is not supported: only 'gpt2' (byte-level BPE) can be imported")
     tokens = metadata.get("tokenizer.ggml.tokens", list)
     ids = {token: index for index, token in enumerate(tokens)}
     special = special_token_ids(metadata)
     if len(ids) != len(tokens) or len(tokens) > vocabulary or any(index >= len(tokens) for index in special.values()):
-        raise ImportRefused(f"the tokenizer's {len(tokens)} tokens do not fit the {vocabulary} rows of the embedding")
+        raise InputRefused(f"the tokenizer's {len(tokens)} tokens do not fit the {vocabulary} rows of the embedding")
     merges = [tuple(merge.split(" ")) for merge in metadata.get("tokenizer.ggml.merges", list)]
     for merge in merges:
         if len(merge) != 2 or not {*merge, "".join(merge)} <= ids.keys():
-            raise ImportRefused(f"the tokenizer's merge {' '.join(merge)!r} does not fit its vocabulary")
+            raise InputRefused(f"the tokenizer's merge {' '.join(merge)!r} does not fit its vocabulary")
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizer(metadata.get("tokenizer.ggml.pre", str))
     tokenizer.decoder = decoders.ByteLevel()
@@ -373,27 +359,6 @@ def model_config(metadata: Metadata, shape: ModelShape, dtype: str) -> dict[str,
     } | generation_config(metadata)
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write readable JSON with a final newline."""
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def folder_in_progress(output: Path) -> Iterator[Path]:
-    """A fresh OUTPUT.partial folder that gets its final name only when the body succeeds."""
-    if output.exists():
-        raise ImportRefused(f"{output} exists already: name a folder that does not, or remove it")
-    partial = output.with_name(output.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        os.rename(partial, output)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
 def import_gguf(source: Path, output: Path, dtype: str) -> ModelShape:
     """Write the checkpoint folder `output` from the GGUF file `source`."""
     reader = open_gguf(source)
@@ -420,7 +385,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         shape = import_gguf(options.model, options.output, options.dtype)
-    except (ImportRefused, OSError) as error:
+    except (InputRefused, OSError) as error:
         print(f"import_gguf: {error}", file=sys.stderr)
         return 2
     sizes = f"{shape.layers} blocks, hidden size {shape.hidden}, vocabulary {shape.vocabulary}"

@@ -9,7 +9,11 @@
 than T tokens, then take T tokens at a random offset of it. `evaluation` follows the WikiText-2 convention: the whole
 text is tokenised once as one string and cut into floor(total / T) rows; the tail is dropped.
 
-A document is the "text" field of one line of a .jsonl or .json file (C4's shards are such), or a piece of a plain text
+DIR is a model folder, or a model's folder in the Hugging Face cache. Its tokenizer.json is used or, where there is
+none, its tokenizer.model (SentencePiece), with the ids that transformers' LlamaTokenizer gives.
+
+A document is the "text" field of one line of a .jsonl or .json file (C4's shards are such) or of one record of a .json
+array, the column "text" of one row of a .csv or .parquet file (the latter needs pyarrow), or a piece of a plain text
 file between two separator lines (by default lines that hold only a form feed); a file without separators is one
 document. Files ending in .gz are decompressed. `evaluation` joins documents with two newlines, as Wanda joins
 WikiText-2's rows.
@@ -22,22 +26,20 @@ on stderr when there is nothing to write.
 from __future__ import annotations
 
 import argparse
-import gzip
-import hashlib
-import json
 import os
 import random
-import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
+
+from checkpoint_folder import InputRefused
+from documents import read_documents
 
 try:
     import h5py
     import numpy as np
-    from tokenizers import Tokenizer
+    import tokenizers
+
+    from text_tokenizer import TextTokenizer, load_tokenizer
 except ModuleNotFoundError as missing:
     sys.exit(f"prepare_tokens.py: the Python package {missing.name} is missing; run "
              "jobs/virtual_environment.sh build/venv jobs/requirements.txt and then this with build/venv/bin/python")
@@ -46,104 +48,6 @@ SAMPLING_RULES = {
     "calibration": "Wanda: draw documents until one has more than T tokens, then T tokens at a random offset",
     "evaluation": "WikiText-2: documents joined by two newlines, tokenised once, floor(total / T) windows",
 }
-
-
-class InputRefused(Exception):
-    """The request cannot be met; the message is one sentence for the user."""
-
-
-@dataclass(frozen=True)
-class TextTokenizer:
-    """A tokenizer.json with a decision about the beginning-of-sequence token.
-
-    `add_special_tokens` lets the post-processor of tokenizer.json act; `bos_id` is put in front where that alone would
-    not do what the user asked for.
-    """
-
-    tokenizer: Tokenizer
-    sha256: str
-    add_special_tokens: bool
-    bos_id: int | None
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of one text."""
-        ids = self.tokenizer.encode(text, add_special_tokens=self.add_special_tokens).ids
-        return ids if self.bos_id is None else [self.bos_id, *ids]
-
-    def adds_bos(self) -> bool:
-        """Whether an encoded text begins with a token that is not part of the text."""
-        plain = self.tokenizer.encode("a", add_special_tokens=False).ids
-        return self.encode("a")[: len(plain)] != plain
-
-
-def load_tokenizer(path: Path, add_bos: bool | None) -> TextTokenizer:
-    """Load DIR/tokenizer.json or a tokenizer.json; `add_bos` None follows the file's own post-processor."""
-    file = path / "tokenizer.json" if path.is_dir() else path
-    try:
-        content = file.read_bytes()
-        tokenizer = Tokenizer.from_str(content.decode())
-    except OSError as error:
-        raise InputRefused(f"cannot read the tokenizer {file}: {error.strerror}") from error
-    except Exception as error:  # tokenizers raises the bare Exception
-        raise InputRefused(f"{file} is not a tokenizer.json ({error})") from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    bos_id = bos_token_id(file.with_name("tokenizer_config.json"), tokenizer) if add_bos else None
-    return TextTokenizer(tokenizer, hashlib.sha256(content).hexdigest(), add_bos is None, bos_id)
-
-
-def bos_token_id(config: Path, tokenizer: Tokenizer) -> int:
-    """Id of the bos_token that tokenizer_config.json names."""
-    try:
-        token = json.loads(config.read_text(encoding="utf-8")).get("bos_token")
-    except (OSError, ValueError) as error:
-        raise InputRefused(f"--add-bos needs a readable {config} that names the bos_token ({error})") from error
-    token = token.get("content") if isinstance(token, dict) else token
-    index = tokenizer.token_to_id(token) if isinstance(token, str) else None
-    if index is None:
-        raise InputRefused(f"--add-bos: {config} names no bos_token that the tokenizer knows")
-    return index
-
-
-def split_documents(text: str, separator: str) -> Iterator[str]:
-    """Pieces of a plain text between separator lines, blank ones dropped; a text without separators stays as it is."""
-    pieces = re.split(rf"^{re.escape(separator)}\r?$", text, flags=re.MULTILINE)
-    if len(pieces) == 1:
-        yield text
-        return
-    for piece in pieces:
-        if piece.strip():
-            yield piece.strip("\r\n")
-
-
-def json_lines_documents(text: str, name: str) -> Iterator[str]:
-    """The "text" field of every line."""
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            document = json.loads(line)["text"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputRefused(f'{name}, line {number}: not a JSON object with a "text" field') from error
-        if not isinstance(document, str):
-            raise InputRefused(f'{name}, line {number}: the "text" field is not a string')
-        yield document
-
-
-def read_documents(files: list[Path], separator: str) -> tuple[list[str], str]:
-    """All documents in order, and the SHA-256 of the files' bytes one after the other (as `cat FILES | sha256sum`)."""
-    documents: list[str] = []
-    digest = hashlib.sha256()
-    for file in files:
-        try:
-            content = file.read_bytes()
-            digest.update(content)
-            text = (gzip.decompress(content) if file.suffix == ".gz" else content).decode()
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise InputRefused(f"cannot read {file} as UTF-8 text: {error}") from error
-        is_json = file.name.removesuffix(".gz").endswith((".jsonl", ".json"))
-        documents += json_lines_documents(text, file.name) if is_json else split_documents(text, separator)
-    return documents, digest.hexdigest()
 
 
 def draw_rows(documents: list[str], tokenizer: TextTokenizer, samples: int, length: int, seed: int) -> np.ndarray:
@@ -228,7 +132,7 @@ def prepare(options: argparse.Namespace) -> np.ndarray:
         "tokenizer_sha256": tokenizer.sha256,
         "add_bos": int(tokenizer.adds_bos()),
         "sampling_rule": SAMPLING_RULES[options.kind],
-        "created_by": f"prepare_tokens.py with tokenizers {version('tokenizers')}, h5py {version('h5py')}",
+        "created_by": f"prepare_tokens.py with tokenizers {tokenizers.__version__}, h5py {h5py.__version__}",
     }
     if options.kind == "calibration":
         attributes["seed"] = options.seed
@@ -247,15 +151,16 @@ def positive(text: str) -> int:
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     """The two sub-commands and their options."""
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--tokenizer", type=Path, required=True, help="checkpoint folder, or its tokenizer.json")
-    common.add_argument("--text", type=Path, nargs="+", required=True, help="text files (.txt, .jsonl, also .gz)")
+    common.add_argument("--tokenizer", type=Path, required=True, help="model folder, or its tokenizer file")
+    kinds = "text files: .txt, .jsonl, .json, .csv, each also with .gz, and .parquet"
+    common.add_argument("--text", type=Path, nargs="+", required=True, help=kinds)
     common.add_argument("--sequence-length", type=positive, default=2048, help="tokens per row, T (default 2048)")
     common.add_argument("--output", type=Path, required=True, help="HDF5 file to write")
     common.add_argument("--document-separator", default="\f", help="line between two documents (default: a form feed)")
     common.add_argument(
         "--add-bos",
         action=argparse.BooleanOptionalAction,
-        help="begin each tokenised text with the bos token, or not (default: as tokenizer.json does)",
+        help="begin each tokenised text with the bos token, or not (default: as the tokenizer does)",
     )
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     commands = parser.add_subparsers(dest="kind", required=True)

@@ -45,7 +45,7 @@ void dry_run(const Session& session, const OptionSet& set, const DryRunInputs& i
                                              [&](const std::string& text) { progress.line(text); });
     const PruneOptions& options = inputs.options;
     std::string about = fmt::format(
-        "{}, {}, {} samples of {} tokens, {} block group(s), {} shards{}\non {}; {}\n\n", set.text("model"),
+        "{}, {}, {} samples of {} tokens, {} block group(s), {} shards{}\non {}; {}\n\n", inputs.source.path().string(),
         name_of(options.method), options.samples, options.sequence_length, options.block_groups, options.shards,
         uses_regional_optimization(options.method) ? fmt::format(", --ro-batch {}", options.ro.batch) : "",
         chosen.device->description(), model.origin);
@@ -58,7 +58,7 @@ void dry_run(const Session& session, const OptionSet& set, const DryRunInputs& i
     Json report = to_json(study);
     report["command_line"] = inputs.command_line;
     report["device"] = chosen.device->description();
-    report["model"] = set.text("model");
+    report["model"] = inputs.source.path().string();
     report["rates"] = model.to_json();
     write_text_atomically(set.text("dry-run-report"), report.dump(1) + "\n");
 }

@@ -61,13 +61,13 @@ int evaluate_command(Session& session, const CommandLine& line) {
     session.agree([&] {
         set.emplace("evaluate", evaluate_options(), complete_json_option(line.arguments));
         source = open_model(set->text("model"));
-        tokens = read_token_file(set->text("tokens"), source->config().vocabulary);
+        tokens = read_token_file(set->text("tokens"), source->config().vocabulary, TokenPurpose::evaluation);
         sequence_length = set->whole("sequence-length", 2);
         if (session.rank() == 0) source->verify_outer();
         const bool to_file = set->has("json") && set->text("json") != "-";
         if (to_file && session.rank() == 0) check_writable(set->text("json"));
         chosen = make_device(session, *set);
-        for (const std::string& warning : source->warnings()) progress.line("warning: " + warning);
+        for (const std::string& remark : source->remarks()) progress.line(remark);
     });
     check_devices(session, chosen);
     if (!chosen.note.empty()) progress.line(chosen.note);
@@ -82,7 +82,7 @@ int evaluate_command(Session& session, const CommandLine& line) {
         const Json json = {{"perplexity", result.perplexity},    {"loss", result.loss},
                            {"sequence_length", sequence_length}, {"windows", result.windows},
                            {"tokens", set->text("tokens")},      {"tokens_sha256", tokens.sha256},
-                           {"model", set->text("model")},        {"seconds", stopwatch.seconds()}};
+                           {"model", source->path().string()},   {"seconds", stopwatch.seconds()}};
         if (set->text("json") == "-")
             std::printf("%s\n", json.dump().c_str());
         else

@@ -26,7 +26,9 @@ int export_command(Session& session, const CommandLine& line) {
         if (set.has("model")) dense = set.text("model");
         std::filesystem::path output = set.text("output");
         if (!output.has_filename()) output = output.parent_path();
-        export_run(set.text("run"), output, dense, [&](const std::string& text) { progress.live(text); });
+        const std::vector<std::string> remarks =
+            export_run(set.text("run"), output, dense, [&](const std::string& text) { progress.live(text); });
+        for (const std::string& remark : remarks) progress.line(remark);
         progress.line("exported to " + output.string());
     });
     return 0;

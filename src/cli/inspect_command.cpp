@@ -47,6 +47,7 @@ int inspect_command(Session& session, const CommandLine& line) {
         const Inspection inspection =
             inspect_model(set.text("path"), dense, [&](const std::string& text) { progress.live(text); });
         progress.live("");
+        for (const std::string& remark : inspection.remarks) progress.line(remark);
         print_table(inspection);
         for (const std::string& checked : inspection.checked) std::printf("checked: %s\n", checked.c_str());
         for (const std::string& fault : inspection.faults) std::printf("FAULT: %s\n", fault.c_str());

@@ -5,6 +5,7 @@
 #include "src/cli/network_options.h"
 #include "src/cli/pruning_options.h"
 #include "src/plan/plan_text.h"
+#include "src/report/progress.h"
 
 #include <fmt/format.h>
 
@@ -96,9 +97,11 @@ int plan_command(Session& session, const CommandLine& line) {
     if (session.rank() != 0) return 0;
     OptionSet set("plan", plan_options(), line.arguments);
     const std::unique_ptr<ModelSource> source = open_model(set.text("model"));
+    for (const std::string& remark : source->remarks()) Progress(true).line(remark);
     const DeviceModel device = choose_device_model(set);
     if (set.has("calibration")) {
-        const TokenTable table = read_token_file(set.text("calibration"), source->config().vocabulary);
+        const TokenTable table =
+            read_token_file(set.text("calibration"), source->config().vocabulary, TokenPurpose::calibration);
         static_cast<void>(choose_calibration(set, table, set.text("calibration")));
     }
     if (!set.has("samples")) set.set_effective("samples", "128", "default");
@@ -115,7 +118,7 @@ int plan_command(Session& session, const CommandLine& line) {
         if (set.given("ranks")) throw InputError("--table is for 1 … 1024 ranks; leave --ranks out");
         const PlanTable table = make_table(model, options, set, device);
         const Json json = {{"format", "espalier-plan-table"}, {"version", 1},
-                           {"command_line", line.text},       {"model", set.text("model")},
+                           {"command_line", line.text},       {"model", source->path().string()},
                            {"rates", device.to_json()},       {"rows", to_json(table)}};
         const std::string text = set.flag("json") ? json.dump(1) + "\n" : describe(table);
         std::fputs(text.c_str(), stdout);
@@ -126,7 +129,7 @@ int plan_command(Session& session, const CommandLine& line) {
     Json json = {{"format", "espalier-plan"},
                  {"version", 1},
                  {"command_line", line.text},
-                 {"model", set.text("model")},
+                 {"model", source->path().string()},
                  {"rates", device.to_json()}};
     json.update(to_json(plan));
     json.update(to_json(totals));

@@ -119,7 +119,7 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
                               options.calibration.string()));
     progress.line(fmt::format("{} rank(s) in {} block group(s); {}", facts.ranks, options.block_groups, facts.device));
     announce_options(progress, facts.options_with_origins);
-    for (const std::string& warning : source.warnings()) progress.line("warning: " + warning);
+    for (const std::string& remark : source.remarks()) progress.line(remark);
     std::size_t data_ranks = 0;
     for (const BlockGroup& group : topology.groups()) data_ranks = std::max(data_ranks, group.ranks.size());
     if (data_ranks > options.shards) {
@@ -153,7 +153,8 @@ int prune_command(Session& session, const CommandLine& line) {
         set.emplace("prune", prune_options(), line.arguments);
         if (!set->has("dry-run-ranks")) session.check_tasks();
         source = open_model(set->text("model"));
-        const TokenTable table = read_token_file(set->text("calibration"), source->config().vocabulary);
+        const TokenTable table =
+            read_token_file(set->text("calibration"), source->config().vocabulary, TokenPurpose::calibration);
         calibration = choose_calibration(*set, table, set->text("calibration"));
         options = parse_options(*set, *source, calibration);
         facts.calibration_sha256 = table.sha256;

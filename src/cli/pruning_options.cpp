@@ -85,7 +85,7 @@ std::vector<OptionSpec> pruning_options() {
 PruneOptions parse_pruning_options(OptionSet& options, const ModelSource& source, std::size_t samples,
                                    std::size_t sequence_length) {
     PruneOptions parsed;
-    parsed.model = options.text("model");
+    parsed.model = source.path();
     parsed.method = method_from_name(options.text("method"));
     parsed.pattern = PruningPattern::parse(options.text("pattern"), options.positive("sparsity"));
     if (parsed.pattern.structured() && options.given("sparsity") &&

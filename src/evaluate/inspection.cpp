@@ -200,6 +200,10 @@ Inspection inspect_model(const std::filesystem::path& path, const std::optional<
                          std::to_string(dense->config().blocks) + " decoder blocks");
     }
     Inspection result{{}, {}, {}, source->layout()};
+    for (const ModelSource* const opened : {source.get(), dense.get()}) {
+        if (opened == nullptr) continue;
+        for (const std::string& remark : opened->remarks()) result.remarks.push_back(remark);
+    }
     Inspector inspector(*source, dense.get(), result);
     const RunFolder* run = nullptr;
     const auto expect = [&](const Json& options, std::set<std::size_t> pruned_blocks) {
@@ -218,8 +222,8 @@ Inspection inspect_model(const std::filesystem::path& path, const std::optional<
         check_files(*run_source, result);
         result.checked.push_back(
             "every group or row of every mask, and that removed weights are +0.0 and all are finite");
-    } else if (std::filesystem::exists(path / "pruning.json")) {
-        expect_export(path / "pruning.json", expect);
+    } else if (std::filesystem::exists(source->path() / "pruning.json")) {
+        expect_export(source->path() / "pruning.json", expect);
         result.checked.push_back("zeros of every group or row against pruning.json");
     }
     for (std::size_t block = 0; block < source->config().blocks; ++block) {
@@ -232,7 +236,7 @@ Inspection inspect_model(const std::filesystem::path& path, const std::optional<
     }
     if (dense) {
         inspector.compare_outer();
-        result.checked.push_back("norms, biases, embedding and head bit for bit against " + dense_path->string());
+        result.checked.push_back("norms, biases, embedding and head bit for bit against " + dense->path().string());
     }
     return result;
 }

@@ -25,6 +25,7 @@ struct Inspection {
     std::vector<std::string> faults;   ///< empty when all holds
     std::vector<std::string> checked;  ///< what was checked, for the reader
     BlockLayout layout;
+    std::vector<std::string> remarks = {};  ///< of the sources, as lines of the log
 };
 
 /// Inspects a run folder or a model folder. With `dense` also compares every tensor that pruning must not touch bit for

@@ -2,6 +2,7 @@
 
 #include "src/base/error.h"
 #include "src/base/strict_json.h"
+#include "src/model/neutral_fields.h"
 
 #include <algorithm>
 #include <array>
@@ -107,15 +108,16 @@ RopeConfig parse_rope(const Json& json, const Fields& fields, const std::string&
     return rope;
 }
 
-/// The smallest window that some block uses, if any does.
+/// The smallest window that some block uses, if any does. Some programs give llama models one that others ignore:
+/// sequences within it mean the same to both.
 std::optional<std::size_t> parse_sliding_window(const ModelConfig& config, const Json& json, const Fields& fields) {
-    if (config.model_type == "llama" || !fields.has("sliding_window")) return {};
-    const bool qwen = config.model_type != "mistral";
-    if (qwen && !fields.boolean("use_sliding_window", false)) return {};
-    if (qwen && fields.has("layer_types") && json["layer_types"].is_array()) {
+    if (!fields.has("sliding_window")) return {};
+    const bool mistral = config.model_type == "mistral";
+    if (!mistral && !fields.boolean("use_sliding_window", config.model_type == "llama")) return {};
+    if (!mistral && fields.has("layer_types") && json["layer_types"].is_array()) {
         const auto& types = json["layer_types"];
         if (std::find(types.begin(), types.end(), "sliding_attention") == types.end()) return {};
-    } else if (qwen && fields.has("max_window_layers")) {
+    } else if (!mistral && fields.has("max_window_layers")) {
         const Json& first = fields.value("max_window_layers");
         if (first.is_number_unsigned() && first.get<std::size_t>() >= config.blocks) return {};
     }
@@ -168,7 +170,6 @@ ModelConfig ModelConfig::parse(std::string_view text, const std::string& source)
     config.blocks = fields.size("num_hidden_layers");
     config.vocabulary = fields.size("vocab_size");
     parse_heads(config, fields);
-    if (fields.text("hidden_act", "silu") != "silu") fields.fail("hidden_act", "only silu is supported");
     config.rms_norm_epsilon = static_cast<float>(fields.number("rms_norm_eps"));
     if (!(config.rms_norm_epsilon >= 1e-30F && config.rms_norm_epsilon <= 1.0F)) {
         fields.fail("rms_norm_eps", "a small positive number such as 1e-05 is expected");
@@ -178,6 +179,7 @@ ModelConfig ModelConfig::parse(std::string_view text, const std::string& source)
     config.tied_head = fields.boolean("tie_word_embeddings", false);
     parse_biases(config, fields);
     config.sliding_window = parse_sliding_window(config, json, fields);
+    refuse_other_than_neutral(json, config, source);
     return config;
 }
 

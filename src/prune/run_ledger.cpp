@@ -3,6 +3,7 @@
 #include "io/checksum.h"
 #include "io/file.h"
 #include "io/hdf5_handle.h"
+#include "io/hub_cache.h"
 #include "src/base/error.h"
 #include "src/base/version.h"
 #include "src/weights/synthetic_source.h"
@@ -128,6 +129,13 @@ void RunLedger::start_or_resume(const ModelSource& source) {
         now["program version"] = program_version;
         now["model"] = model_identity;
         now["calibration tokens"] = facts_.calibration_sha256;
+        // Another snapshot of the hub's cache may differ in what an identity does not hold: the weights' values.
+        const std::string old_commit = snapshot_commit(held.model_path), commit = snapshot_commit(options_.model);
+        if (!old_commit.empty() && !commit.empty() && old_commit != commit) {
+            throw InputError("--output " + run_.path().string() + " holds a run of the model's snapshot " + old_commit +
+                             ", not of " + commit + "; give --model " + held.model_path +
+                             " to go on, or --fresh to start over");
+        }
         const std::string difference = differences(before, now);
         if (!difference.empty()) {
             throw InputError("--output " + run_.path().string() + " holds a run with other options (" + difference +

@@ -1,7 +1,9 @@
 #include "src/weights/checkpoint_source.h"
 
+#include "io/hub_cache.h"
 #include "src/base/error.h"
 
+#include <optional>
 #include <set>
 
 namespace espalier {
@@ -20,7 +22,48 @@ bool is_unused_buffer(const std::string& tensor) {
     return tensor.ends_with(".rotary_emb.inv_freq");
 }
 
-CheckpointSource::CheckpointSource(const std::filesystem::path& folder) : CheckpointSource(CheckpointFolder(folder)) {}
+CheckpointSource::CheckpointSource(const std::filesystem::path& folder) : CheckpointSource(open(folder)) {}
+
+CheckpointSource CheckpointSource::open(const std::filesystem::path& folder) {
+    const LocatedFolder located = locate_model_folder(folder);
+    const std::vector<WeightFiles> files = CheckpointFolder::weight_files(located.path);
+    CheckpointSource source =
+        files.size() == 1 ? CheckpointSource(CheckpointFolder(located.path, files.front())) : choose(located.path);
+    if (!located.note.empty()) source.notes_.insert(source.notes_.begin(), located.note);
+    return source;
+}
+
+CheckpointSource CheckpointSource::choose(const std::filesystem::path& folder) {
+    std::optional<CheckpointSource> single, sharded;
+    std::string single_fault, sharded_fault;
+    const auto attempt = [&](WeightFiles files, std::optional<CheckpointSource>& source, std::string& fault) {
+        try {
+            source.emplace(CheckpointSource(CheckpointFolder(folder, files)));
+        } catch (const InputError& error) {
+            fault = error.what();
+        }
+    };
+    attempt(WeightFiles::single, single, single_fault);
+    attempt(WeightFiles::sharded, sharded, sharded_fault);
+    if (!single && !sharded) {
+        if (single_fault == sharded_fault) throw InputError(single_fault);  // config.json's
+        throw InputError(
+            folder.string() +
+            " holds model.safetensors and model.safetensors.index.json, and neither fits its config.json: " +
+            single_fault + "; " + sharded_fault);
+    }
+    if (!single) {
+        sharded->notes_.push_back(
+            "the shards of model.safetensors.index.json are used; model.safetensors beside them " +
+            ("does not fit config.json: " + single_fault));
+        return std::move(*sharded);
+    }
+    single->notes_.push_back("model.safetensors is used; " +
+                             (sharded ? "the shards of model.safetensors.index.json beside it fit config.json too, and "
+                                        "transformers also prefers the single file"
+                                      : "model.safetensors.index.json beside it cannot be: " + sharded_fault));
+    return std::move(*single);
+}
 
 CheckpointSource::CheckpointSource(CheckpointFolder folder)
     : ModelSource(folder.config_text(), (folder.folder() / "config.json").string()), folder_(std::move(folder)) {
@@ -32,6 +75,11 @@ CheckpointSource::CheckpointSource(CheckpointFolder folder)
 
 void CheckpointSource::check_shape(const std::string& name, const std::vector<std::uint64_t>& expected) const {
     if (!folder_.contains(name)) {
+        if (const auto file = folder_.unmapped(name)) {
+            throw InputError("tensor '" + name + "' is stored in " + file->string() +
+                             ", but weight_map of model.safetensors.index.json does not name it, though config.json "
+                             "implies it");
+        }
         throw InputError("tensor '" + name + "' of shape " + shape_text(expected) + " is missing in " +
                          folder_.folder().string() + ", though its config.json implies it");
     }

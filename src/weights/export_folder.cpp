@@ -190,9 +190,9 @@ void write_folder(const RunSource& run, const CheckpointSource& dense, const std
 
 }  // namespace
 
-void export_run(const std::filesystem::path& run_path, const std::filesystem::path& output,
-                const std::optional<std::filesystem::path>& dense_path,
-                const std::function<void(const std::string&)>& progress) {
+std::vector<std::string> export_run(const std::filesystem::path& run_path, const std::filesystem::path& output,
+                                    const std::optional<std::filesystem::path>& dense_path,
+                                    const std::function<void(const std::string&)>& progress) {
     const RunSource run(run_path);
     const CheckpointSource dense = open_dense(run_path, run.manifest(), dense_path);
     std::error_code error;
@@ -213,6 +213,7 @@ void export_run(const std::filesystem::path& run_path, const std::filesystem::pa
     }
     std::filesystem::remove(partial / unfinished_marker);
     rename_durably(partial, output);
+    return dense.remarks();
 }
 
 }  // namespace espalier

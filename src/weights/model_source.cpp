@@ -12,6 +12,13 @@ ModelSource::ModelSource(std::string config_text, const std::string& config_sour
       config_(ModelConfig::parse(config_text_, config_source)),
       layout_(config_) {}
 
+std::vector<std::string> ModelSource::remarks() const {
+    std::vector<std::string> lines;
+    for (const std::string& note : notes_) lines.push_back("note: " + note);
+    for (const std::string& warning : warnings_) lines.push_back("warning: " + warning);
+    return lines;
+}
+
 std::size_t ModelSource::outer_panel_rows(OuterTensor tensor) const {
     constexpr std::size_t panel_bytes = std::size_t{4} << 20;
     return std::max<std::size_t>(1, panel_bytes / outer_row_bytes(tensor));

@@ -25,8 +25,14 @@ class ModelSource : public BlockSource {
     const ModelConfig& config() const { return config_; }
     const BlockLayout& layout() const override { return layout_; }
     const std::string& config_text() const { return config_text_; }
+    /// What was opened: the folder or name as given or, for a model's folder in the hub's cache, its snapshot.
+    virtual std::filesystem::path path() const = 0;
     /// Sentences about tolerated oddities, for the log.
     const std::vector<std::string>& warnings() const { return warnings_; }
+    /// Sentences about what was chosen where there was a choice, for the log.
+    const std::vector<std::string>& notes() const { return notes_; }
+    /// Both as lines of the log: "note: …", "warning: …".
+    std::vector<std::string> remarks() const;
 
     /// [rows, columns] and type of an outer tensor; the head is the embedding when the model ties them.
     virtual DType outer_dtype(OuterTensor tensor) const = 0;
@@ -55,7 +61,7 @@ class ModelSource : public BlockSource {
   protected:
     ModelSource(std::string config_text, const std::string& config_source);
 
-    std::vector<std::string> warnings_;
+    std::vector<std::string> warnings_, notes_;
 
   private:
     std::string config_text_;

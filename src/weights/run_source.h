@@ -44,6 +44,7 @@ class RunSource final : public ModelSource {
     const Manifest& manifest() const { return manifest_; }
     const RunFolder& run() const { return run_; }
 
+    std::filesystem::path path() const override { return run_.path(); }
     void verify_outer() const override;
     void verify_block(std::size_t block) const override { blocks_->verify_block(block); }
     void read_rows(std::size_t block, const RowSlice& rows, std::span<std::byte> destination) const override {

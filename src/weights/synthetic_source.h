@@ -20,6 +20,7 @@ class SyntheticSource final : public ModelSource {
     /// Whether a name in the place of a model folder or a token file asks for something made up.
     static bool is_named(const std::filesystem::path& path) { return path.string().starts_with("synthetic:"); }
 
+    std::filesystem::path path() const override { return name_; }
     void read_rows(std::size_t block, const RowSlice& rows, std::span<std::byte> destination) const override;
     void read_vectors(std::size_t block, std::span<std::byte> destination) const override;
     DType outer_dtype(OuterTensor) const override { return DType::bf16; }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy
 import pytest
+import safetensors.torch
 import torch
 import transformers
 
@@ -63,6 +64,30 @@ def test_an_export_is_an_ordinary_model(family: str, output_dtype: str, tmp_path
     ids = torch.from_numpy(numpy.load(tokens).astype("int64"))
     ours = json.loads((tmp_path / "ours.json").read_text())["perplexity"]
     assert perplexity(model, ids) == pytest.approx(ours, rel=1e-5)
+
+
+def test_an_overlay_shard_is_exported_with_its_values(tmp_path: Path) -> None:
+    """weight_map sends two tensors to a shard of their own; their old copies stay in the base shards."""
+    dense, tokens, run, exported = (tmp_path / name for name in ("dense", "tokens.npy", "run", "exported"))
+    make = ["/usr/bin/python3", RANDOM_MODEL, "--family", "llama2", "--dtype", "bf16", "--output", dense,
+            "--tokens", tokens, "--rows", "4", "--length", "32", "--sharded"]
+    subprocess.run(make, check=True)
+    index_file = dense / "model.safetensors.index.json"
+    index = json.loads(index_file.read_text())
+    overlay = {}
+    for name in ("lm_head.weight", "model.layers.1.mlp.up_proj.weight"):
+        with safetensors.safe_open(dense / index["weight_map"][name], "pt") as base:
+            overlay[name] = -2 * base.get_tensor(name)
+        index["weight_map"][name] = "overlay.safetensors"
+    safetensors.torch.save_file(overlay, dense / "overlay.safetensors", {"format": "pt"})
+    index_file.write_text(json.dumps(index))
+    espalier("prune", "--model", dense, "--calibration", tokens, "--output", run, "--method", "magnitude")
+    espalier("export", "--run", run, "--output", exported)
+    model = transformers.AutoModelForCausalLM.from_pretrained(exported, torch_dtype="auto").state_dict()
+    assert torch.equal(model["lm_head.weight"], overlay["lm_head.weight"])
+    pruned, whole = (tensors["model.layers.1.mlp.up_proj.weight"] for tensors in (model, overlay))
+    kept = pruned != 0
+    assert int(kept.sum()) == pruned.numel() // 2 and torch.equal(pruned[kept], whole[kept])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-// The input is model.safetensors.index.json of a folder with two good shards.
+// The input is model.safetensors.index.json of a folder with two good shards, of which both hold a tensor "a".
 #include "io/checkpoint_folder.h"
 #include "tests/fuzz/fuzz_target.h"
 
@@ -6,17 +6,18 @@ namespace {
 
 using namespace espalier;
 
-void write_shard(const ScratchFolder& folder, const std::string& file, const std::string& tensor) {
-    const std::string data(8, '\1');
-    folder.write(file, make_safetensors_header({{tensor, {"F32", {2}, 0, data.size()}}}, {}) + data);
+void write_shard(const ScratchFolder& folder, const std::string& file, const std::vector<std::string>& names) {
+    std::vector<std::pair<std::string, SafetensorsEntry>> tensors;
+    for (const std::string& name : names) tensors.emplace_back(name, SafetensorsEntry{"F32", {2}, 0, 8});
+    folder.write(file, make_safetensors_header(tensors, {}) + std::string(8 * names.size(), '\1'));
 }
 
 const ScratchFolder& model_folder() {
     static const ScratchFolder folder;
     static const bool prepared = [] {
         folder.write("config.json", "{}");
-        write_shard(folder, "model-00001-of-00002.safetensors", "a");
-        write_shard(folder, "model-00002-of-00002.safetensors", "b");
+        write_shard(folder, "model-00001-of-00002.safetensors", {"a"});
+        write_shard(folder, "model-00002-of-00002.safetensors", {"a", "b"});
         return true;
     }();
     static_cast<void>(prepared);

@@ -55,6 +55,7 @@ def index_seeds() -> Dict[str, Content]:
         "float": json.dumps({**good, "metadata": {"total_size": 16.0}}),
         "wrong-shard": json.dumps({"weight_map": {"a": shards[1], "b": shards[0]}}),
         "unmapped": json.dumps({"weight_map": {"a": shards[0]}}),
+        "overlay": json.dumps({"weight_map": {"a": shards[1], "b": shards[1]}}),
         "missing": json.dumps({"weight_map": {"a": "model-3.safetensors"}}),
         "traversal": json.dumps({"weight_map": {"a": "../model.safetensors"}}),
         "dot": json.dumps({"weight_map": {"a": "."}}),
@@ -90,6 +91,10 @@ def config_seeds() -> Dict[str, Content]:
         "qwen3": json.dumps({**qwen, "layer_types": ["full_attention", "sliding_attention"]}),
         "large": json.dumps({**llama, "hidden_size": 2**31, "head_dim": 2**31, "num_hidden_layers": 2**31}),
         "quantised": json.dumps({**llama, "quantization_config": {"bits": 4}}),
+        "neutral": json.dumps({**llama, "partial_rotary_factor": 1, "no_rope_layers": [1, 1], "layer_norm_eps": 1e-5,
+                               "query_pre_attn_scalar": 16, "layer_types": ["full_attention"], "num_experts": 0}),
+        "not-neutral": json.dumps({**llama, "rope_parameters": {"partial_rotary_factor": 0.5}}),
+        "scaled": json.dumps({**llama, "embedding_multiplier": 12.0, "logits_scaling": 8, "scale_depth": [1.4]}),
         "nulls": json.dumps({**llama, "num_key_value_heads": None, "head_dim": None, "rope_scaling": None}),
     }  # fmt: skip
 

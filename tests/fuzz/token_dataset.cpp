@@ -112,7 +112,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (std::filesystem::file_size(path) < 8) return 0;
     damage_ids(path, choices);
     only_input_errors([&] {
-        const TokenTable table = read_token_file(path, vocabulary);
+        const TokenTable table = read_token_file(path, vocabulary, TokenPurpose::calibration);
         demand(table.rows > 0 && table.columns > 0, "at least one token");
         demand(table.ids.size() == table.rows * table.columns, "a full table");
         for (const std::int32_t id : table.ids) {

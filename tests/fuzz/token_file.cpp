@@ -18,7 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (!with_hdf5 && size >= 8 && std::memcmp(data, "\x89HDF\r\n\x1a\n", 8) == 0) return 0;
     folder.write("tokens", as_text(data, size));
     only_input_errors([&] {
-        const TokenTable table = read_token_file(folder.path() / "tokens", vocabulary);
+        const TokenTable table = read_token_file(folder.path() / "tokens", vocabulary, TokenPurpose::calibration);
         demand(table.rows > 0 && table.columns > 0, "at least one token");
         demand(table.ids.size() == table.rows * table.columns, "a full table");
         for (const std::int32_t id : table.ids) {

@@ -12,14 +12,14 @@ namespace {
 
 using namespace support;
 
-/// A safetensors file of U8 tensors named by `names`, 4 bytes each: the name's first letter four times.
-std::string safetensors(const std::vector<std::string>& names,
-                        const std::map<std::string, std::string>& metadata = {}) {
+/// A safetensors file of U8 tensors named by `names`, 4 bytes each: the name's first letter, or `value`, four times.
+std::string safetensors(const std::vector<std::string>& names, const std::map<std::string, std::string>& metadata = {},
+                        char value = 0) {
     std::vector<std::pair<std::string, SafetensorsEntry>> tensors;
     std::string data;
     for (const std::string& name : names) {
         tensors.emplace_back(name, SafetensorsEntry{"U8", {4}, 0, 4});
-        data += std::string(4, name[0]);
+        data += std::string(4, value == 0 ? name[0] : value);
     }
     return make_safetensors_header(tensors, metadata) + data;
 }
@@ -124,6 +124,8 @@ TEST_F(CheckpointFolderTest, IdentityChangesWithConfigAndHeaders) {
 TEST_F(CheckpointFolderTest, RefusesWhatIsNoModelFolder) {
     expect_input_error({"absent", "does not exist"}, [&] { CheckpointFolder{folder_.path() / "absent"}; });
     expect_refused({"config.json"});
+    std::filesystem::create_directory(folder_.path() / "models--a--b");
+    expect_refused({"Hugging Face cache", "models--a--b"});
     write("config.json", "{}");
     expect_refused({"neither model.safetensors"});
 }
@@ -131,7 +133,8 @@ TEST_F(CheckpointFolderTest, RefusesWhatIsNoModelFolder) {
 TEST_F(CheckpointFolderTest, RefusesPickledWeights) {
     write("config.json", "{}");
     write("pytorch_model.bin", "x");
-    expect_refused({"pytorch_model.bin", "pickled", "safetensors"});
+    const std::string command = "jobs/import_pytorch.py " + folder_.path().string() + " " + folder_.path().string();
+    expect_refused({"pytorch_model.bin", "pickled", command.c_str()});
     std::filesystem::rename(folder_.path() / "pytorch_model.bin", folder_.path() / "pytorch_model-00001-of-00002.bin");
     expect_refused({"pytorch_model-00001-of-00002.bin"});
     write("model.safetensors", safetensors({"alpha"}));
@@ -148,6 +151,12 @@ TEST_F(CheckpointFolderTest, RefusesGitLfsPointers) {
     write("config.json", "{}");
     write("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 13476835328\n");
     expect_refused({"model.safetensors", "git-lfs", "git lfs pull"});
+    write_sharded();
+    std::filesystem::remove(folder_.path() / "model.safetensors");
+    for (const char* const name : {"model.safetensors.index.json", "config.json"}) {
+        write(name, "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 13476835328\n");
+        expect_refused({name, "git-lfs", "git lfs pull"});
+    }
 }
 
 TEST_F(CheckpointFolderTest, RefusesDamagedFiles) {
@@ -165,10 +174,45 @@ TEST_F(CheckpointFolderTest, RefusesDamagedFiles) {
     expect_refused({"model.safetensors"});
 }
 
-TEST_F(CheckpointFolderTest, RefusesTensorsInTwoShards) {
+TEST_F(CheckpointFolderTest, TheIndexDecidesWhichCopyIsRead) {
+    // As merged and edited checkpoints are published: an overlay shard, the old copies still in the base shard.
     write_sharded();
-    write("two.safetensors", safetensors({"beta", "gamma", "alpha"}));
-    expect_refused({"'alpha'", "one.safetensors", "two.safetensors"});
+    write("overlay.safetensors", safetensors({"alpha", "gamma"}, {}, 'o'));
+    write_index(R"({"alpha":"overlay.safetensors","beta":"two.safetensors","gamma":"overlay.safetensors"})");
+    const CheckpointFolder folder(folder_.path());
+    EXPECT_EQ(folder.shard_names(), (std::vector<std::string>{"overlay.safetensors", "two.safetensors"}));
+    EXPECT_EQ(folder.tensors().size(), 3U);
+    EXPECT_EQ(read_tensor(folder, "alpha"), "oooo");
+    EXPECT_EQ(read_tensor(folder, "beta"), "bbbb");
+    EXPECT_EQ(read_tensor(folder, "gamma"), "oooo");
+    ASSERT_EQ(folder.warnings().size(), 1U);
+    EXPECT_NE(folder.warnings()[0].find("1 stored tensor(s) are ignored"), std::string::npos) << folder.warnings()[0];
+    EXPECT_NE(folder.warnings()[0].find("'gamma' in two.safetensors"), std::string::npos) << folder.warnings()[0];
+}
+
+TEST_F(CheckpointFolderTest, TheIndexsChoiceIsPartOfTheIdentity) {
+    write_sharded();
+    write("one.safetensors", safetensors({"alpha", "delta"}));
+    write("two.safetensors", safetensors({"alpha", "beta", "gamma"}));
+    const auto identity_with_alpha_in = [&](const std::string& shard) {
+        write_index(R"({"alpha":")" + shard + R"(","beta":"two.safetensors","gamma":"two.safetensors",)" +
+                    R"("delta":"one.safetensors"})");
+        return CheckpointFolder(folder_.path()).identity();
+    };
+    EXPECT_NE(identity_with_alpha_in("one.safetensors"), identity_with_alpha_in("two.safetensors"));
+}
+
+TEST_F(CheckpointFolderTest, WhatTheIndexDoesNotMapIsIgnoredWithOneWarning) {
+    write_sharded();
+    write("two.safetensors", safetensors({"beta", "delta", "gamma"}));
+    write_index(R"({"alpha":"one.safetensors","beta":"two.safetensors"})");
+    const CheckpointFolder folder(folder_.path());
+    EXPECT_FALSE(folder.contains("gamma"));
+    ASSERT_EQ(folder.warnings().size(), 1U);
+    EXPECT_NE(folder.warnings()[0].find("2 stored tensor(s)"), std::string::npos) << folder.warnings()[0];
+    EXPECT_NE(folder.warnings()[0].find("'delta' in two.safetensors"), std::string::npos) << folder.warnings()[0];
+    EXPECT_EQ(folder.unmapped("gamma"), folder_.path() / "two.safetensors");
+    EXPECT_EQ(folder.unmapped("beta"), std::nullopt);
 }
 
 TEST_F(CheckpointFolderTest, RefusesMissingShards) {
@@ -184,8 +228,27 @@ TEST_F(CheckpointFolderTest, RefusesIndexesThatDisagreeWithTheShards) {
     write_index(
         R"({"alpha":"one.safetensors","beta":"two.safetensors","gamma":"two.safetensors","delta":"two.safetensors"})");
     expect_refused({"'delta'"});
-    write_index(R"({"alpha":"one.safetensors","beta":"two.safetensors"})");
-    expect_refused({"'gamma'", "not in weight_map"});
+}
+
+TEST_F(CheckpointFolderTest, NamesTheKindsOfFilesThatItHolds) {
+    write_sharded();
+    EXPECT_EQ(CheckpointFolder::weight_files(folder_.path()), std::vector{WeightFiles::sharded});
+    write_single();
+    EXPECT_EQ(CheckpointFolder::weight_files(folder_.path()), (std::vector{WeightFiles::single, WeightFiles::sharded}));
+    EXPECT_EQ(CheckpointFolder(folder_.path(), WeightFiles::single).shard_names().size(), 1U);
+    EXPECT_EQ(CheckpointFolder(folder_.path(), WeightFiles::sharded).shard_names().size(), 2U);
+}
+
+TEST_F(CheckpointFolderTest, SaysWhereALinkToNothingLeads) {
+    write_sharded();
+    for (const char* const name : {"config.json", "two.safetensors", "model.safetensors.index.json"}) {
+        SCOPED_TRACE(name);
+        write_sharded();
+        std::filesystem::remove(folder_.path() / name);
+        std::filesystem::create_symlink("../../blobs/0123", folder_.path() / name);
+        expect_refused({name, "../../blobs/0123", "not there", "download the model again"});
+        std::filesystem::remove(folder_.path() / name);
+    }
 }
 
 TEST_F(CheckpointFolderTest, RefusesPathsInTheIndex) {

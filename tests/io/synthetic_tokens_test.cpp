@@ -22,7 +22,7 @@ TEST(SyntheticTokens, HaveTheShapeOfTheirName) {
     const TokenTable longer = make_synthetic_tokens("synthetic:4x50", 7);
     EXPECT_TRUE(std::equal(table.ids.begin(), table.ids.end(), longer.ids.begin()));
     EXPECT_NE(table.sha256, longer.sha256);
-    EXPECT_EQ(read_token_file("synthetic:3x50", 7).ids, table.ids);
+    EXPECT_EQ(read_token_file("synthetic:3x50", 7, TokenPurpose::calibration).ids, table.ids);
 }
 
 TEST(SyntheticTokens, RefusesOtherNames) {

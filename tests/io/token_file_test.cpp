@@ -42,13 +42,13 @@ class TokenFile : public testing::Test {
     std::filesystem::path npy_ = folder_.path() / "tokens.npy", hdf5_ = folder_.path() / "tokens.h5";
 
     void expect_refused(const std::filesystem::path& path, std::initializer_list<const char*> words) {
-        expect_input_error(words, [&] { read_token_file(path, 100); });
+        expect_input_error(words, [&] { read_token_file(path, 100, TokenPurpose::calibration); });
     }
 };
 
 TEST_F(TokenFile, NpyOfEveryWidth) {
     const auto check = [&] {
-        const TokenTable table = read_token_file(npy_, 100);
+        const TokenTable table = read_token_file(npy_, 100, TokenPurpose::calibration);
         EXPECT_EQ(table.rows, 2U);
         EXPECT_EQ(table.columns, 3U);
         EXPECT_EQ(table.ids, (std::vector<std::int32_t>{0, 1, 2, 97, 98, 99}));
@@ -70,22 +70,22 @@ TEST_F(TokenFile, NpyOfEveryWidth) {
 
 TEST_F(TokenFile, Hdf5OfSeveralWidths) {
     write_hdf5<std::int64_t>(hdf5_, H5T_NATIVE_INT64, {2, 3}, {0, 1, 2, 97, 98, 99});
-    TokenTable table = read_token_file(hdf5_, 100);
+    TokenTable table = read_token_file(hdf5_, 100, TokenPurpose::calibration);
     EXPECT_EQ(table.rows, 2U);
     EXPECT_EQ(table.columns, 3U);
     EXPECT_EQ(table.ids, (std::vector<std::int32_t>{0, 1, 2, 97, 98, 99}));
     write_hdf5<std::uint8_t>(hdf5_, H5T_NATIVE_UINT8, {4}, {5, 6, 7, 8});
-    table = read_token_file(hdf5_, 100);
+    table = read_token_file(hdf5_, 100, TokenPurpose::calibration);
     EXPECT_EQ(table.rows, 1U);
     EXPECT_EQ(table.columns, 4U);
     EXPECT_EQ(table.ids, (std::vector<std::int32_t>{5, 6, 7, 8}));
     write_hdf5<std::int32_t>(hdf5_, H5T_STD_I32BE, {2}, {0x01000000, 0x02000000});  // big-endian is HDF5's business
-    EXPECT_EQ(read_token_file(hdf5_, 100).ids, (std::vector<std::int32_t>{1, 2}));
+    EXPECT_EQ(read_token_file(hdf5_, 100, TokenPurpose::calibration).ids, (std::vector<std::int32_t>{1, 2}));
 }
 
 TEST_F(TokenFile, OneDimensionIsOneRow) {
     write_npy<std::int32_t>(npy_, "<i4", "(4,)", {1, 2, 3, 4});
-    const TokenTable table = read_token_file(npy_, 100);
+    const TokenTable table = read_token_file(npy_, 100, TokenPurpose::calibration);
     EXPECT_EQ(table.rows, 1U);
     EXPECT_EQ(table.columns, 4U);
 }
@@ -93,7 +93,7 @@ TEST_F(TokenFile, OneDimensionIsOneRow) {
 TEST_F(TokenFile, TheFirstBytesDecideNotTheName) {
     const auto misnamed = folder_.path() / "tokens.h5";
     write_npy<std::int32_t>(misnamed, "<i4", "(2,)", {1, 2});
-    EXPECT_EQ(read_token_file(misnamed, 100).ids.size(), 2U);
+    EXPECT_EQ(read_token_file(misnamed, 100, TokenPurpose::calibration).ids.size(), 2U);
 }
 
 TEST_F(TokenFile, RefusesIdsOutsideOfTheVocabularyWithTheirPlace) {
@@ -131,13 +131,35 @@ TEST_F(TokenFile, RefusesOtherTypesAndOtherFiles) {
     expect_refused(hdf5_, {"tokens.h5", "/input_ids", "integers"});
     write_hdf5<std::int32_t>(hdf5_, H5T_NATIVE_INT32, {2}, {1, 2}, "tokens");
     expect_refused(hdf5_, {"tokens.h5", "/input_ids", "missing"});
-    write_file(npy_, "just some text");
+    write_file(npy_, "PK\x03\x04 an archive");
     expect_refused(npy_, {"tokens.npy", "neither"});
-    write_file(npy_, "short");
-    expect_refused(npy_, {"tokens.npy", "5 bytes"});
+    write_file(npy_, "\x93NUM");
+    expect_refused(npy_, {"tokens.npy", "4 bytes"});
     expect_refused(folder_.path() / "absent.npy", {"absent.npy", "cannot be opened"});
     write_npy<std::int32_t>(npy_, "<i4", "(3,)", {1, 2});
     expect_refused(npy_, {"tokens.npy", "12", "8"});
+}
+
+TEST_F(TokenFile, TextIsRefusedWithTheCommandThatMakesTokensOfIt) {
+    const auto command = [&](const std::string& name, const std::string& content, TokenPurpose purpose) {
+        const std::filesystem::path file = folder_.path() / name;
+        write_file(file, content);
+        const std::string kind = purpose == TokenPurpose::calibration ? "calibration" : "evaluation";
+        const std::string words = "jobs/prepare_tokens.py " + kind + " --tokenizer MODEL_FOLDER --text " +
+                                  file.string() + " --output " +
+                                  (folder_.path() / name.substr(0, name.find('.'))).string();
+        expect_input_error({"holds text, not token ids", words.c_str(), ".h5"},
+                           [&] { read_token_file(file, 100, purpose); });
+    };
+    command("c4.jsonl", "{\"text\": \"x\"}\n", TokenPurpose::calibration);
+    command("c4.json.gz", "\x1f\x8b\x08\x01\x02\x03\x04\x05\x06", TokenPurpose::calibration);
+    command("c4.parquet", "PAR1\x01\x02\x03\x04", TokenPurpose::evaluation);
+    command("wiki.txt", "Robert Boulter is an English actor", TokenPurpose::evaluation);
+    command("short.txt", "x", TokenPurpose::evaluation);
+    command("table.csv", "text\nx\n", TokenPurpose::calibration);
+    command("unnamed", "plain text\n\tin a file without an ending \xc3\xa4", TokenPurpose::evaluation);
+    write_file(folder_.path() / "c4.jsonl", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n");
+    expect_refused(folder_.path() / "c4.jsonl", {"git-lfs"});
 }
 
 }  // namespace

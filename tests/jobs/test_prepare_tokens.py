@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib
+import io
 import json
 import random
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import sentencepiece
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
@@ -104,6 +106,108 @@ def test_documents_come_from_json_lines_gzip_separators_and_whole_files(tmp_path
     assert prepare_tokens.read_documents([tmp_path / "c.txt"], "five")[0] == ["four\n\nstill four\n\f\n\n\f"]
 
 
+def test_documents_come_from_json_arrays_and_tables(tmp_path):
+    (tmp_path / "a.json").write_text(' [{"text": "one\\n"},\n {"text": "two", "id": 2}]')
+    (tmp_path / "b.csv").write_text('id,text\n1,"three, with a\nline break and ""quotes"""\n2,four\n')
+    (tmp_path / "c.csv.gz").write_bytes(gzip.compress("text\r\nfünf\r\n".encode()))
+    files = [tmp_path / name for name in ("a.json", "b.csv", "c.csv.gz")]
+    documents, _ = prepare_tokens.read_documents(files, "\f")
+    assert documents == ["one\n", "two", 'three, with a\nline break and "quotes"', "four", "fünf"]
+
+
+def test_parquet_without_pyarrow_names_the_command_that_installs_it(tmp_path, tokenizer, capsys, monkeypatch):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    status = run(tmp_path, "evaluation", tmp_path / "a.parquet", 16)
+    assert f"{sys.executable} -m pip install pyarrow" in refusal(capsys, tmp_path, status)
+
+
+def save_sentencepiece(folder: Path, **config: object) -> sentencepiece.SentencePieceProcessor:
+    """A small tokenizer.model like LLaMA's (BPE, bytes for what it does not know), alone in its folder."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([sentences(60, seed) for seed in range(200)]), model_writer=model, vocab_size=400,
+        model_type="bpe", byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False,
+        split_digits=True, minloglevel=2,
+    )  # fmt: skip
+    folder.mkdir()
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    if config:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "bos", "eos"),
+    [
+        ({}, [], True, False),
+        ({"add_bos_token": True, "bos_token": {"content": "<s>"}, "legacy": False}, [], True, False),
+        ({"add_bos_token": False}, [], False, False),
+        ({"add_eos_token": True}, [], True, True),
+        ({"add_bos_token": False, "add_eos_token": True}, ["--add-bos"], True, False),
+        ({}, ["--no-add-bos"], False, False),
+    ],
+)
+def test_a_folder_with_tokenizer_model_only(tmp_path, config, options, bos, eos):
+    processor = save_sentencepiece(tmp_path / "pieces", **config)
+    text = "ab cd  ef\n\nGrüße 2024 " * 3
+    (tmp_path / "a.txt").write_text(text)
+    plain = processor.encode(text)
+    expected = [1] * bos + plain + [2] * eos
+    status = run(tmp_path, "evaluation", tmp_path / "a.txt", len(expected), *options, tokenizer="pieces")
+    assert status == 0
+    rows, attributes = read(tmp_path)
+    assert rows.tolist() == [expected] and attributes["add_bos"] == int(bos)
+    content = (tmp_path / "pieces/tokenizer.model").read_bytes()
+    assert attributes["tokenizer_sha256"] == hashlib.sha256(content).hexdigest()
+
+
+def test_special_tokens_are_cut_out_before_pieces_are_made(tmp_path):
+    processor = save_sentencepiece(tmp_path / "pieces", added_tokens_decoder={"400": {"content": "<pad>"}})
+    tokenizer = prepare_tokens.load_tokenizer(tmp_path / "pieces", None)
+    expected = [1, *processor.encode("ab"), 2, *processor.encode(" cd"), 1, 400, *processor.encode("e")]
+    assert tokenizer.encode("ab</s> cd<s><pad>e") == expected
+    assert prepare_tokens.load_tokenizer(tmp_path / "pieces/tokenizer.model", None).encode("ab") == expected[:1] + \
+        processor.encode("ab")  # fmt: skip
+
+
+def test_a_tokenizer_json_goes_before_tokenizer_model(tmp_path, tokenizer):
+    (tmp_path / "model/tokenizer.model").write_bytes(b"not read")
+    assert prepare_tokens.load_tokenizer(tmp_path / "model", None).encode("ab") == tokenizer.encode("ab").ids
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"legacy": False}, "special token '</s>', and tokenizer_config.json says 'legacy': false"),
+        ({"bos_token": "<start>"}, "does not know the bos token '<start>'"),
+        ({"added_tokens_decoder": {"400": {"content": "<x>", "rstrip": True}}}, "added token '<x>' takes white space"),
+    ],
+)
+def test_refuses_what_tokenizer_model_alone_does_not_decide(tmp_path, capsys, config, reason):
+    save_sentencepiece(tmp_path / "pieces", **config)
+    (tmp_path / "a.txt").write_text("ab</s>cd")
+    assert reason in refusal(capsys, tmp_path, run(tmp_path, "evaluation", tmp_path / "a.txt", 2, tokenizer="pieces"))
+
+
+def test_a_folder_of_the_hubs_cache_is_its_snapshot(tmp_path, capsys):
+    cache = tmp_path / "models--org--name"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "snapshots").mkdir()
+    (cache / "refs/main").write_text("abc\n")
+    (tmp_path / "a.txt").write_text(sentences(100, 1))
+    arguments = ("evaluation", tmp_path / "a.txt", 16)
+    status = run(tmp_path, *arguments, tokenizer="models--org--name")
+    assert "names the snapshot abc, which is not there" in refusal(capsys, tmp_path, status)
+    tokenizer = save_tokenizer(cache / "snapshots/abc")
+    assert run(tmp_path, *arguments, tokenizer="models--org--name") == 0
+    assert read(tmp_path)[0].ravel().tolist() == tokenizer.encode(sentences(100, 1)).ids[:96]
+    (cache / "refs/main").unlink()
+    (tmp_path / "out.h5").unlink()
+    status = run(tmp_path, *arguments, tokenizer="models--org--name")
+    assert "refs/main cannot be read" in refusal(capsys, tmp_path, status)
+
+
 def test_evaluation_is_one_string_cut_into_windows(tmp_path, tokenizer):
     (tmp_path / "a.txt").write_text(sentences(100, 1) + "\n")
     (tmp_path / "b.txt").write_text("b1\n\f\nb2")
@@ -181,6 +285,11 @@ def test_refuses_when_no_document_is_long_enough(tmp_path, tokenizer, capsys):
         ("a.jsonl", b'{"text": "x"}\n{"body": 1}\n', 'a.jsonl, line 2: not a JSON object with a "text" field'),
         ("a.jsonl", b'{"text": 1}\n', 'the "text" field is not a string'),
         ("a.txt.gz", b"not gzip", "cannot read"),
+        ("a.json", b'[{"text": "x"}', "a.json is not JSON"),
+        ("a.json", b'[{"text": "x"}, 3]', "a.json, record 2: not a JSON object"),
+        ("a.csv", b"id,body\n1,x\n", 'a.csv has no column "text"'),
+        ("a.csv", b"id,text\n1,x\n2\n", 'a.csv, record 2: no column "text"'),
+        ("a.csv", b'text\n"x', "a.csv is not CSV"),
     ],
 )
 def test_refuses_unusable_text(tmp_path, tokenizer, capsys, name, content, reason):
@@ -199,6 +308,9 @@ def test_refuses_missing_files_and_broken_tokenizers(tmp_path, tokenizer, capsys
     assert "names no bos_token" in refusal(capsys, tmp_path, status)
     (tmp_path / "model/tokenizer.json").write_text("{}")
     assert "is not a tokenizer.json" in refusal(capsys, tmp_path, run(tmp_path, "evaluation", text, 32))
+    (tmp_path / "model/tokenizer.json").unlink()
+    (tmp_path / "model/tokenizer.model").write_bytes(b"{}")
+    assert "is not a SentencePiece model" in refusal(capsys, tmp_path, run(tmp_path, "evaluation", text, 32))
 
 
 def test_an_unwritable_output_is_one_sentence(tmp_path, tokenizer, capsys):

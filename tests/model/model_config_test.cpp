@@ -116,7 +116,8 @@ TEST(ModelConfig, SlidingWindows) {
     };
     EXPECT_EQ(window("mistral", {{"sliding_window", 32}}), 32U);
     EXPECT_EQ(window("mistral", {{"sliding_window", nullptr}}), std::nullopt);
-    EXPECT_EQ(window("llama", {{"sliding_window", 32}}), std::nullopt);
+    EXPECT_EQ(window("llama", {{"sliding_window", 32}}), 32U) << "whoever heeds it computes the same within it";
+    EXPECT_EQ(window("llama", {{"sliding_window", 32}, {"use_sliding_window", false}}), std::nullopt);
     EXPECT_EQ(window("qwen2", {{"sliding_window", 32}, {"use_sliding_window", false}}), std::nullopt);
     EXPECT_EQ(window("qwen2", {{"sliding_window", 32}, {"use_sliding_window", true}, {"max_window_layers", 1}}), 32U);
     EXPECT_EQ(window("qwen2", {{"sliding_window", 32}, {"use_sliding_window", true}, {"max_window_layers", 2}}),
@@ -226,6 +227,62 @@ TEST(ModelConfig, RefusesUnknownRopes) {
         refused(changed, {field});
     }
     expect_refused("llama", {{"rope_theta", 0}}, {"rope_theta", "positive"});
+}
+
+// The configurations of well-known models, as published: what they carry without effect stays accepted.
+TEST(ModelConfig, PublishedConfigurationsAreAccepted) {
+    const std::vector<const char*> published = {
+        // Llama 2 7B
+        R"({"_name_or_path": "meta-llama/Llama-2-7b-hf", "architectures": ["LlamaForCausalLM"], "bos_token_id": 1,
+        "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 4096, "initializer_range": 0.02,
+        "intermediate_size": 11008, "max_position_embeddings": 4096, "model_type": "llama", "num_attention_heads": 32,
+        "num_hidden_layers": 32, "num_key_value_heads": 32, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+        "rope_scaling": null, "tie_word_embeddings": false, "torch_dtype": "float16",
+        "transformers_version": "4.31.0.dev0", "use_cache": true, "vocab_size": 32000})",
+        // OpenLLaMA 3B
+        R"({"architectures": ["LlamaForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+        "hidden_size": 3200, "initializer_range": 0.02, "intermediate_size": 8640, "max_position_embeddings": 2048,
+        "model_type": "llama", "num_attention_heads": 32, "num_hidden_layers": 26, "pad_token_id": 0,
+        "rms_norm_eps": 1e-06, "tie_word_embeddings": false, "torch_dtype": "float16",
+        "transformers_version": "4.30.0.dev0", "use_cache": true, "vocab_size": 32000})",
+        // SmolLM2 135M
+        R"({"architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0, "bos_token_id": 1,
+        "eos_token_id": 2, "hidden_act": "silu", "hidden_size": 576, "initializer_range": 0.041666666666666664,
+        "intermediate_size": 1536, "is_llama_config": true, "max_position_embeddings": 8192, "mlp_bias": false,
+        "model_type": "llama", "num_attention_heads": 9, "num_hidden_layers": 30, "num_key_value_heads": 3,
+        "pad_token_id": 2, "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_interleaved": false, "rope_scaling": null,
+        "rope_theta": 100000, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+        "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}}, "use_cache": true, "vocab_size": 49152})",
+        // Mistral 7B v0.1
+        R"({"architectures": ["MistralForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "hidden_act": "silu",
+        "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336, "max_position_embeddings": 32768,
+        "model_type": "mistral", "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "sliding_window": 4096, "tie_word_embeddings": false,
+        "torch_dtype": "bfloat16", "transformers_version": "4.34.0.dev0", "use_cache": true, "vocab_size": 32000})",
+        // DeepSeek-R1-Distill-Qwen 1.5B
+        R"({"architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "bos_token_id": 151643,
+        "eos_token_id": 151643, "hidden_act": "silu", "hidden_size": 1536, "initializer_range": 0.02,
+        "intermediate_size": 8960, "max_position_embeddings": 131072, "max_window_layers": 21, "model_type": "qwen2",
+        "num_attention_heads": 12, "num_hidden_layers": 28, "num_key_value_heads": 2, "rms_norm_eps": 1e-06,
+        "rope_theta": 10000, "sliding_window": 4096, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+        "use_cache": true, "use_mrope": false, "use_sliding_window": false, "vocab_size": 151936})",
+        // Qwen2.5 7B Instruct 1M: chunks act beyond the positions that they extend
+        R"({"architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0, "hidden_act": "silu", "hidden_size": 3584,
+        "dual_chunk_attention_config": {"chunk_size": 262144, "local_size": 8192,
+        "original_max_position_embeddings": 262144}, "initializer_range": 0.02, "intermediate_size": 18944,
+        "max_position_embeddings": 1010000, "max_window_layers": 28, "model_type": "qwen2", "num_attention_heads": 28,
+        "num_hidden_layers": 28, "num_key_value_heads": 4, "rms_norm_eps": 1e-05, "rope_theta": 10000000.0,
+        "sliding_window": 32768, "tie_word_embeddings": false, "use_sliding_window": false, "vocab_size": 152064})",
+        // Qwen3 8B, as transformers 5 saves it
+        R"({"architectures": ["Qwen3ForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+        "bos_token_id": 151643, "dtype": "bfloat16", "eos_token_id": 151645, "head_dim": 128, "hidden_act": "silu",
+        "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 12288,
+        "layer_types": ["full_attention", "full_attention"], "max_position_embeddings": 40960, "max_window_layers": 36,
+        "model_type": "qwen3", "num_attention_heads": 32, "num_hidden_layers": 2, "num_key_value_heads": 8,
+        "rms_norm_eps": 1e-06, "rope_parameters": {"rope_theta": 1000000, "rope_type": "default"},
+        "sliding_window": null, "tie_word_embeddings": false, "use_cache": true, "use_sliding_window": false,
+        "vocab_size": 151936})"};
+    for (const char* const text : published) EXPECT_NO_THROW(ModelConfig::parse(text, "config.json")) << text;
 }
 
 }  // namespace

@@ -168,5 +168,82 @@ TEST_F(CheckpointSourceTest, OpenModelTakesModelFolders) {
     expect_input_error({"does not exist"}, [&] { static_cast<void>(open_model(folder_.path() / "absent")); });
 }
 
+/// The first matrix of block 1, whose values tell one copy of a model from another.
+std::vector<std::byte> q_proj_of(const ModelSource& source) {
+    std::vector<std::byte> raw(16 * 16 * 4);
+    source.read_rows(1, {LinearLayer::q_proj, 0, 16}, raw);
+    return raw;
+}
+
+TEST_F(CheckpointSourceTest, OfASingleFileBesideShardsTheOneThatFitsIsTaken) {
+    const TinyModel single = make_tiny_model("llama", DType::f32, 1), sharded = make_tiny_model("llama", DType::f32, 2);
+    const auto write_both = [&](const TinyModel& whole, const TinyModel& shards) {
+        whole.write(folder_.path());
+        shards.write(folder_.path(), 2);
+        write_file(folder_.path() / "config.json", tiny_config("llama").dump());
+    };
+    const auto expect_taken = [&](const TinyModel& model, std::initializer_list<const char*> words) {
+        const CheckpointSource source(folder_.path());
+        EXPECT_TRUE(q_proj_of(source) == stored_bytes(model.tensor(q_weight)));
+        ASSERT_EQ(source.notes().size(), 1U);
+        for (const char* const word : words)
+            EXPECT_NE(source.notes()[0].find(word), std::string::npos) << source.notes()[0];
+        EXPECT_EQ(source.remarks(), std::vector<std::string>{"note: " + source.notes()[0]});
+    };
+    write_both(single, sharded);
+    expect_taken(single, {"model.safetensors is used", "fit config.json too", "transformers"});
+
+    TinyModel quantised = single;  // a stray copy in eight bits with its scales
+    quantised.tensors.push_back({std::string(q_weight) + "_scale", DType::f32, {1}, {1}});
+    write_both(quantised, sharded);
+    expect_taken(sharded, {"shards of model.safetensors.index.json are used", "does not fit", "q_proj.weight_scale"});
+    TinyModel smaller = single;
+    smaller.tensor(q_weight).shape = {8, 32};
+    write_both(smaller, sharded);
+    expect_taken(sharded, {"shards of model.safetensors.index.json are used", "[8, 32]"});
+
+    write_both(single, smaller);
+    expect_taken(single, {"model.safetensors is used", "cannot be", "[8, 32]"});
+    write_both(single, sharded);
+    std::filesystem::remove(folder_.path() / "model-00002-of-00002.safetensors");
+    expect_taken(single, {"model.safetensors is used", "model-00002-of-00002.safetensors"});
+
+    write_both(quantised, smaller);
+    expect_input_error({"neither fits", "q_proj.weight_scale", "does not belong", "[8, 32]", "[16, 16]"},
+                       [&] { CheckpointSource{folder_.path()}; });
+    write_file(folder_.path() / "config.json", tiny_config("llama", {{"model_type", "gpt2"}}).dump());
+    expect_input_error({"gpt2"}, [&] { CheckpointSource{folder_.path()}; });
+}
+
+TEST_F(CheckpointSourceTest, AnUnmappedTensorThatIsNeededIsNamed) {
+    make_tiny_model("llama").write(folder_.path(), 2);
+    const auto index = folder_.path() / "model.safetensors.index.json";
+    Json json = Json::parse(read_file(index));
+    json["weight_map"].erase(q_weight);
+    write_file(index, json.dump());
+    expect_input_error({q_weight, "weight_map", "does not name it"}, [&] { CheckpointSource{folder_.path()}; });
+}
+
+TEST_F(CheckpointSourceTest, AFolderOfTheHubsCacheIsItsSnapshot) {
+    const auto model = folder_.path() / "models--org--name", snapshot = model / "snapshots/0123abc";
+    std::filesystem::create_directories(model / "refs");
+    write_file(model / "refs/main", "0123abc");
+    const TinyModel stored = make_tiny_model("llama");
+    stored.write(model / "blobs");
+    std::filesystem::create_directories(snapshot);
+    for (const char* const name : {"config.json", "model.safetensors"}) {
+        std::filesystem::create_symlink(std::filesystem::path("../../blobs") / name, snapshot / name);
+    }
+    const std::unique_ptr<ModelSource> source = open_model(model);
+    EXPECT_TRUE(q_proj_of(*source) == stored_bytes(stored.tensor(q_weight)));
+    EXPECT_EQ(source->path(), snapshot);
+    ASSERT_EQ(source->notes().size(), 1U);
+    EXPECT_NE(source->notes()[0].find("0123abc"), std::string::npos);
+    EXPECT_EQ(source->identity(), open_model(snapshot)->identity());
+    EXPECT_TRUE(open_model(snapshot)->notes().empty());
+    std::filesystem::remove(model / "blobs/model.safetensors");
+    expect_input_error({"0123abc", "model.safetensors", "not there"}, [&] { static_cast<void>(open_model(model)); });
+}
+
 }  // namespace
 }  // namespace espalier

@@ -71,6 +71,43 @@ TEST_F(ExportTest, HoldsTheRunsBlocksAndTheDenseRest) {
     }
 }
 
+TEST_F(ExportTest, AnOverlaysTensorsAreUsedAndTheStaleCopiesLeftOut) {
+    const TinyModel base = make_tiny_model("llama", DType::bf16, 1), edited = make_tiny_model("llama", DType::bf16, 2);
+    base.write(model_, 2);
+    const std::string matrix = "model.layers.0.mlp.up_proj.weight", head = "lm_head.weight";
+    TinyModel overlay{base.config, {edited.tensor(matrix), edited.tensor(head)}};
+    const auto apart = folder_.path() / "apart";
+    overlay.write(apart);
+    std::filesystem::rename(apart / "model.safetensors", model_ / "overlay.safetensors");
+    Json index = Json::parse(read_file(model_ / "model.safetensors.index.json"));
+    index["weight_map"][matrix] = index["weight_map"][head] = "overlay.safetensors";
+    write_file(model_ / "model.safetensors.index.json", index.dump());
+    PruneOptions pruning = options(Method::magnitude);
+    pruning.output_dtype = DType::bf16;
+    prune_to_folder(session_, pruning);
+    const std::vector<std::string> remarks = export_run(run_, output_, {}, [](const std::string&) {});
+    ASSERT_EQ(remarks.size(), 1U);
+    EXPECT_EQ(remarks[0].find("warning: 2 stored tensor(s) are ignored"), 0U) << remarks[0];
+
+    const CheckpointSource exported(output_), dense(model_);
+    EXPECT_TRUE(exported.folder().warnings().empty()) << "stale copies were written";
+    EXPECT_EQ(exported.folder().shard_names(), dense.folder().shard_names());
+    EXPECT_EQ(exported.folder().file_of(exported.folder().tensor(head)).filename(), "overlay.safetensors");
+    expect_same_outer(exported, dense);
+    std::vector<std::byte> stored(edited.tensor(head).values.size() * 2), kept(edited.tensor(matrix).values.size() * 2);
+    exported.folder().read(head, 0, stored);
+    EXPECT_TRUE(stored == stored_bytes(edited.tensor(head)));
+    exported.folder().read(matrix, 0, kept);
+    const std::vector<std::byte> whole = stored_bytes(edited.tensor(matrix));
+    std::size_t survivors = 0;
+    for (std::size_t i = 0; i < kept.size(); i += 2) {
+        if (kept[i] == std::byte{0} && kept[i + 1] == std::byte{0}) continue;
+        ++survivors;
+        EXPECT_TRUE(kept[i] == whole[i] && kept[i + 1] == whole[i + 1]) << "weight " << i / 2;
+    }
+    EXPECT_EQ(survivors, whole.size() / 4);  // half of them
+}
+
 TEST_F(ExportTest, AnotherOutputTypeGoesIntoTheConfig) {
     make_tiny_model("qwen3", DType::bf16).write(model_);
     PruneOptions pruning = options(Method::wanda_plus_plus);

@@ -33,6 +33,11 @@ EDITS: Dict[str, Edit] = {
     "model_type qwen3 of a llama": Edit({"model_type": "qwen3", "head_dim": 16}, ["q_norm", "missing"]),
     "model_type llama of a qwen3": Edit({"model_type": "llama"}, ["k_norm"], "qwen3"),
     "model_type llama of a qwen2": Edit({"model_type": "llama"}, ["k_proj.bias"], "qwen2"),
+    "partial rotary": Edit({"partial_rotary_factor": 0.5}, ["'partial_rotary_factor' is 0.5", "only 1 is supported"]),
+    "partial rotary as transformers 5 writes it": Edit(
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
+        ["rope_parameters: 'partial_rotary_factor' is 0.5"],
+    ),
     "quantised": Edit({"quantization_config": {"bits": 4}}, ["quantization_config", "original model"]),
     "heads 3": Edit({"num_attention_heads": 3, "num_key_value_heads": 3}, ["num_attention_heads", "64"]),
     "heads 0": Edit({"num_attention_heads": 0}, ["num_attention_heads", "positive integer"]),

@@ -70,7 +70,7 @@ TOKENS: Dict[str, tuple] = {
     "float, npy": (save_npy(good_ids().astype("float32")), ["'<f4'", "integer"]),
     "float, HDF5": (save_hdf5(data=good_ids().astype("float32")), ["input_ids", "integers"]),
     "bool": (save_npy(good_ids() > 0), ["'|b1'", "integer"]),
-    "text": (save_npy(numpy.array([["a"]])), ["'<U1'", "integer"]),
+    "strings": (save_npy(numpy.array([["a"]])), ["'<U1'", "integer"]),
     "strings, HDF5": (save_hdf5(data=numpy.array([b"ab"])), ["input_ids", "integers"]),
     "objects": (raw(npy_header("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", bytes(8))), ["'|O'"]),
     "big-endian": (save_npy(good_ids().astype(">i4")), ["'>i4'", "little-endian"]),
@@ -94,7 +94,8 @@ TOKENS: Dict[str, tuple] = {
         ["header"],
     ),
     "npz": (lambda path: numpy.savez(open(path, "wb"), ids=good_ids()), ["HDF5", ".npy"]),
-    "neither": (raw(b"1 2 3 4 5 6 7 8\n"), ["HDF5", ".npy"]),
+    "text": (raw(b"1 2 3 4 5 6 7 8\n"), ["HDF5", ".npy", "jobs/prepare_tokens.py calibration", "/tokens.npy "]),
+    "neither": (raw(bytes(range(40))), ["neither", "HDF5", ".npy"]),
     "empty": (raw(b""), ["0 bytes"]),
     "HDF5 magic only": (raw(b"\x89HDF\r\n\x1a\n" + bytes(100)), ["HDF5"]),
     "HDF5 cut": (cut(save_hdf5(data=good_ids()), lambda content: content[: len(content) // 2]), ["HDF5"]),
@@ -112,6 +113,14 @@ def test_token_file(world: World, name: str) -> None:
     world.tokens.unlink()
     save(world.tokens)
     world.refused(world.prune(), "tokens.npy", *words)
+
+
+@pytest.mark.parametrize("name", ["c4.jsonl", "c4.json.gz", "c4.parquet", "wiki.txt"])
+def test_text_for_evaluation(world: World, name: str) -> None:
+    (world.folder / name).write_bytes(b'{"text": "some words"}\n')
+    files = f"--text {name} --output {name.split('.')[0]}.h5"
+    command = f"jobs/prepare_tokens.py evaluation --tokenizer MODEL_FOLDER {files}"
+    world.refused(["evaluate", f"--model={world.model}", f"--tokens={name}"], f"{name} holds text", command)
 
 
 @pytest.mark.parametrize("place", [879, 912, *range(8, 1400, 61)])
