@@ -152,7 +152,8 @@ printf '%s %s, %s, commit %s, %s\n' "$origin" "$release" "$fresh" "$(git -C "$re
     "$(date +%F)" >"$logs/outcome.txt"
 [[ $only == tests ]] || run demo jobs/demo.sh
 [[ $only == demo ]] || run tests tests/run.sh
-inside 'g++ -dumpfullversion; cmake --version; mpirun --version; python3 --version' 2>/dev/null |
-    awk 'NR == 1 { printf "GCC %s", $1 } /^(cmake|mpirun|Python)/ { printf ", %s", $0 } END { print "" }' >>"$logs/outcome.txt"
+# shellcheck disable=SC2016 # expanded inside
+inside 'echo "GCC $(g++ -dumpfullversion), $(cmake --version | head -n 1), $(mpirun --version | head -n 1), $(python3 --version)"' \
+    2>/dev/null >>"$logs/outcome.txt" || true
 cat "$logs/outcome.txt"
 $passed
