@@ -13,7 +13,11 @@ folder=$1 && shift
 [[ ! -e $folder ]] || { printf 'bundle.sh: %s exists already\n' "$folder" >&2 && exit 2; }
 system=/usr/lib/x86_64-linux-gnu
 mpi=$system/openmpi
-[[ -d $mpi/lib/openmpi3 ]] || { printf 'bundle.sh: %s is not there; only the Open MPI of Debian and Ubuntu is known\n' "$mpi/lib/openmpi3" >&2 && exit 2; }
+[[ -d $mpi/lib/openmpi3 && -x /usr/bin/orterun ]] || {
+    printf 'bundle.sh: only Open MPI 4.1 as Debian 12 and Ubuntu install it can be packed (%s, /usr/bin/orterun); here: %s\n' \
+        "$mpi/lib/openmpi3" "$(mpirun --version 2>/dev/null | head -n 1 | grep . || echo none)" >&2
+    exit 2
+}
 
 mkdir -p "$folder"/{bin,lib,openmpi/bin,openmpi/share,openmpi/lib/x86_64-linux-gnu/openmpi/lib}
 for program in "$@"; do

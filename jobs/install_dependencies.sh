@@ -5,12 +5,14 @@
 #   jobs/install_dependencies.sh --list    prints the packages and installs nothing
 set -euo pipefail
 
+# Releases name some packages differently: of "a|b" the first that apt offers is taken. "a?" may be missing.
 program=(build-essential cmake ninja-build pkg-config
     openmpi-bin libopenmpi-dev libhdf5-dev libboost-program-options-dev libopenblas-pthread-dev
     nlohmann-json3-dev libfmt-dev libxxhash-dev libssl-dev
     python3 python3-venv ca-certificates)
-tests=(git libgtest-dev python3-torch libopenblas0-pthread python3-numpy python3-h5py python3-pytest
-    clang clang-format clang-tidy libclang-rt-14-dev libomp-14-dev shellcheck munge slurm-wlm)
+# Ubuntu 24.04 has no python3-torch: tests/run.sh takes PyPI's there.
+tests=(git libgtest-dev 'python3-torch?' libopenblas0-pthread python3-numpy python3-h5py python3-pytest
+    clang clang-format clang-tidy 'libclang-rt-dev|libclang-common-14-dev' libomp-dev shellcheck munge slurm-wlm)
 
 wanted=("${program[@]}")
 list_only=false
@@ -23,28 +25,57 @@ for argument in "$@"; do
     esac
 done
 
-if $list_only; then
-    printf '%s\n' "${wanted[@]}"
-    exit 0
-fi
+is_installed() { [[ $(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null || true) == installed ]]; }
+is_offered() { [[ $(apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [^\(] ]]; }
+
+# The first of "a|b|c" that is installed or that apt offers; status 1 when none is.
+choose() {
+    local names name
+    IFS='|' read -ra names <<<"${1%\?}"
+    for name in "${names[@]}"; do ! is_installed "$name" || { echo "$name" && return; }; done
+    for name in "${names[@]}"; do ! is_offered "$name" || { echo "$name" && return; }; done
+    return 1
+}
+
 if ! command -v apt-get >/dev/null; then
-    printf 'install_dependencies.sh: apt-get is not here; install what corresponds to: %s\n' "${wanted[*]}" >&2
+    $list_only && printf '%s\n' "${wanted[@]%%[|?]*}" && exit 0
+    printf 'install_dependencies.sh: apt-get is not here; install what corresponds to: %s\n' "${wanted[*]%%[|?]*}" >&2
     exit 2
 fi
 
-missing=()
-for package in "${wanted[@]}"; do
-    status=$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)
-    [[ $status == installed ]] || missing+=("$package")
-done
-if ((${#missing[@]} == 0)); then
-    echo "All ${#wanted[@]} packages are installed."
+chosen=() missing=() unknown=()
+sort_out() {
+    local name package
+    chosen=() missing=() unknown=()
+    for name in "${wanted[@]}"; do
+        if package=$(choose "$name"); then
+            chosen+=("$package")
+            is_installed "$package" || missing+=("$package")
+        elif [[ $name != *\? ]]; then
+            unknown+=("${name//|/ or }")
+        fi
+    done
+}
+
+sort_out
+if $list_only; then
+    # A fresh system knows no packages before its first apt-get update: then the usual names.
+    ((${#unknown[@]} == 0)) && printf '%s\n' "${chosen[@]}" || printf '%s\n' "${wanted[@]%%[|?]*}"
+    exit 0
+fi
+if ((${#missing[@]} + ${#unknown[@]} == 0)); then
+    echo "All ${#chosen[@]} packages are installed."
     exit 0
 fi
 
 as_root=()
 ((EUID == 0)) || as_root=(sudo)
-echo "Installing ${#missing[@]} packages: ${missing[*]}"
 "${as_root[@]}" apt-get update -qq
+sort_out
+if ((${#unknown[@]})); then
+    printf 'install_dependencies.sh: apt offers no package %s here; on Ubuntu they are in "universe"\n' "${unknown[*]}" >&2
+    exit 2
+fi
+echo "Installing ${#missing[@]} packages: ${missing[*]}"
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends -qq "${missing[@]}" >/dev/null
 echo "Installed."

@@ -21,7 +21,8 @@ done
 wants() { [[ " ${parts[*]} " == *" $1 "* ]]; }
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_btl_vader_single_copy_mechanism=none  # Open MPI 4.1
+export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMPI_MCA_smsc=^cma              # the same, Open MPI 5.0
 export ESPALIER=${ESPALIER:-$root/build/release/espalier}
 pytest=(/usr/bin/python3 -m pytest -q -p no:cacheprovider)
 passed=0 failed=0
@@ -101,6 +102,12 @@ run_shards() {
 }
 
 if wants install; then part "packages" jobs/install_dependencies.sh --tests; fi
+# Ubuntu 24.04 has no python3-torch: PyTorch's own, its build for CPUs where that index answers (180 MB instead of 3 GB).
+if ! /usr/bin/python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'; then
+    export PIP_EXTRA_INDEX_URL=${PIP_EXTRA_INDEX_URL-https://download.pytorch.org/whl/cpu}
+    part "PyTorch" jobs/virtual_environment.sh build/venv-torch tests/oracle/requirements.txt --system-site-packages
+    pytest[0]=$root/build/venv-torch/bin/python
+fi
 if wants build; then part "build" build; fi
 if wants unit; then part "unit tests" ctest --test-dir build/release --no-tests=error --output-on-failure -R unit_tests; fi
 if wants mpi; then part "unit tests under mpirun" ctest --test-dir build/release --no-tests=error --output-on-failure -R mpi_tests; fi

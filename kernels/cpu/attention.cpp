@@ -6,6 +6,7 @@
 #include "kernels/cpu/exponential.h"
 #include "kernels/cpu/parallel.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>

@@ -4,6 +4,7 @@
 #include "kernels/cpu/exponential.h"
 #include "kernels/cpu/parallel.h"
 
+#include <algorithm>
 #include <limits>
 
 namespace espalier {

@@ -2,6 +2,7 @@
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/parallel.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 

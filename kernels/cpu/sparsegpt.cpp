@@ -4,6 +4,7 @@
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/selection.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <csignal>
@@ -10,6 +11,8 @@
 namespace espalier {
 
 namespace {
+
+constexpr std::array<int, 3> stop_signals = {SIGTERM, SIGUSR1, SIGINT};
 
 static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may use it");
 std::atomic<int> first_signal{0};
@@ -26,7 +29,19 @@ void note(int signal) {
     errno = error_of_the_interrupted;
 }
 
+sigset_t set_of_stop_signals() {
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int signal : stop_signals) sigaddset(&set, signal);
+    return set;
+}
+
 }  // namespace
+
+void hold_stop_signals() {
+    const sigset_t held = set_of_stop_signals();
+    pthread_sigmask(SIG_BLOCK, &held, nullptr);
+}
 
 void note_stop_signals() {
     on_terminal.store(isatty(STDERR_FILENO) != 0);
@@ -34,11 +49,14 @@ void note_stop_signals() {
     action.sa_handler = note;
     action.sa_flags = SA_RESTART;
     sigemptyset(&action.sa_mask);
-    for (const int signal : {SIGTERM, SIGUSR1, SIGINT}) sigaction(signal, &action, nullptr);
+    for (const int signal : stop_signals) sigaction(signal, &action, nullptr);
+    // A launcher's own mask is inherited too: a blocked signal would never be heard.
+    const sigset_t heard = set_of_stop_signals();
+    pthread_sigmask(SIG_UNBLOCK, &heard, nullptr);
 }
 
 void heed_stop_signals() {
-    for (const int signal : {SIGTERM, SIGUSR1, SIGINT}) std::signal(signal, SIG_DFL);
+    for (const int signal : stop_signals) std::signal(signal, SIG_DFL);
 }
 
 bool stop_requested() {

@@ -6,7 +6,11 @@
 
 namespace espalier {
 
-/// From now on those signals are only noted. A second SIGINT ends the program as usual, as the first one says on a
+/// From now on those signals wait, also across an exec, until note_stop_signals() hears them: a program that is still
+/// starting, or starting itself again, is not ended by one.
+void hold_stop_signals();
+
+/// From now on those signals are only noted, and first those that wait. A second SIGINT ends the program as usual, as the first one says on a
 /// terminal. Call once, before threads start.
 void note_stop_signals();
 

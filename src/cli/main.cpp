@@ -84,11 +84,13 @@ void choose_for_libraries(char** argv) {
 
 int main(int argc, char** argv) {
     using namespace espalier;
+    const bool can_stop_in_order = argc > 1 && std::string_view(argv[1]) == "prune";
+    if (can_stop_in_order) hold_stop_signals();
     choose_for_libraries(argv);
     // Blocks come and go: their buffers are returned to the system at once instead of fragmenting the heap.
     mallopt(M_MMAP_THRESHOLD, 4 << 20);
     // Before MPI starts: a signal that comes early must not end what could stop in order.
-    if (argc > 1 && std::string_view(argv[1]) == "prune") note_stop_signals();
+    if (can_stop_in_order) note_stop_signals();
     std::optional<Session> session;
     try {
         session.emplace();

@@ -11,6 +11,7 @@
 #include "src/weights/mask_check.h"
 #include "src/weights/run_source.h"
 
+#include <algorithm>
 #include <set>
 
 namespace espalier {

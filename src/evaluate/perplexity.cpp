@@ -10,6 +10,7 @@
 #include "src/weights/block_reader.h"
 #include "src/weights/embedding.h"
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 

@@ -4,6 +4,7 @@
 #include "tests/emulation/failure.h"
 #include "tests/emulation/settings.h"
 
+#include <algorithm>
 #include <iterator>
 #include <map>
 #include <mutex>

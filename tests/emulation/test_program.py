@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ METHODS = {
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Two wide blocks and eight calibration samples."""
     folder = tmp_path_factory.mktemp("model")
-    subprocess.run(["/usr/bin/python3", ROOT / "tests/oracle/random_model.py", "--family", "llama-wide",
+    subprocess.run([sys.executable, ROOT / "tests/oracle/random_model.py", "--family", "llama-wide",
                     "--dtype", "bf16", "--blocks", "2", "--output", folder / "m", "--tokens", folder / "t.h5",
                     "--rows", "8", "--length", "24"], check=True)
     return folder / "m", folder / "t.h5"

@@ -42,7 +42,7 @@ def perplexity(model: torch.nn.Module, tokens: torch.Tensor) -> float:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_export_is_an_ordinary_model(family: str, output_dtype: str, tmp_path: Path) -> None:
     dense, tokens, run, exported = (tmp_path / name for name in ("dense", "tokens.npy", "run", "exported"))
-    make = ["/usr/bin/python3", RANDOM_MODEL, "--family", family, "--dtype", "bf16", "--output", dense,
+    make = [sys.executable, RANDOM_MODEL, "--family", family, "--dtype", "bf16", "--output", dense,
             "--tokens", tokens, "--rows", "8", "--length", "32", *(["--sharded"] if family == "mistral" else [])]
     subprocess.run(make, check=True)
     espalier("prune", "--model", dense, "--calibration", tokens, "--output", run, "--ro-samples", 4, "--ro-rounds", 1,

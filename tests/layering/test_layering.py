@@ -125,6 +125,22 @@ def shape_faults(root: Path) -> List[str]:
     return faults
 
 
+ALGORITHMS = re.compile(
+    r"\bstd::(ranges::)?(sort|stable_sort|partial_sort|nth_element|max|min|clamp|minmax|(max|min|minmax)_element|copy(_n|_if)?"
+    r"|fill(_n)?|find(_if)?|(any|all|none)_of|count(_if)?|equal|mismatch|search|transform|reverse|rotate|shuffle"
+    r"|lower_bound|upper_bound|binary_search|remove(_if)?|unique|generate|replace|is_sorted|partition|for_each|adjacent_find)\("
+)
+
+
+def algorithm_faults(root: Path, files: Iterable[Path]) -> List[str]:
+    """Files that call what <algorithm> declares without including it: which other header brings it changes with GCC."""
+    return [
+        f"{file}: calls {found.group(0)} without #include <algorithm>"
+        for file in files
+        if (found := ALGORITHMS.search((root / file).read_text())) and ("algorithm", False) not in includes_of(root / file)
+    ]
+
+
 def linked_folders(text: str) -> Dict[str, Set[str]]:
     """Folder -> folders whose targets it is linked to in CMakeLists.txt, all the way down."""
     folder_of_target = {"espalier_kernels": "kernels", "espalier": "src/cli"}
@@ -155,6 +171,11 @@ def test_libraries_stay_in_their_folders() -> None:
 
 def test_files_are_short_and_headers_documented() -> None:
     assert shape_faults(REPOSITORY) == []
+
+
+def test_algorithms_are_included() -> None:
+    tests = [path.relative_to(REPOSITORY) for path in (REPOSITORY / "tests").rglob("*") if path.suffix in SUFFIXES]
+    assert algorithm_faults(REPOSITORY, [*sources_of(REPOSITORY), *tests]) == []
 
 
 def test_targets_link_what_the_table_allows() -> None:
@@ -210,6 +231,8 @@ def test_planted_edges_are_found(copy: Path, file: str, line: str, fault: str) -
 
 def test_planted_shapes_are_found(copy: Path) -> None:
     header, source = copy / "io/planted.h", copy / "io/planted.cpp"
+    source.write_text("#include <numeric>\nint least() { return std::min(1, 2); }\n")
+    assert algorithm_faults(copy, [source]) == [f"{source}: calls std::min( without #include <algorithm>"]
     header.write_text("#include <string>\n")
     source.write_text("// line\n" * (MOST_LINES + 1))
     faults = set(shape_faults(copy)) - set(shape_faults(REPOSITORY))

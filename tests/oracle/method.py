@@ -65,13 +65,29 @@ class Prune:
     selections: Dict[str, Selection]
 
 
+@dataclass(frozen=True)
+class GradientEntry:
+    """One weight's gradient in one step of regional optimisation."""
+
+    step: int
+    module: str
+    row: int
+    column: int
+    value: float
+
+
 @dataclass
 class PrunedBlock:
-    """`weights`: every tensor of the block, before rounding. `prunes`: every mask selection in order, last = final."""
+    """`weights`: every tensor of the block, before rounding. `prunes`: every mask selection in order, last = final.
+    `gradients`: those of every optimiser step."""
 
     weights: BlockTensors
     prunes: List[Prune] = field(default_factory=list)
-    steps: int = 0
+    gradients: List[Matrices] = field(default_factory=list)
+
+    @property
+    def steps(self) -> int:
+        return len(self.gradients)
 
     @property
     def masks(self) -> Dict[str, Tensor]:
@@ -184,9 +200,15 @@ def output_loss_gradients(config: ModelConfig, weights: BlockTensors, batch: Ten
 
 
 def regional_optimisation(
-    options: PruneOptions, config: ModelConfig, weights: BlockTensors, samples: Tensor, draws: Sequence[Sequence[int]]
+    options: PruneOptions,
+    config: ModelConfig,
+    weights: BlockTensors,
+    samples: Tensor,
+    draws: Sequence[Sequence[int]],
+    replaced: Sequence[GradientEntry] = (),
 ) -> PrunedBlock:
-    """RO of one block: `draws[k]` are the samples of round k in the order of their mini-batches."""
+    """RO of one block: `draws[k]` are the samples of round k in the order of their mini-batches. `replaced` gradients
+    are taken instead of the computed ones."""
     with torch.no_grad():
         targets = block_forward(config, weights, samples)
     gradient = regional_gradient(config, weights, samples) if options.uses_gradient else {}
@@ -200,9 +222,12 @@ def regional_optimisation(
         for first in range(0, len(drawn), options.ro_batch):
             batch = list(drawn[first : first + options.ro_batch])
             gradients = output_loss_gradients(config, result.weights, samples[batch], targets[batch])
+            for entry in replaced:
+                if entry.step == result.steps:
+                    gradients[entry.module][entry.row, entry.column] = entry.value
             updated = rmsprop_step(options, matrices_of(result.weights), second_moments, gradients, held)
             result.weights = with_matrices(result.weights, updated)
-            result.steps += 1
+            result.gradients.append(gradients)
     last = prune_by_score(options, config, result.weights, samples, gradient)
     result.prunes.append(last)
     result.weights = masked(result.weights, last)
@@ -241,12 +266,13 @@ def prune_block(
     samples: Tensor,
     draws: Sequence[Sequence[int]],
     dtype: str,
+    replaced: Sequence[GradientEntry] = (),
 ) -> PrunedBlock:
     """Prunes one block by any method."""
     if options.method == "sparsegpt":
         return prune_sparsegpt(options, config, weights, samples, dtype)
     if options.optimises:
-        return regional_optimisation(options, config, weights, samples, draws)
+        return regional_optimisation(options, config, weights, samples, draws, replaced)
     return prune_once(options, config, weights, samples)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Dict, List
 
@@ -23,10 +24,13 @@ from checkpoint import (
     read_model_folder,
     read_tokens,
 )
+from compare import BlockCase, Comparison, check_optimised, doubtful_steps
 from decoder import BlockTensors, apply_rope, attention, block_forward, embed, perplexity, rms_norm, rope_frequencies
 from masks import Pattern, inexact_groups, select
 from method import (
     METHODS,
+    GradientEntry,
+    PrunedBlock,
     PruneOptions,
     matrices_of,
     output_loss_gradients,
@@ -241,6 +245,33 @@ def test_first_rmsprop_step_is_ten_rates_along_the_sign() -> None:
     second = rmsprop_step(options, matrices, moments, {"m": torch.full((2, 2), 4.0, dtype=torch.float64)}, {})["m"]
     expected = 1.0 - options.ro_learning_rate * 4.0 / (math.sqrt(0.99 * 0.09 + 0.16) + 1e-8)
     assert float(second[0, 0]) == pytest.approx(expected, rel=1e-14)
+
+
+def judge_turned_step(optimised: PrunedBlock, case: BlockCase, entry: GradientEntry) -> Comparison:
+    """Judges what a run would write whose gradient at `entry` is another one."""
+    run = prune_block(case.options, case.config, case.dense, case.samples, DRAWS, "F32", [entry])
+    result = Comparison()
+    check_optimised(replace(case, written=run.weights, masks=run.masks), optimised, DRAWS, result)
+    return result
+
+
+def test_a_step_in_doubt_and_what_follows_from_it_are_allowed(tmp_path: Path) -> None:
+    """And a step of the same length that is not in doubt is found."""
+    options = make_options("ro")
+    config, model, samples = load(tmp_path, "qwen2")
+    dense = model.block(1)
+    optimised = prune_block(options, config, dense, samples, DRAWS, "F32")
+    case = BlockCase(1, config, options, "F32", dense, optimised.weights, optimised.masks, samples)
+    doubtful = doubtful_steps(case, optimised)
+    assert 0 < len(doubtful) < 10
+    for entry in doubtful:
+        result = judge_turned_step(optimised, case, entry)
+        assert not result.problems, (entry, result.problems)
+    gradient = optimised.gradients[0]["mlp.up_proj"]
+    row, column = divmod(int(gradient.abs().argmax()), gradient.shape[1])
+    clear = GradientEntry(0, "mlp.up_proj", row, column, -float(gradient[row, column]))
+    problems = judge_turned_step(optimised, case, clear).problems
+    assert any("follow" in problem for problem in problems), problems
 
 
 # ---- masks ----

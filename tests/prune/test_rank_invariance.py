@@ -62,7 +62,7 @@ def digest(run_folder: Path) -> str:
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Four blocks wide enough that every rank gets rows of its own, and ten calibration samples."""
     folder = tmp_path_factory.mktemp("model")
-    subprocess.run(["/usr/bin/python3", RANDOM_MODEL, "--family", "llama-wide", "--dtype", "bf16", "--blocks", "4",
+    subprocess.run([sys.executable, RANDOM_MODEL, "--family", "llama-wide", "--dtype", "bf16", "--blocks", "4",
                     "--output", folder / "m", "--tokens", folder / "t.h5",
                     "--rows", "10", "--length", "24"], check=True)
     return folder / "m", folder / "t.h5"

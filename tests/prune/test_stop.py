@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import List, Optional
+from typing import Dict, List, Optional
 
 import pytest
 
@@ -37,14 +38,31 @@ def blocks_done(output: Path) -> int:
     return len(json.loads(manifest.read_text())["blocks"]) if manifest.exists() else -1
 
 
-def rank_of_run(mpirun: int, rank: int) -> int:
-    """Its process id."""
+def ranks_of_run(mpirun: int) -> Dict[int, int]:
+    """Rank -> its process id, of those that mpirun has started by now."""
     lists = Path(f"/proc/{mpirun}/task").glob("*/children")
-    children = [child for of_thread in lists for child in of_thread.read_text().split()]
-    named = f"OMPI_COMM_WORLD_RANK={rank}\0".encode()
-    found = [int(child) for child in children if named in Path(f"/proc/{child}/environ").read_bytes()]
-    assert found, f"rank {rank} is not among the children {children} of mpirun"
-    return found[0]
+    ranks: Dict[int, int] = {}
+    for child in (child for of_thread in lists for child in of_thread.read_text().split()):
+        for variable in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+            if variable.startswith(b"OMPI_COMM_WORLD_RANK="):
+                ranks[int(variable.partition(b"=")[2])] = int(child)
+    return ranks
+
+
+def listens(process: int, number: signal.Signals) -> bool:
+    """Whether it catches the signal. Before that, while it is being loaded, nothing in the program can."""
+    caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
+    return caught is not None and bool(int(caught.group(1), 16) >> (number - 1) & 1)
+
+
+def wait_until_ranks_listen(process: subprocess.Popen[str], ranks: int, number: signal.Signals) -> None:
+    give_up = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < give_up:
+        started = ranks_of_run(process.pid)
+        if len(started) == ranks and all(listens(rank, number) for rank in started.values()):
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"{ranks} ranks did not start: {process.communicate()[1]}")
 
 
 def stop_after(
@@ -58,7 +76,7 @@ def stop_after(
     if only_rank is None:
         process.send_signal(number)
     else:
-        os.kill(rank_of_run(process.pid, only_rank), number)
+        os.kill(ranks_of_run(process.pid)[only_rank], number)
     _, log = process.communicate(timeout=60)
     assert process.returncode == STOPPED, log
     return log
@@ -82,6 +100,37 @@ def test_signal_between_blocks(tmp_path: Path, number: signal.Signals) -> None:
     assert bytes_of(tmp_path / "run") == bytes_of(tmp_path / "whole")
 
 
+RAISE_WHEN_STARTED_AGAIN = """
+#include <signal.h>
+#include <stdlib.h>
+__attribute__((constructor)) static void start(void) {
+    if (getenv("GOMP_SPINCOUNT") != NULL) raise(SIGUSR1);
+}
+"""
+
+
+def test_signal_while_the_program_starts_itself_again(tmp_path: Path) -> None:
+    """It does so for the sake of libraries: what comes before main() is reached again is noted too."""
+    source, library = tmp_path / "raise.c", tmp_path / "raise.so"
+    source.write_text(RAISE_WHEN_STARTED_AGAIN)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    environment = {name: value for name, value in ENVIRONMENT.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(command(tmp_path / "run", 1), env={**environment, "LD_PRELOAD": str(library)},
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert done.returncode == STOPPED and "stopped by SIGUSR1" in done.stderr, done.stderr
+
+
+def test_signals_that_the_launcher_had_blocked(tmp_path: Path) -> None:
+    done = subprocess.run(command(tmp_path / "run", 1), env=ENVIRONMENT, capture_output=True, text=True, timeout=60,
+                          preexec_fn=block_and_raise)  # fmt: skip
+    assert done.returncode == STOPPED and "stopped by SIGUSR1" in done.stderr, done.stderr
+
+
+def block_and_raise() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    signal.raise_signal(signal.SIGUSR1)
+
+
 @pytest.mark.skipif(MPIRUN is None, reason="mpirun is not installed")
 def test_ranks_stop_before_the_round_that_searches_the_rate(tmp_path: Path) -> None:
     """On two ranks the third of four groups searches in the second round; in the first, one rank has work, one has none."""
@@ -92,14 +141,13 @@ def test_ranks_stop_before_the_round_that_searches_the_rate(tmp_path: Path) -> N
     content = json.loads(manifest.read_text())
     content.update({"blocks": content["blocks"][:1], "complete": False, "learning_rate": None})
     manifest.write_text(json.dumps(content))
-    begin = time.monotonic()
     process = subprocess.Popen(command(tmp_path / "run", 2, *more), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
-    for number in range(400):
-        time.sleep(0.05)
+    wait_until_ranks_listen(process, 2, signal.SIGUSR1)
+    for _ in range(200):
         if process.poll() is not None:
             break
-        if number % 2 == 0 and time.monotonic() - begin > 0.4:
-            process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(0.1)
     _, log = process.communicate(timeout=60)
     assert process.returncode in (0, STOPPED), log
     finish(tmp_path / "run", 2, *more)

@@ -7,6 +7,7 @@
 #include "tests/support/test_device.h"
 #include "tests/support/tiny_model.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <map>
 #include <numeric>
