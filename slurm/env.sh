@@ -77,7 +77,7 @@ else
     bad program "$program is not there" "cmake --preset release && cmake --build --preset release"
 fi
 locked=$(ulimit -l)
-if [[ $locked == unlimited ]] || ((locked > 8 * 1024 * 1024)); then good 'locked memory' "$locked"; else note 'locked memory' "$locked KiB: GPUs want hidden states and weights page-locked" "ulimit -l unlimited; in Slurm PropagateResourceLimitsExcept=MEMLOCK"; fi
+if [[ $locked == unlimited ]] || ((locked > 8 * 1024 * 1024)); then good 'locked memory' "$locked"; else note 'locked memory' "$locked KiB: runs on GPUs need page-locked memory for hidden states and weights" "ulimit -l unlimited; in Slurm PropagateResourceLimitsExcept=MEMLOCK"; fi
 if [[ $(ulimit -s) == unlimited ]]; then note 'stack' "unlimited, with which NCCL has crashed" "ulimit -s 8192"; fi
 shared=$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1)
 if [[ -n $shared ]] && ((shared > 1024 * 1024)); then good /dev/shm "$((shared / 1024)) MiB free"; else note /dev/shm "${shared:-0} KiB: NCCL and MPI talk through it" "in a container --shm-size=1g"; fi

@@ -177,7 +177,7 @@ print(math.ceil(plan["run_seconds"]), math.ceil(plan["block_seconds"]), math.cei
     local limit
     limit=$(seconds_of "$time_limit") || exit $?
     ((limit > signal_before + first_seconds)) ||
-        refuse "--time $time_limit does not hold one block ($first_seconds s by the plan) before the signal $signal_before s before its end: the run would never get on; give more --time, or more ranks"
+        refuse "--time $time_limit does not hold one block ($first_seconds s by the plan) before the signal $signal_before s before its end: the run would never finish a block; give more --time, or more ranks"
 }
 
 # shellcheck disable=SC2154  # `here` is the folder of the script that sources this file

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^ *```(?:sh|bash|shell)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # An example in a comment is indented by at least two blanks and begins with a program.
 COMMENTED = re.compile(r"^#  +((?:build|jobs|slurm|tests|docs|\.ci)/\S+|cmake|sbatch|srun|mpirun|espalier)(?=\s|$)")
-HELP_EXAMPLE = re.compile(r"^ +(?:example: +)?(espalier [a-z]+ .*)$")
+HELP_EXAMPLE = re.compile(r"^ +((?:mpirun -n \d+ )?espalier [a-z]+(?: .*)?)$")
 
 
 def tracked(*patterns: str) -> List[Path]:
@@ -73,7 +73,8 @@ def commands_of_script(text: str) -> Iterator[str]:
 
 
 def commands_of_help(text: str) -> Iterator[str]:
-    for line in re.sub(r"\\\n +", "", text).split("\n"):
+    examples = text.partition("\nExample")[2].partition("\nOptions:\n")[0]
+    for line in re.sub(r"\\\n +", " ", examples).split("\n"):
         if example := HELP_EXAMPLE.match(line):
             yield from simple_commands(example.group(1))
 

@@ -51,6 +51,8 @@ NOT_RUN: Dict[str, str] = {
 # Names of the documents that this machine is too small for -> what stands in for them. `plan` takes the names as they are.
 TINY = {"synthetic:128x2048": "synthetic:8x32", "synthetic:llama-2-7b": "synthetic:llama-tiny:2",
         "synthetic:llama-2-70b": "synthetic:llama-tiny:2"}  # fmt: skip
+# Two names of one thing.
+SAME = {"MODEL": "DIR", "build/release/espalier": "espalier"}
 # Word of a command -> words that are added to it, so that it takes a moment, or changes nothing.
 ADDED = {
     "doctor": "--rates rates.json",
@@ -137,7 +139,7 @@ def as_run_here(command: str) -> str:
     command = re.sub(r"\[options[^\]]*\]", "…", command)
     command = re.sub(r"\[[^\]]*\]", "", command)  # optional words of a synopsis
     command = re.sub(r"(--dry-run-ranks) \d+", r"\1 4", command)
-    words = without_launcher(["DIR" if word == "MODEL" else word for word in command.split()])
+    words = without_launcher([SAME.get(word, word) for word in command.split()])
     if {"…", "..."} & set(words):
         words = [word for word in words if word not in ("…", "...")]
         names_its_output = any("sweep" in word or "scaling" in word for word in words)
@@ -204,7 +206,7 @@ def test_commands_are_found() -> None:
     assert list(commands_of_markdown(text)) == ["a 'b # c'", "d", "mpirun -n 2 f", "g"]
     comment = "#!/bin/sh\n# Words.\n#   jobs/a.sh X \\\n#       --y z     explains\n# jobs/no.sh\nset -e\n#   jobs/b.sh\n"
     assert list(commands_of_script(comment)) == ["jobs/a.sh X --y z"]
-    assert list(commands_of_help("examples:\n  espalier plan --model DIR\n")) == ["espalier plan --model DIR"]
+    assert list(commands_of_help("x\nExample:\n  espalier plan --model DIR\n\nOptions:\n  espalier is no example\n")) == ["espalier plan --model DIR"]
     assert len(HERE) > 30
 
 
