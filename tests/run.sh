@@ -3,14 +3,14 @@
 # memory, layering, exports in transformers, and the Python jobs.
 #   tests/run.sh              everything
 #   tests/run.sh unit oracle  only these parts
-# Parts: install build unit mpi layering oracle binary export jobs
+# Parts: install build unit mpi layering oracle binary export jobs commands
 # tests/slurm/run.sh brings up a Slurm and runs jobs on it; tests/gpu/run.sh is for a machine with a GPU.
 # And, when asked for (they build the emulation of tests/emulation): emulation emulation-asan emulation-tsan
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
-all_parts=(install build unit mpi layering oracle binary export jobs)
+all_parts=(install build unit mpi layering oracle binary export jobs commands)
 parts=("$@")
 ((${#parts[@]})) || parts=("${all_parts[@]}")
 for name in "${parts[@]}"; do
@@ -49,6 +49,12 @@ cmake_options=()
 jobs_python() {
     jobs/virtual_environment.sh build/venv jobs/requirements.txt &&
         build/venv/bin/python -m pytest -q -p no:cacheprovider tests/jobs
+}
+
+# The command lines that documents and help show.
+commands_python() {
+    jobs/virtual_environment.sh build/venv jobs/requirements.txt &&
+        build/venv/bin/python -m pytest -q -p no:cacheprovider tests/commands
 }
 
 export_python() {
@@ -115,6 +121,7 @@ if wants oracle; then part "float64 oracle" "${pytest[@]}" tests/oracle; fi
 if wants binary; then part "the binary" "${pytest[@]}" tests/cli tests/prune tests/plan tests/evaluate; fi
 if wants export; then part "exports in transformers" export_python; fi
 if wants jobs; then part "jobs" jobs_python; fi
+if wants commands; then part "commands of the documents" commands_python; fi
 if wants emulation; then part "the CUDA path, emulated" emulation; fi
 if wants emulation-tsan; then part "emulated CUDA path under thread sanitizer" emulation_tsan; fi
 if wants emulation-asan; then part "CPU and emulated CUDA path under sanitizers" emulation_asan; fi

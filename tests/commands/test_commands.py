@@ -46,11 +46,11 @@ NOT_RUN: Dict[str, str] = {
     "slurm/env.sh": "says what this machine lacks, which is no fault of the script",
     "jobs/virtual_environment.sh FOLDER": "minutes of downloads; the part of tests/run.sh that runs this test uses it",
     "jobs/bundle.sh": "copies Debian's Open MPI 4.1, which not every system has",
-    "espalier prune --model synthetic:llama-2-70b --calibration synthetic:128x2048 --device cuda": "a GPU",
+    "FOLDER/run": "the bundle that jobs/bundle.sh makes",
 }
-# Names of the documents that this machine is too small for -> what stands in for them. `plan` takes the names as they are.
+# What this machine is too small for -> what stands in for it. `plan` takes the names as they are.
 TINY = {"synthetic:128x2048": "synthetic:8x32", "synthetic:llama-2-7b": "synthetic:llama-tiny:2",
-        "synthetic:llama-2-70b": "synthetic:llama-tiny:2"}  # fmt: skip
+        "synthetic:llama-2-70b": "synthetic:llama-tiny:2", "cuda": "cpu"}  # fmt: skip
 # Two names of one thing.
 SAME = {"MODEL": "DIR", "build/release/espalier": "espalier"}
 # Word of a command -> words that are added to it, so that it takes a moment, or changes nothing.
