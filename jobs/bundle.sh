@@ -33,7 +33,9 @@ cp -r "$mpi/lib/openmpi3" "$folder/openmpi/lib/x86_64-linux-gnu/openmpi/lib/"
 # What the machine has itself, newer than ours, or is too large to carry.
 theirs='^(ld-linux.*|lib(c|m|dl|rt|pthread|util|gcc_s|stdc\+\+|resolv|nsl))\.so|^lib(cublas|cudart|cusolver|cusparse|nvJitLink|nccl|cuda|nvidia)'
 copy_needed() {  # copy_needed FILE...: the closure of their libraries
-    ldd "$@" 2>/dev/null | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u | while read -r library; do
+    local libraries
+    libraries=$(ldd "$@" 2>&1) || { printf 'bundle.sh: ldd says: %s\n' "$libraries" >&2 && return 1; }
+    awk '$2 == "=>" && $3 ~ /^\// {print $3}' <<<"$libraries" | sort -u | while read -r library; do
         [[ $(basename "$library") =~ $theirs ]] || cp -n -L "$library" "$folder/lib/"
     done
 }

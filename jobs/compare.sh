@@ -7,7 +7,7 @@ usage() {
 compare.sh --model DIR --calibration FILE --evaluation FILE --output DIR [options] [-- options of espalier prune]
 
 Measures the dense model, then prunes, inspects and evaluates it with every method. What is complete is not done again,
-so the same command goes on after an interruption, and with more methods it adds them.
+so after an interruption the same command goes on, and with more methods it adds those.
 
   --model DIR            Hugging Face folder
   --calibration FILE     tokens for pruning

@@ -70,12 +70,21 @@ fi
 
 as_root=()
 ((EUID == 0)) || as_root=(sudo)
-"${as_root[@]}" apt-get update -qq
+# logged COMMAND...: pages of output that matter only when it fails.
+logged() {
+    local status=0
+    "$@" >"$log" 2>&1 || status=$?
+    ((status == 0)) || { printf 'install_dependencies.sh: %s ended with status %d:\n' "$1 $2" "$status" && tail -n 50 "$log"; } >&2
+    return "$status"
+}
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+logged "${as_root[@]}" apt-get update
 sort_out
 if ((${#unknown[@]})); then
     printf 'install_dependencies.sh: apt offers no package %s here; on Ubuntu they are in "universe"\n' "${unknown[*]}" >&2
     exit 2
 fi
 echo "Installing ${#missing[@]} packages: ${missing[*]}"
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends -qq "${missing[@]}" >/dev/null
+logged "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 echo "Installed."

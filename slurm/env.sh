@@ -30,7 +30,7 @@ has_library() {
     done
     return 1
 }
-first_line() { "$@" 2>/dev/null | head -n 1; }
+first_line() { "$@" 2>&1 | head -n 1; }
 
 printf '%s\n' "$(hostname)"
 if compiler=$(command -v "${CXX:-g++}"); then
@@ -47,7 +47,7 @@ if command -v srun >/dev/null; then
 else
     note Slurm "no srun here" "fine without Slurm: mpirun -n RANKS espalier prune ..."
 fi
-if command -v nvidia-smi >/dev/null && gpus=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null); then
+if command -v nvidia-smi >/dev/null && gpus=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>&1); then
     good GPUs "$(printf '%s\n' "$gpus" | sort | uniq -c | sed 's/^ *//' | tr '\n' ';')"
     if has_library libnccl.so.2; then
         good NCCL "libnccl.so.2"
@@ -56,7 +56,7 @@ if command -v nvidia-smi >/dev/null && gpus=$(nvidia-smi --query-gpu=name,driver
     fi
 else
     if [[ -n ${SLURM_JOB_GPUS:-${SLURM_STEP_GPUS:-}} ]]; then
-        bad GPUs "Slurm has given GPU ${SLURM_JOB_GPUS:-$SLURM_STEP_GPUS}, but no NVIDIA driver answers" "tell whoever runs this node"
+        bad GPUs "Slurm has given GPU ${SLURM_JOB_GPUS:-$SLURM_STEP_GPUS}, but no NVIDIA driver answers${gpus:+: $(head -n 1 <<<"$gpus")}" "tell whoever runs this node"
     else
         note GPUs "no NVIDIA driver answers here" "on the login node that is usual; on a compute node ask for --gpus-per-node"
     fi
@@ -77,7 +77,7 @@ else
     bad program "$program is not there" "cmake --preset release && cmake --build --preset release"
 fi
 locked=$(ulimit -l)
-if [[ $locked == unlimited ]] || ((locked > 8 * 1024 * 1024)); then good 'locked memory' "$locked"; else note 'locked memory' "$locked KiB: GPUs want hidden states and weights page-locked" "ulimit -l unlimited; in Slurm PropagateResourceLimitsExcept=MEMLOCK"; fi
+if [[ $locked == unlimited ]] || ((locked > 8 * 1024 * 1024)); then good 'locked memory' "$locked"; else note 'locked memory' "$locked KiB: runs on GPUs need page-locked memory for hidden states and weights" "ulimit -l unlimited; in Slurm PropagateResourceLimitsExcept=MEMLOCK"; fi
 if [[ $(ulimit -s) == unlimited ]]; then note 'stack' "unlimited, with which NCCL has crashed" "ulimit -s 8192"; fi
 shared=$(df --output=avail -k /dev/shm 2>/dev/null | tail -n 1)
 if [[ -n $shared ]] && ((shared > 1024 * 1024)); then good /dev/shm "$((shared / 1024)) MiB free"; else note /dev/shm "${shared:-0} KiB: NCCL and MPI talk through it" "in a container --shm-size=1g"; fi

@@ -4,17 +4,18 @@
 # take_job_options WORDS...: sets the variables below from the words it knows and leaves the others in `rest`.
 
 # shellcheck disable=SC2034,SC2016
-job_usage='  --nodes N            machines [1]
-  --gpus-per-node N    GPUs of each, one rank a GPU; or TYPE:N as sbatch takes it
-  --ntasks-per-node N  ranks of each machine, without GPUs [1]
-  --gpu-type NAME      for the plan: h100, h200, gh200, a100, a100-40gb [h100]
-  --rates FILE         for the plan: rates that `espalier doctor --rates FILE` measured on such a machine, instead
-                       [ESPALIER_RATES]
+job_usage='  --nodes N            number of machines [1]
+  --gpus-per-node N    GPUs of each machine; one rank runs on each. Or TYPE:N, as for sbatch
+  --ntasks-per-node N  ranks of each machine, for jobs without GPUs [1]
+  --gpu-type NAME      for the plan: kind of GPU: h100, h200, gh200, a100, a100-40gb [h100]
+  --rates FILE         for the plan, instead of --gpu-type: rates that `espalier doctor --rates FILE` measured on such a
+                       machine [ESPALIER_RATES]
   --cpus-per-task N    cores of a rank [8 with a GPU, else 1]
-  --time T             limit of a job [the plan and half of it again, from 15 minutes to 24 hours]; a longer run is requeued
-  --mem SIZE           host memory of a machine [by the plan]
-  --signal-before S    seconds before the limit at which the run is told to stop [300, or more by the plan: it stops
-                       between two blocks]
+  --time T             time limit of a job [one and a half times the planned time, from 15 minutes to 24 hours]; a run that
+                       takes longer is requeued
+  --mem SIZE           host memory of a machine [as planned]
+  --signal-before S    seconds before the time limit at which the run is told to stop after its present block [300, or more
+                       when a block takes longer by the plan]
   --partition, --account, --qos, --constraint, --job-name
   --launcher srun|mpirun
   --sbatch OPTION      any other option of sbatch; may be repeated
@@ -177,7 +178,7 @@ print(math.ceil(plan["run_seconds"]), math.ceil(plan["block_seconds"]), math.cei
     local limit
     limit=$(seconds_of "$time_limit") || exit $?
     ((limit > signal_before + first_seconds)) ||
-        refuse "--time $time_limit does not hold one block ($first_seconds s by the plan) before the signal $signal_before s before its end: the run would never get on; give more --time, or more ranks"
+        refuse "--time $time_limit does not hold one block ($first_seconds s by the plan) before the signal $signal_before s before its end: the run would never finish a block; give more --time, or more ranks"
 }
 
 # shellcheck disable=SC2154  # `here` is the folder of the script that sources this file

@@ -3,14 +3,14 @@
 # memory, layering, exports in transformers, and the Python jobs.
 #   tests/run.sh              everything
 #   tests/run.sh unit oracle  only these parts
-# Parts: install build unit mpi layering oracle binary export jobs
+# Parts: install build unit mpi layering oracle binary export jobs commands
 # tests/slurm/run.sh brings up a Slurm and runs jobs on it; tests/gpu/run.sh is for a machine with a GPU.
 # And, when asked for (they build the emulation of tests/emulation): emulation emulation-asan emulation-tsan
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
-all_parts=(install build unit mpi layering oracle binary export jobs)
+all_parts=(install build unit mpi layering oracle binary export jobs commands)
 parts=("$@")
 ((${#parts[@]})) || parts=("${all_parts[@]}")
 for name in "${parts[@]}"; do
@@ -35,8 +35,14 @@ part() {
     printf '== %s took %d s\n' "$name" $((SECONDS - start))
 }
 
+# configure PRESET [options]: what CMake says only when it fails.
+configure() {
+    local said
+    said=$(cmake --preset "$@" "${cmake_options[@]}" 2>&1) || { printf '%s\n' "$said" && return 1; }
+}
+
 build() {
-    cmake --preset release -DESPALIER_TESTS=ON "-DESPALIER_CUDA=${ESPALIER_CUDA:-AUTO}" "${cmake_options[@]}" >/dev/null && cmake --build --preset release
+    configure release -DESPALIER_TESTS=ON "-DESPALIER_CUDA=${ESPALIER_CUDA:-AUTO}" && cmake --build --preset release
 }
 cmake_options=()
 [[ -z ${ESPALIER_WERROR:-} ]] || cmake_options+=(-DESPALIER_WERROR="$ESPALIER_WERROR")
@@ -44,6 +50,12 @@ cmake_options=()
 jobs_python() {
     jobs/virtual_environment.sh build/venv jobs/requirements.txt &&
         build/venv/bin/python -m pytest -q -p no:cacheprovider tests/jobs
+}
+
+# The command lines that documents and help show.
+commands_python() {
+    jobs/virtual_environment.sh build/venv jobs/requirements.txt &&
+        build/venv/bin/python -m pytest -q -p no:cacheprovider tests/commands
 }
 
 export_python() {
@@ -54,7 +66,7 @@ export_python() {
 # The CUDA path on the CPU: the emulator's own tests, every kernel, several ranks, the whole program, the oracle.
 emulation() {
     local tests=build/emulation/tests
-    cmake --preset emulation "${cmake_options[@]}" >/dev/null && cmake --build --preset emulation || return 1
+    configure emulation && cmake --build --preset emulation || return 1
     $tests/emulation/emulation_tests --gtest_brief=1 || return 1
     # Two halves beside each other, and the second time around what depends on the order of threads and streams.
     run_shards 2 ESPALIER_TEST_DEVICE=cuda $tests/unit_tests --gtest_brief=1 || return 1
@@ -73,7 +85,7 @@ kernel_tests='*Attention*:*CrossEntropy*:*Elementwise*:*Linear*:*Reductions*:*Rm
 tsan_tests='*:-Device.*:Attention.IsCausal:CrossEntropy.PanelsOfAnyWidth*:ScoreAndMask.EqualsTheOracle*'
 
 emulation_asan() {
-    cmake --preset emulation-asan "${cmake_options[@]}" >/dev/null && cmake --build --preset emulation-asan --target unit_tests emulation_tests espalier || return 1
+    configure emulation-asan && cmake --build --preset emulation-asan --target unit_tests emulation_tests espalier || return 1
     export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1  # MPI and HDF5 keep what they allocate until the end
     local tests=build/emulation-asan/tests
     $tests/emulation/emulation_tests --gtest_brief=1 && run_shards 2 ESPALIER_TEST_DEVICE=cpu $tests/unit_tests --gtest_brief=1 &&
@@ -84,7 +96,7 @@ emulation_asan() {
 # Planted races between the threads of a block are found, in kernels that every order of execution gets right; and our
 # kernels have none.
 emulation_tsan() {
-    cmake --preset emulation-tsan "${cmake_options[@]}" >/dev/null && cmake --build --preset emulation-tsan --target emulation_tests kernel_tests &&
+    configure emulation-tsan && cmake --build --preset emulation-tsan --target emulation_tests kernel_tests &&
         build/emulation-tsan/tests/emulation/emulation_tests --gtest_brief=1 &&
         run_shards 2 ESPALIER_TEST_DEVICE=cuda build/emulation-tsan/tests/kernel_tests --gtest_brief=1 --gtest_filter="$tsan_tests"
 }
@@ -116,6 +128,7 @@ if wants oracle; then part "float64 oracle" "${pytest[@]}" tests/oracle; fi
 if wants binary; then part "the binary" "${pytest[@]}" tests/cli tests/prune tests/plan tests/evaluate; fi
 if wants export; then part "exports in transformers" export_python; fi
 if wants jobs; then part "jobs" jobs_python; fi
+if wants commands; then part "commands of the documents" commands_python; fi
 if wants emulation; then part "the CUDA path, emulated" emulation; fi
 if wants emulation-tsan; then part "emulated CUDA path under thread sanitizer" emulation_tsan; fi
 if wants emulation-asan; then part "CPU and emulated CUDA path under sanitizers" emulation_asan; fi

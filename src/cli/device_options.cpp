@@ -1,6 +1,7 @@
 #include "src/base/error.h"
 #include "src/base/units.h"
 #include "src/cli/commands.h"
+#include "src/cli/help_texts.h"
 
 #include <sched.h>
 
@@ -16,7 +17,9 @@ bool print_help(Session& session, const CommandLine& line, const std::string& co
                 const std::vector<OptionSpec>& specs) {
     for (const char* const word : {"--help", "-h"}) {
         if (std::find(line.arguments.begin(), line.arguments.end(), word) == line.arguments.end()) continue;
-        if (session.rank() == 0) std::fputs(OptionSet::help(command, summary, specs).c_str(), stdout);
+        if (session.rank() == 0) {
+            std::fputs(OptionSet::help(command, summary, explanation_of(command), specs).c_str(), stdout);
+        }
         return true;
     }
     return false;
@@ -24,9 +27,13 @@ bool print_help(Session& session, const CommandLine& line, const std::string& co
 
 std::vector<OptionSpec> device_options() {
     return {
-        {"device", "auto, cpu or cuda", "auto"},
-        {"gpu-memory", "GPU memory that tensors may take, e.g. 16GiB [default: what is free]", {}},
-        {"threads", "CPU threads of each rank; by default its share of the cores (results do not depend on it)", {}}};
+        {"device", "where to compute: cpu, cuda (an NVIDIA GPU), or auto, which takes a GPU when there is one", "auto"},
+        {"gpu-memory",
+         "GPU memory that tensors may take, for instance 16GiB [default: what is free, less a reserve]",
+         {}},
+        {"threads",
+         "CPU threads of each rank; the result does not depend on it [default: its share of the cores]",
+         {}}};
 }
 
 int choose_threads(const Session& session, const OptionSet& options) {

@@ -19,9 +19,15 @@ namespace {
 
 std::vector<OptionSpec> doctor_options() {
     std::vector<OptionSpec> specs = {
-        {"rates", "file to write the measured rates to, for `plan --rates` and `prune --dry-run-ranks`", {}},
-        {"gpu", "type of `plan --gpu` whose table gives what is not measured [default: h100, on a CPU cpu]", {}},
-        {"config", "file of 'name = value' lines", {}}};
+        {"rates",
+         "file to write the measured rates to, for `plan --rates` and `prune --dry-run-ranks`; the disk is then "
+         "measured too, by writing 128 MiB into the present folder",
+         {}},
+        {"gpu",
+         "kind of device (as in `plan --gpu`) whose known rates stand for what cannot be measured here [default: h100 "
+         "on a GPU, cpu on a CPU]",
+         {}},
+        {"config", "file with lines 'name = value' that set options", {}}};
     for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
     return specs;
 }
@@ -76,7 +82,7 @@ void print_found(const Session& session, const OptionSet& set, const ChosenDevic
 }  // namespace
 
 int doctor_command(Session& session, const CommandLine& line) {
-    if (print_help(session, line, "doctor", "what is found here, and how fast device, files and network are",
+    if (print_help(session, line, "doctor", "shows what is found here, what would be used, and how fast it is",
                    doctor_options()))
         return 0;
     std::optional<OptionSet> set;

@@ -31,7 +31,8 @@ DeviceModel given_model(const OptionSet& set, bool is_gpu) {
 void dry_run(const Session& session, const OptionSet& set, const DryRunInputs& inputs, ChosenDevice& chosen,
              Progress& progress) {
     if (session.size() > 1) {
-        throw InputError("--dry-run-ranks plays all ranks in one process; start it without mpirun or with one task");
+        throw InputError(
+            "--dry-run-ranks needs one process, which stands for all ranks; start it without mpirun, or with one task");
     }
     const std::size_t ranks = set.whole("dry-run-ranks", 1);
     if (set.has("dry-run-report")) refuse_unwritable("dry-run-report", set.text("dry-run-report"));
@@ -51,7 +52,8 @@ void dry_run(const Session& session, const OptionSet& set, const DryRunInputs& i
         chosen.device->description(), model.origin);
     if (uses_regional_optimization(options.method) && options.ro.batch == 1 && ranks > options.block_groups) {
         about +=
-            "With --ro-batch 1 one rank of a group optimises while the others wait: a larger one scales further.\n\n";
+            "With --ro-batch 1 one rank of a group optimises while the others wait: a larger --ro-batch scales "
+            "further.\n\n";
     }
     std::fputs((about + describe(study)).c_str(), stdout);
     if (!set.has("dry-run-report")) return;

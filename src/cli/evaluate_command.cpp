@@ -18,11 +18,19 @@ namespace {
 
 std::vector<OptionSpec> evaluate_options() {
     std::vector<OptionSpec> specs = {
-        {"model", "Hugging Face folder, completed run folder, or synthetic:NAME", {}, false, true},
-        {"tokens", "HDF5 with /input_ids, or .npy; read as one long text", {}, false, true},
-        {"sequence-length", "tokens of a window", "2048"},
-        {"json", "file to write the result to; without a name, or '-', one line on stdout", {}},
-        {"config", "file of 'name = value' lines", {}}};
+        {"model",
+         "model to measure: a Hugging Face folder, a finished run folder, or synthetic:NAME (see prune)",
+         {},
+         false,
+         true},
+        {"tokens",
+         "tokens of a text: an HDF5 file with /input_ids, or an .npy file; its rows are read as one long text",
+         {},
+         false,
+         true},
+        {"sequence-length", "tokens of each window", "2048"},
+        {"json", "file to write the result to, as JSON; without a name, or with '-', one line is printed", {}},
+        {"config", "file with lines 'name = value' that set options", {}}};
     for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
     return specs;
 }
@@ -50,7 +58,8 @@ std::vector<std::string> complete_json_option(std::vector<std::string> arguments
 }  // namespace
 
 int evaluate_command(Session& session, const CommandLine& line) {
-    if (print_help(session, line, "evaluate", "perplexity of a model folder or a run", evaluate_options())) return 0;
+    if (print_help(session, line, "evaluate", "measures the perplexity of a model or a run", evaluate_options()))
+        return 0;
     const Stopwatch stopwatch;
     std::optional<OptionSet> set;
     std::unique_ptr<ModelSource> source;

@@ -8,16 +8,16 @@ namespace espalier {
 namespace {
 
 std::vector<OptionSpec> export_options() {
-    return {{"run", "completed run folder", {}, false, true},
+    return {{"run", "finished run folder", {}, false, true},
             {"output", "Hugging Face folder to write", {}, false, true},
-            {"model", "the dense model, when it is not where the run found it", {}},
-            {"config", "file of 'name = value' lines", {}}};
+            {"model", "the dense model, if it is no longer where the run read it", {}},
+            {"config", "file with lines 'name = value' that set options", {}}};
 }
 
 }  // namespace
 
 int export_command(Session& session, const CommandLine& line) {
-    if (print_help(session, line, "export", "a run as a Hugging Face folder", export_options())) return 0;
+    if (print_help(session, line, "export", "writes a run as a Hugging Face folder", export_options())) return 0;
     session.agree([&] {
         if (session.rank() != 0) return;
         const OptionSet set("export", export_options(), line.arguments);

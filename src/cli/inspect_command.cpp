@@ -12,9 +12,10 @@ namespace espalier {
 namespace {
 
 std::vector<OptionSpec> inspect_options() {
-    return {{"path", "run folder or model folder (also as the first word)", {}, false, true},
-            {"model", "the dense model: also compare every tensor that must be untouched", {}},
-            {"config", "file of 'name = value' lines", {}}};
+    return {
+        {"path", "run folder or model folder; may also be given as the first word, without --path", {}, false, true},
+        {"model", "the dense model, to compare the tensors with that pruning must not change", {}},
+        {"config", "file with lines 'name = value' that set options", {}}};
 }
 
 void print_table(const Inspection& inspection) {
@@ -34,7 +35,9 @@ void print_table(const Inspection& inspection) {
 }  // namespace
 
 int inspect_command(Session& session, const CommandLine& line) {
-    if (print_help(session, line, "inspect", "recount a run or model from its files", inspect_options())) return 0;
+    if (print_help(session, line, "inspect", "checks the files of a run or a model, and counts their zeros",
+                   inspect_options()))
+        return 0;
     bool sound = true;
     session.agree([&] {
         if (session.rank() != 0) return;

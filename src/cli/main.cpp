@@ -3,6 +3,7 @@
 #include "src/base/stop_request.h"
 #include "src/base/version.h"
 #include "src/cli/commands.h"
+#include "src/cli/help_texts.h"
 
 #include <malloc.h>
 #include <unistd.h>
@@ -26,12 +27,12 @@ struct Command {
 };
 
 constexpr std::array<Command, 6> commands = {
-    {{"prune", prune_command, "prune a model block by block into a run folder (resumes by itself)"},
-     {"evaluate", evaluate_command, "perplexity of a model folder or a run"},
-     {"inspect", inspect_command, "recount a run or model from its files: every group, checksum, untouched tensor"},
-     {"export", export_command, "a run as a Hugging Face folder that transformers load as it is"},
-     {"plan", plan_command, "memory, time and bytes of a run before it; the best way to use 1 … 1024 GPUs"},
-     {"doctor", doctor_command, "what is found here, what will be used, and how fast device, files and network are"}}};
+    {{"prune", prune_command, "prunes a model, decoder block by decoder block, into a run folder"},
+     {"evaluate", evaluate_command, "measures the perplexity of a model or a run"},
+     {"inspect", inspect_command, "checks the files of a run or a model, and counts their zeros"},
+     {"export", export_command, "writes a run as a Hugging Face folder"},
+     {"plan", plan_command, "foresees memory and time of a run, and the best way to use 1 … 1024 GPUs"},
+     {"doctor", doctor_command, "shows what is found here, what would be used, and how fast it is"}}};
 
 std::string usage() {
     std::string text = "Espalier " + std::string(program_version) +
@@ -41,7 +42,8 @@ std::string usage() {
         name.resize(10, ' ');
         text += "  " + name + command.summary + "\n";
     }
-    return text + "\nespalier COMMAND --help lists the options. Run it alone, under mpirun or under srun.\n";
+    return text + "\nespalier COMMAND --help lists its options. Run it alone, under mpirun or under srun.\n" +
+           general_help();
 }
 
 int run(Session& session, const std::vector<std::string>& words) {

@@ -5,11 +5,14 @@
 namespace espalier {
 
 std::vector<OptionSpec> network_options() {
-    return {{"gpus-per-node", "ranks of one machine in a plan or dry run [default: of --rates or the device type]", {}},
-            {"network-bandwidth",
-             "bytes a second of a rank between machines, each way, in a plan or dry run (45GB) [default: of --rates or "
-             "the type]",
-             {}}};
+    return {
+        {"gpus-per-node",
+         "of a plan or dry run: GPUs (ranks) of one machine [default: as in --rates, else as is usual for the GPU]",
+         {}},
+        {"network-bandwidth",
+         "of a plan or dry run: bytes a second that a rank sends, and as many that it receives, between machines, for "
+         "instance 45GB [default: as in --rates, else as is usual for the GPU]",
+         {}}};
 }
 
 void apply_network_options(const OptionSet& options, NetworkModel& network) {

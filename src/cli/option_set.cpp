@@ -79,13 +79,13 @@ std::string one_line(std::string text) {
 
 }  // namespace
 
-std::string OptionSet::help(const std::string& command, const std::string& summary,
+std::string OptionSet::help(const std::string& command, const std::string& summary, const std::string& explanation,
                             const std::vector<OptionSpec>& specs) {
     std::ostringstream text;
     text << "espalier " << command << ": " << summary << "\n\n"
-         << describe(specs)
-         << "\nEvery option can also be set as ESPALIER_NAME in the environment (dashes as underscores) or as a line\n"
-            "'name = value' in a file given with --config; the command line comes first, then the environment.\n";
+         << explanation << describe(specs)
+         << "\nEvery option can also be set in the environment (ESPALIER_RO_SAMPLES for --ro-samples) or by a line\n"
+            "'ro-samples = 16' in a file given with --config. The command line counts first, then the environment.\n";
     return text.str();
 }
 

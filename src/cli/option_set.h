@@ -29,7 +29,7 @@ class OptionSet {
     OptionSet(const std::string& command, std::vector<OptionSpec> specs, const std::vector<std::string>& arguments);
 
     /// The text of --help.
-    static std::string help(const std::string& command, const std::string& summary,
+    static std::string help(const std::string& command, const std::string& summary, const std::string& explanation,
                             const std::vector<OptionSpec>& specs);
 
     bool has(const std::string& name) const { return values_.contains(name); }

@@ -15,32 +15,47 @@ namespace espalier {
 
 namespace {
 
-constexpr const char* plan_summary = "what a run needs: memory, time, bytes; and the best way to use 1 … 1024 GPUs";
+constexpr const char* plan_summary = "foresees memory and time of a run, and the best way to use 1 … 1024 GPUs";
+
+/// So that a command line of prune can be planned as it is.
+constexpr const char* ignored_by_plan = "option of prune without effect on the plan";
 
 std::vector<OptionSpec> plan_options() {
     std::vector<OptionSpec> specs = {
-        {"model", "Hugging Face folder, completed run folder, or synthetic:llama-2-7b and the like", {}, false, true},
-        {"ranks", "GPUs (or processes on CPUs) of the run", "1"},
+        {"model",
+         "model to plan for: a Hugging Face folder, a finished run folder, or synthetic:NAME (see prune)",
+         {},
+         false,
+         true},
+        {"ranks", "number of GPUs, or of processes on CPUs", "1"},
         {"gpu",
-         "type of device, from the table of rates: " +
+         "kind of device to plan for: " +
              [] {
                  std::string names;
                  for (const std::string& name : device_model_names()) names += (names.empty() ? "" : ", ") + name;
                  return names;
              }(),
          "h100"},
-        {"rates", "measured rates instead: a file that `espalier doctor --rates FILE` wrote", {}},
-        {"gpu-memory", "bytes of a device that may be used (16GiB) [default: all but a reserve]", {}},
-        {"table", "the best block groups, shards and --ro-batch for 1 … 1024 ranks; what is given stays", {}, true},
-        {"json", "print JSON instead", {}, true},
-        {"calibration", "its samples are counted [default: 128 samples of 2048 tokens]", {}},
-        {"output", "of prune: not looked at, so that prune's own command line can be planned", {}},
-        {"device", "of prune: not looked at", {}},
-        {"threads", "cores of a rank on CPUs; the table's rates are those of two", "2"},
-        {"only-blocks", "of prune: not looked at", {}},
-        {"fresh", "of prune: not looked at", {}, true},
-        {"resume", "of prune: not looked at", {}, true},
-        {"config", "file of 'name = value' lines", {}}};
+        {"rates",
+         "plan with the rates in this file, from `espalier doctor --rates FILE`, instead of those of --gpu",
+         {}},
+        {"gpu-memory", "memory of each GPU that tensors may take, for instance 16GiB [default: all but a reserve]", {}},
+        {"table",
+         "print the fastest --block-groups, --shards and --ro-batch for 1, 2, 4 … 1024 ranks; those of the three that "
+         "are given stay as they are",
+         {},
+         true},
+        {"json", "print JSON", {}, true},
+        {"calibration",
+         "token file with as many samples as the run will use [default: 128 samples of 2048 tokens]",
+         {}},
+        {"output", ignored_by_plan, {}},
+        {"device", ignored_by_plan, {}},
+        {"threads", "with --gpu cpu: cores of each rank", "2"},
+        {"only-blocks", ignored_by_plan, {}},
+        {"fresh", ignored_by_plan, {}, true},
+        {"resume", ignored_by_plan, {}, true},
+        {"config", "file with lines 'name = value' that set options", {}}};
     for (OptionSpec& spec : network_options()) specs.push_back(std::move(spec));
     for (OptionSpec& spec : pruning_options()) specs.push_back(std::move(spec));
     return specs;
@@ -59,7 +74,7 @@ DeviceModel with_cores(DeviceModel model, std::size_t cores) {
 }
 
 DeviceModel choose_device_model(const OptionSet& set) {
-    if (set.given_here("rates") && set.given_here("gpu")) throw InputError("--gpu and --rates exclude each other");
+    if (set.given_here("rates") && set.given_here("gpu")) throw InputError("give --gpu or --rates, not both");
     const bool measured = set.has("rates") && !set.given_here("gpu");
     DeviceModel model = measured ? read_device_model(set.text("rates")) : device_model(set.text("gpu"));
     if (!model.is_gpu && !measured) model = with_cores(std::move(model), set.whole("threads", 1));

@@ -21,26 +21,31 @@ namespace espalier {
 
 namespace {
 
-constexpr const char* prune_summary = "prune a model block by block into a run folder (the same command resumes it)";
+constexpr const char* prune_summary = "prunes a model, decoder block by decoder block, into a run folder";
 
 std::vector<OptionSpec> prune_options() {
     std::vector<OptionSpec> specs = {
-        {"model", "Hugging Face folder, completed run folder, or synthetic:llama-2-7b and the like", {}, false, true},
-        {"calibration", "tokens [samples, length]: HDF5 with /input_ids, .npy, or synthetic:128x2048", {}, false, true},
-        {"output", "run folder to write (required but for a dry run)", {}},
-        {"dry-run-ranks", "write nothing: play one rank of 1, 2, 4 … this many and tell how the run scales", {}},
-        {"dry-run-report", "file for the dry run's numbers as JSON", {}},
-        {"rates", "for a dry run: what it does not measure (network, files), as `doctor --rates FILE` found it", {}}};
+        {"model", "model to prune: a Hugging Face folder, a finished run folder, or synthetic:NAME", {}, false, true},
+        {"calibration",
+         "calibration tokens, [samples, length]: an HDF5 file with /input_ids, an .npy file, or random ones "
+         "(synthetic:128x2048)",
+         {},
+         false,
+         true},
+        {"output", "run folder to write; needed for all but a dry run", {}},
+        {"dry-run-ranks",
+         "dry run, which writes no run folder: computes the share of one rank of 1, 2, 4 … up to this many, and prints "
+         "how the run would scale",
+         {}},
+        {"dry-run-report", "of a dry run: file to write its numbers to, as JSON", {}},
+        {"rates", "of a dry run: rates of the network and the files, from `espalier doctor --rates FILE`", {}}};
     for (OptionSpec& spec : network_options()) specs.push_back(std::move(spec));
     for (OptionSpec& spec : pruning_options()) specs.push_back(std::move(spec));
     for (OptionSpec spec : std::initializer_list<OptionSpec>{
-             {"only-blocks", "prune only blocks a-b (for experiments)", {}},
-             {"fresh", "start over, removing what an earlier run left in --output", {}, true},
-             {"resume",
-              "go on with the run in --output, or start it, and never ask: the default, said aloud",
-              {},
-              true},
-             {"config", "file of 'name = value' lines", {}}}) {
+             {"only-blocks", "prune only blocks a to b, counted from 0, and leave the others dense; written a-b", {}},
+             {"fresh", "delete what an earlier run left in --output, and start again", {}, true},
+             {"resume", "go on with the run in --output if there is one; this is done without it, too", {}, true},
+             {"config", "file with lines 'name = value' that set options", {}}}) {
         specs.push_back(std::move(spec));
     }
     for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
@@ -75,7 +80,7 @@ PruneOptions parse_options(OptionSet& options, const ModelSource& source, const 
     if (options.has("only-blocks"))
         parsed.only_blocks = parse_blocks(options.text("only-blocks"), source.config().blocks);
     parsed.fresh = options.flag("fresh");
-    if (parsed.fresh && options.flag("resume")) throw InputError("--fresh and --resume exclude each other");
+    if (parsed.fresh && options.flag("resume")) throw InputError("give --fresh or --resume, not both");
     return parsed;
 }
 
@@ -124,7 +129,7 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
     for (const BlockGroup& group : topology.groups()) data_ranks = std::max(data_ranks, group.ranks.size());
     if (data_ranks > options.shards) {
         progress.line(
-            fmt::format("warning: {} ranks share {} shards of samples; some have nothing to do (raise --shards)",
+            fmt::format("warning: {} ranks share {} shards of samples, so some have nothing to do (give more --shards)",
                         data_ranks, options.shards));
     }
     const bool coarse = options.output_dtype == DType::bf16 && uses_regional_optimization(options.method);
@@ -133,7 +138,7 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
             "warning: weights are written as bfloat16, whose spacing at 0.02 is 1.2e-4: part of regional "
             "optimisation's small "
             "steps is lost in rounding (--output-dtype float32 keeps them; unchanged_weight_share in metrics.json "
-            "tells)");
+            "says how much)");
     }
 }
 
@@ -193,7 +198,7 @@ int prune_command(Session& session, const CommandLine& line) {
         if (!chosen.note.empty()) progress.line(chosen.note);
         const std::string unused = options_without_effect(*set, options.method);
         if (!unused.empty()) {
-            progress.line(fmt::format("note: without effect with --method {}: {}", name_of(options.method), unused));
+            progress.line(fmt::format("note: --method {} does not use {}", name_of(options.method), unused));
         }
         ledger = std::make_unique<RunLedger>(options, *source, facts, progress);
         if (!ledger->complete()) ledger->start_outer_file(*source);
@@ -219,8 +224,9 @@ int prune_command(Session& session, const CommandLine& line) {
             if (!ledger) return;
             ledger->leave();
             if (heard == signals.end()) throw BugError("internal error: the run stopped without a signal");
-            progress.line(fmt::format("stopped by {}: {} of {} blocks are committed; the same command goes on",
-                                      name_of_signal(*heard), ledger->blocks_done(), source->config().blocks));
+            progress.line(
+                fmt::format("stopped by {}: {} of {} blocks are finished; the same command goes on with the others",
+                            name_of_signal(*heard), ledger->blocks_done(), source->config().blocks));
         });
         return static_cast<int>(ExitStatus::interrupted);
     }

@@ -78,7 +78,7 @@ PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenS
         result.sentences.push_back(
             "warning: block " + std::to_string(block) +
             ": regional optimisation left a larger output error than the first mask; the learning rate "
-            "may be too large (--ro-learning-rate auto searches it)");
+            "may be too large (--ro-learning-rate auto finds one)");
     }
     add_group_totals(context_.device.flops() - flops_before, result.report);
     return result;

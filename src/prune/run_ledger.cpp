@@ -157,7 +157,7 @@ void RunLedger::start_or_resume(const ModelSource& source) {
     write_text_atomically(run_.path() / "config.json", source.config_text());
     save();
     if (done_before_ > 0) {
-        progress_.line(fmt::format("resuming: {} of {} blocks are committed", done_before_, manifest_.blocks_in_model));
+        progress_.line(fmt::format("resuming: {} of {} blocks are finished", done_before_, manifest_.blocks_in_model));
     }
 }
 

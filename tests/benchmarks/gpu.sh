@@ -14,7 +14,7 @@ prune() {  # prune TITLE MODEL [options]: whole run, and seconds by phase
     shift 2
     printf '\n== %s\n' "$title"
     "$run" espalier prune --model "$model" --calibration synthetic:128x2048 --device cuda --output "$work/run" --fresh "$@" \
-        2>"$work/log" || { tail -n 5 "$work/log" && return 1; }
+        2>"$work/log" || { cat "$work/log" && return 1; }
     sed -n '/blocks in/,$p' "$work/log" | grep -v '^$\|written to'
     python3 - "$work/run/metrics.json" <<'PYTHON'
 import json, sys

@@ -177,7 +177,7 @@ TEST(OptionSet, EffectiveValuesAreRecorded) {
 }
 
 TEST(OptionSet, HelpNamesEveryOption) {
-    const std::string help = OptionSet::help("prune", "prunes a model", specs());
+    const std::string help = OptionSet::help("prune", "prunes a model", "", specs());
     for (const OptionSpec& spec : specs()) EXPECT_NE(help.find("--" + spec.name), std::string::npos) << spec.name;
     EXPECT_NE(help.find("[default: 100]"), std::string::npos);
     EXPECT_NE(help.find("(required)"), std::string::npos);

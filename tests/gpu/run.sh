@@ -48,7 +48,8 @@ sanitizer() {
     for tool in memcheck racecheck; do
         compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 1 "$run" espalier prune \
             --model synthetic:llama-tiny:2 --calibration synthetic:4x160 --method wanda++ --ro-rounds 2 --device cuda \
-            --output "$work/$tool" 2>&1 | tail -n 3 || return 1
+            --output "$work/$tool" >"$work/$tool.log" 2>&1 || { cat "$work/$tool.log" && return 1; }
+        tail -n 3 "$work/$tool.log"
     done
 }
 

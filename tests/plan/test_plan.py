@@ -128,7 +128,7 @@ def test_a_gpu_that_is_too_small_is_named() -> None:
         (["--ranks=0"], "--ranks"),
         (["--block-groups=81"], "--block-groups must lie between 1 and the model's 80"),
         (["--rates=/nothere"], "--rates /nothere cannot be read"),
-        (["--rates=/nothere", "--gpu=h100"], "exclude each other"),
+        (["--rates=/nothere", "--gpu=h100"], "not both"),
         (["--gpu-memory=1TB"], "is more than"),
     ],
 )

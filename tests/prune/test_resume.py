@@ -138,7 +138,7 @@ def test_killed_after_a_block(runner: Runner, tmp_path: Path, method: str, lines
     said = runner.prune(output, method)
     assert "took over the lock" in said
     if len(committed) < BLOCKS:
-        assert f"resuming: {len(committed)} of {BLOCKS} blocks are committed" in said
+        assert f"resuming: {len(committed)} of {BLOCKS} blocks are finished" in said
         assert sum(line.startswith("block") for line in said.splitlines()) == BLOCKS - len(committed)
     runner.demand_same(output, method)
 

@@ -1,0 +1,86 @@
+#include "src/cli/help_texts.h"
+
+#include <map>
+
+namespace espalier {
+
+std::string explanation_of(const std::string& command) {
+    static const std::map<std::string, std::string> explanations = {
+        {"prune",
+         R"(Writes a run folder with one HDF5 file for each decoder block. A run that was interrupted goes on where
+it stopped when the same command is given again. Options that the chosen method does not use are
+accepted, and a note in the log names them.
+
+Examples:
+  espalier prune --model DIR --calibration calibration.h5 --output RUN --ro-learning-rate auto
+  espalier prune --model DIR --calibration calibration.h5 --output RUN --method wanda --pattern 4:8
+  espalier prune --model synthetic:llama-tiny --calibration synthetic:8x64 --output RUN
+  mpirun -n 2 espalier prune --model DIR --calibration calibration.h5 --output RUN --ro-batch 2
+
+Instead of a model folder, synthetic:NAME takes random weights, to try out speed and memory without a
+checkpoint: llama-2-7b, llama-2-13b, llama-2-70b, llama-3.1-8b, mistral-7b, qwen2.5-72b or llama-tiny.
+synthetic:llama-2-70b:4 has only the first four blocks.
+)"},
+        {"evaluate",
+         R"(Cuts the text into windows of --sequence-length tokens that do not overlap, and prints the perplexity
+of the model on them. Compare only perplexities that were measured with the same windows.
+
+Examples:
+  espalier evaluate --model RUN --tokens evaluation.h5
+  espalier evaluate --model DIR --tokens evaluation.h5 --sequence-length 512 --json
+)"},
+        {"inspect", R"(Reads a run or a model folder and counts the zeros of every matrix. Of a run it also checks the
+checksum of every file and that every group of the pattern is exact. The exit status is 2 when
+something is wrong.
+
+Examples:
+  espalier inspect RUN
+  espalier inspect RUN --model DIR
+)"},
+        {"export",
+         R"(Writes a Hugging Face folder with the names, the shards and the tokenizer of the dense model, which
+transformers loads like any other. Removed weights are zeros in it.
+
+Example:
+  espalier export --run RUN --output PRUNED
+)"},
+        {"plan", R"(Foresees what `espalier prune` would need with the same options: memory, time, bytes read, written
+and sent, and what each phase waits for. It computes nothing and needs no GPU.
+
+Examples:
+  espalier plan --model DIR --calibration calibration.h5 --gpu cpu
+  espalier plan --model synthetic:llama-2-70b --ranks 8 --ro-batch 8 --gpu h100
+  espalier plan --model DIR --table
+)"},
+        {"doctor", R"(Prints which processors, GPUs and MPI are found, what a run would use, and how fast it is. Started
+on several ranks it measures the network between them too.
+
+Examples:
+  espalier doctor
+  espalier doctor --rates rates.json
+)"}};
+    const auto found = explanations.find(command);
+    return found == explanations.end() ? std::string() : found->second + "\n";
+}
+
+std::string general_help() {
+    return R"(
+Exit status:
+  0   done
+  1   a bug in Espalier: please report it
+  2   wrong input: an option, a file or a model; or `inspect` found something wrong
+  3   not enough memory or disk space
+  75  stopped between two blocks by SIGTERM, SIGUSR1 or Ctrl-C; the same command goes on. A second
+      Ctrl-C ends at once. Under mpirun send SIGUSR1 to mpirun itself: at SIGTERM and Ctrl-C it ends
+      its ranks, and the block in work is lost
+
+Environment:
+  ESPALIER_NAME                    value of the option --name, for every command that has it
+  ESPALIER_COMMUNICATION_DEADLINE  seconds to wait for another rank before all end [default: 21600]
+  OMP_NUM_THREADS                  threads of each rank, when --threads is not given
+  OPENBLAS_CORETYPE                kernels of OpenBLAS; Haswell on machines of several kinds lets all of
+                                   them round alike
+)";
+}
+
+}  // namespace espalier
