@@ -19,8 +19,12 @@ namespace espalier {
 namespace {
 
 constexpr std::size_t vocabulary_panel = 4096;
+/// Rows of a product, from which on more make it no faster.
+constexpr std::size_t rows_at_once = 512;
 
-/// One rank's share of the windows on their way through the model.
+/// One rank's share of the windows on their way through the model, several in one product where they are short. They
+/// are cut into batches by their number among all windows, and a batch that is not whole is filled with zeros: so a
+/// window always has the same place in a product of the same size, and its digits do not depend on the ranks.
 class PerplexityPass {
   public:
     PerplexityPass(const GroupContext& context, const ModelSource& source, std::span<const std::int32_t> tokens)
@@ -28,14 +32,20 @@ class PerplexityPass {
           source_(source),
           tokens_(tokens),
           windows_(context.my_samples()),
-          x_(context.device, windows_, context.tokens, context.config.hidden_size) {
+          batch_(std::max<std::size_t>(1, rows_at_once / context.tokens)),
+          padded_{windows_.begin / batch_ * batch_, windows_.size() == 0
+                                                        ? windows_.begin / batch_ * batch_
+                                                        : (windows_.end + batch_ - 1) / batch_ * batch_},
+          x_(context.device, padded_, context.tokens, context.config.hidden_size) {
+        c_.device.fill_zero(x_.all());
+        const std::size_t first_row = (windows_.begin - padded_.begin) * c_.tokens;
         embed_tokens(c_.device, source_, tokens_.subspan(windows_.begin * c_.tokens, windows_.size() * c_.tokens),
-                     x_.all());
+                     x_.all().row_range(first_row, first_row + windows_.size() * c_.tokens));
     }
 
     void run_blocks(const std::function<void(const std::string&)>& progress) {
         const DType dtype = c_.device.compute_dtype(source_.storage().matrix_dtype);
-        DecoderBlock decoder(c_.device, c_.config, c_.tokens, Passes::forward_only, dtype);
+        DecoderBlock decoder(c_.device, c_.config, c_.tokens, Passes::forward_only, dtype, batch_);
         BlockWeights weights(c_.device, c_.layout, dtype);
         const BlockLoader loader(c_.device, c_.layout, c_.group);
         BlockReader<BlockPart> reader([&](std::size_t block) { return loader.read(source_, block); });
@@ -44,8 +54,8 @@ class PerplexityPass {
             const BlockPart part = reader.take(block);
             if (block + 1 < c_.config.blocks) reader.prefetch(block + 1);
             loader.load(source_.storage(), block, part, weights);
-            for (std::size_t w = windows_.begin; w < windows_.end; ++w) {
-                decoder.forward(weights, x_.sample(w), x_.sample(w), nullptr);
+            for (std::size_t first = padded_.begin; first < padded_.end; first += batch_) {
+                decoder.forward(weights, rows_of_batch(x_.all(), first), rows_of_batch(x_.all(), first), nullptr);
             }
         }
     }
@@ -63,20 +73,28 @@ class PerplexityPass {
             progress("vocabulary " + std::to_string(first) + " of " + std::to_string(vocabulary));
             const std::size_t rows = std::min(vocabulary_panel, vocabulary - first);
             const Tensor panel = load_rows(OuterTensor::head, first, rows, dtype, rows, hidden);
-            const Tensor logits = c_.device.make_tensor(DType::f32, predictions, rows);
-            for (std::size_t w = windows_.begin; w < windows_.end; ++w) {
-                const std::size_t i = w - windows_.begin, row = i * c_.tokens;
-                c_.device.linear(normed.view().row_range(row, row + predictions), panel, {}, logits);
-                c_.device.cross_entropy_panel(logits, first, tokens_.subspan(w * c_.tokens + 1, predictions),
-                                              running_max.view().row_range(i, i + 1),
-                                              running_sum.view().row_range(i, i + 1),
-                                              target_logit.view().row_range(i, i + 1));
+            const Tensor logits = c_.device.make_tensor(DType::f32, batch_ * c_.tokens, rows);
+            for (std::size_t batch = padded_.begin; batch < padded_.end; batch += batch_) {
+                c_.device.linear(rows_of_batch(normed, batch), panel, {}, logits);
+                for (std::size_t w = std::max(batch, windows_.begin); w < std::min(batch + batch_, windows_.end); ++w) {
+                    const std::size_t i = w - windows_.begin, row = (w - batch) * c_.tokens;
+                    c_.device.cross_entropy_panel(
+                        logits.view().row_range(row, row + predictions), first,
+                        tokens_.subspan(w * c_.tokens + 1, predictions), running_max.view().row_range(i, i + 1),
+                        running_sum.view().row_range(i, i + 1), target_logit.view().row_range(i, i + 1));
+                }
             }
         }
         return window_losses(running_max, running_sum, target_logit);
     }
 
   private:
+    /// The rows of the windows [first, first + batch_) in a tensor that holds those of all padded windows.
+    TensorView rows_of_batch(TensorView all, std::size_t first) const {
+        const std::size_t row = (first - padded_.begin) * c_.tokens;
+        return all.row_range(row, row + batch_ * c_.tokens);
+    }
+
     /// Rows of an outer tensor in a type that can hold them, on every rank's device; rank 0 reads.
     Tensor load_rows(OuterTensor tensor, std::size_t first, std::size_t rows, DType dtype, std::size_t shape_rows,
                      std::size_t shape_columns) {
@@ -97,12 +115,11 @@ class PerplexityPass {
     Tensor normalise(DType dtype) {
         const std::size_t hidden = c_.config.hidden_size;
         const Tensor weight = load_rows(OuterTensor::final_norm, 0, hidden, DType::f32, 1, hidden);
-        const Tensor inverse_rms = c_.device.make_tensor(DType::f32, 1, c_.tokens);
+        const Tensor inverse_rms = c_.device.make_tensor(DType::f32, 1, batch_ * c_.tokens);
         Tensor normed = c_.device.make_tensor(dtype, x_.all().rows, hidden);
-        for (std::size_t w = windows_.begin; w < windows_.end; ++w) {
-            const std::size_t row = (w - windows_.begin) * c_.tokens;
-            c_.device.rms_norm(x_.sample(w), weight, c_.config.rms_norm_epsilon,
-                               normed.view().row_range(row, row + c_.tokens), inverse_rms);
+        for (std::size_t batch = padded_.begin; batch < padded_.end; batch += batch_) {
+            c_.device.rms_norm(rows_of_batch(x_.all(), batch), weight, c_.config.rms_norm_epsilon,
+                               rows_of_batch(normed, batch), inverse_rms);
         }
         return normed;
     }
@@ -129,6 +146,8 @@ class PerplexityPass {
     const ModelSource& source_;
     std::span<const std::int32_t> tokens_;
     IndexRange windows_;
+    std::size_t batch_;
+    IndexRange padded_;  ///< windows_ and those that make its batches whole
     HiddenStates x_;
 };
 

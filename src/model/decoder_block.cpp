@@ -7,9 +7,11 @@
 namespace espalier {
 
 DecoderBlock::DecoderBlock(Device& device, const ModelConfig& config, std::size_t tokens, Passes passes,
-                           DType widest_weights)
+                           DType widest_weights, std::size_t samples)
     : device_(device),
       shape_{config.query_heads, config.key_value_heads, config.head_size},
+      tokens_(tokens),
+      samples_(samples),
       epsilon_(config.rms_norm_epsilon),
       query_key_norm_(config.query_key_norm),
       keeps_activations_(passes == Passes::forward_and_backward) {
@@ -27,24 +29,26 @@ DecoderBlock::DecoderBlock(Device& device, const ModelConfig& config, std::size_
     device.copy_from_host(table.cosine.data(), cosine_);
     device.copy_from_host(table.sine.data(), sine_);
 
-    kept_.normed = make_factor(tokens, hidden);
-    kept_.q = make_factor(tokens, query);
-    kept_.k = make_factor(tokens, key_value);
-    kept_.v = make_factor(tokens, key_value);
-    kept_.attention_out = make_factor(tokens, query);
-    kept_.log_sum_exp = make(config.query_heads, tokens);
-    kept_.hidden = make(tokens, hidden);
-    kept_.normed_hidden = make_factor(tokens, hidden);
-    kept_.gate = make_factor(tokens, inter);
-    kept_.up = make_factor(tokens, inter);
-    kept_.activation = make_factor(tokens, inter);
-    kept_.inverse_rms = make(1, tokens);
-    kept_.inverse_rms_hidden = make(1, tokens);
+    require(samples == 1 || passes == Passes::forward_only, "one sample in passes with gradients");
+    const std::size_t rows = samples * tokens;
+    kept_.normed = make_factor(rows, hidden);
+    kept_.q = make_factor(rows, query);
+    kept_.k = make_factor(rows, key_value);
+    kept_.v = make_factor(rows, key_value);
+    kept_.attention_out = make_factor(rows, query);
+    kept_.log_sum_exp = make(samples * config.query_heads, tokens);
+    kept_.hidden = make(rows, hidden);
+    kept_.normed_hidden = make_factor(rows, hidden);
+    kept_.gate = make_factor(rows, inter);
+    kept_.up = make_factor(rows, inter);
+    kept_.activation = make_factor(rows, inter);
+    kept_.inverse_rms = make(1, rows);
+    kept_.inverse_rms_hidden = make(1, rows);
     if (query_key_norm_) {
-        kept_.q_projected = make_factor(tokens, query);
-        kept_.k_projected = make_factor(tokens, key_value);
-        kept_.inverse_rms_q = make(1, tokens * config.query_heads);
-        kept_.inverse_rms_k = make(1, tokens * config.key_value_heads);
+        kept_.q_projected = make_factor(rows, query);
+        kept_.k_projected = make_factor(rows, key_value);
+        kept_.inverse_rms_q = make(1, rows * config.query_heads);
+        kept_.inverse_rms_k = make(1, rows * config.key_value_heads);
     }
     if (!keeps_activations_) return;
     if (device.compute_dtype(DType::bf16) != DType::f32)
@@ -96,9 +100,15 @@ void DecoderBlock::attend(const BlockWeights& weights) {
         normalise_heads(weights, BlockVector::query_norm, q, kept_.inverse_rms_q, now(kept_.q));
         normalise_heads(weights, BlockVector::key_norm, k, kept_.inverse_rms_k, now(kept_.k));
     }
-    device_.apply_rope(now(kept_.q), shape_.head_size, cosine_, sine_, false);
-    device_.apply_rope(now(kept_.k), shape_.head_size, cosine_, sine_, false);
-    device_.attention(now(kept_.q), now(kept_.k), v, shape_, now(kept_.attention_out), kept_.log_sum_exp);
+    for (std::size_t sample = 0; sample < samples_; ++sample) {
+        const auto rows_of = [&](TensorView all) { return all.row_range(sample * tokens_, (sample + 1) * tokens_); };
+        const TensorView q_of_sample = rows_of(now(kept_.q)), k_of_sample = rows_of(now(kept_.k));
+        device_.apply_rope(q_of_sample, shape_.head_size, cosine_, sine_, false);
+        device_.apply_rope(k_of_sample, shape_.head_size, cosine_, sine_, false);
+        device_.attention(
+            q_of_sample, k_of_sample, rows_of(v), shape_, rows_of(now(kept_.attention_out)),
+            kept_.log_sum_exp.view().row_range(sample * shape_.query_heads, (sample + 1) * shape_.query_heads));
+    }
 }
 
 void DecoderBlock::attend_backward(const BlockWeights& weights) {

@@ -1,5 +1,5 @@
 #pragma once
-/// Forward and backward pass of one LLaMA-family decoder block over one sample, written once over `Device`:
+/// Forward and backward pass of one LLaMA-family decoder block over a sample, written once over `Device`:
 ///   h = x + o(attention(rope(q), rope(k), v))  on rms_norm(x);   y = h + down(silu(gate) * up)  on rms_norm(h).
 ///
 /// The residual stream (x, h, y and their gradients) is float32. What lies between two matrix products has the type of
@@ -40,11 +40,13 @@ enum class Passes { forward_only, forward_and_backward };
 class DecoderBlock {
   public:
     /// Allocates activations for samples of `tokens` tokens on `device`, which must outlive it. Weights of passes are
-    /// of type `widest_weights` or of a smaller one.
-    DecoderBlock(Device& device, const ModelConfig& config, std::size_t tokens, Passes passes, DType widest_weights);
+    /// of type `widest_weights` or of a smaller one. Forward-only passes may take `samples` samples at once, whose rows
+    /// follow each other: short samples make products of few rows, which take longer for each row.
+    DecoderBlock(Device& device, const ModelConfig& config, std::size_t tokens, Passes passes, DType widest_weights,
+                 std::size_t samples = 1);
 
-    /// y [T, hidden] = f(x [T, hidden]). `observer` may be null. In place (y = x) is allowed when no backward pass
-    /// follows.
+    /// y [samples * T, hidden] = f(x [samples * T, hidden]). `observer` may be null. In place (y = x) is allowed when
+    /// no backward pass follows.
     void forward(const BlockWeights& weights, TensorView x, TensorView y, LinearInputObserver* observer);
 
     /// The part of a forward pass that the inputs up to and including `last` need; hands each of them to `observer`. No
@@ -92,6 +94,7 @@ class DecoderBlock {
 
     Device& device_;
     AttentionShape shape_;
+    std::size_t tokens_, samples_;
     float epsilon_;
     bool query_key_norm_;
     bool keeps_activations_;
