@@ -5,16 +5,12 @@
 
 namespace espalier {
 
-namespace {
-
 std::vector<OptionSpec> export_options() {
     return {{"run", "completed run folder", {}, false, true},
             {"output", "Hugging Face folder to write", {}, false, true},
             {"model", "the dense model, when it is not where the run found it", {}},
             {"config", "file of 'name = value' lines", {}}};
 }
-
-}  // namespace
 
 int export_command(Session& session, const CommandLine& line) {
     if (print_help(session, line, "export", "a run as a Hugging Face folder", export_options())) return 0;

@@ -9,13 +9,13 @@
 
 namespace espalier {
 
-namespace {
-
 std::vector<OptionSpec> inspect_options() {
     return {{"path", "run folder or model folder (also as the first word)", {}, false, true},
             {"model", "the dense model: also compare every tensor that must be untouched", {}},
             {"config", "file of 'name = value' lines", {}}};
 }
+
+namespace {
 
 void print_table(const Inspection& inspection) {
     std::printf("%-6s", "block");

@@ -3,6 +3,7 @@
 #include "src/base/stop_request.h"
 #include "src/base/version.h"
 #include "src/cli/commands.h"
+#include "src/cli/environment_variables.h"
 
 #include <malloc.h>
 #include <unistd.h>
@@ -11,9 +12,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 namespace espalier {
@@ -22,16 +26,20 @@ namespace {
 struct Command {
     const char* name;
     int (*run)(Session&, const CommandLine&);
+    std::vector<OptionSpec> (*options)();
     const char* summary;
 };
 
 constexpr std::array<Command, 6> commands = {
-    {{"prune", prune_command, "prune a model block by block into a run folder (resumes by itself)"},
-     {"evaluate", evaluate_command, "perplexity of a model folder or a run"},
-     {"inspect", inspect_command, "recount a run or model from its files: every group, checksum, untouched tensor"},
-     {"export", export_command, "a run as a Hugging Face folder that transformers load as it is"},
-     {"plan", plan_command, "memory, time and bytes of a run before it; the best way to use 1 … 1024 GPUs"},
-     {"doctor", doctor_command, "what is found here, what will be used, and how fast device, files and network are"}}};
+    {{"prune", prune_command, prune_options, "prune a model block by block into a run folder (resumes by itself)"},
+     {"evaluate", evaluate_command, evaluate_options, "perplexity of a model folder or a run"},
+     {"inspect", inspect_command, inspect_options,
+      "recount a run or model from its files: every group, checksum, untouched tensor"},
+     {"export", export_command, export_options, "a run as a Hugging Face folder that transformers load as it is"},
+     {"plan", plan_command, plan_options,
+      "memory, time and bytes of a run before it; the best way to use 1 … 1024 GPUs"},
+     {"doctor", doctor_command, doctor_options,
+      "what is found here, what will be used, and how fast device, files and network are"}}};
 
 std::string usage() {
     std::string text = "Espalier " + std::string(program_version) +
@@ -42,6 +50,18 @@ std::string usage() {
         text += "  " + name + command.summary + "\n";
     }
     return text + "\nespalier COMMAND --help lists the options. Run it alone, under mpirun or under srun.\n";
+}
+
+/// A misspelt variable would change nothing, in silence.
+void warn_of_unread_variables(const Session& session) {
+    if (session.rank() != 0) return;
+    std::vector<OptionSpec> options;
+    for (const Command& command : commands) {
+        for (OptionSpec& option : command.options()) options.push_back(std::move(option));
+    }
+    for (const std::string& sentence : unread_variables(own_variables(), options)) {
+        std::fprintf(stderr, "warning: %s\n", sentence.c_str());
+    }
 }
 
 int run(Session& session, const std::vector<std::string>& words) {
@@ -56,7 +76,9 @@ int run(Session& session, const std::vector<std::string>& words) {
     CommandLine line{{words.begin() + 1, words.end()}, "espalier"};
     for (const std::string& word : words) line.text += " " + word;
     for (const Command& command : commands) {
-        if (words[0] == command.name) return command.run(session, line);
+        if (words[0] != command.name) continue;
+        warn_of_unread_variables(session);
+        return command.run(session, line);
     }
     throw InputError("there is no command '" + words[0] + "' (espalier --help lists them)");
 }
@@ -76,7 +98,13 @@ void choose_for_libraries(char** argv) {
     };
     if (std::getenv("OMP_WAIT_POLICY") == nullptr) set("GOMP_SPINCOUNT", "3000");
     set("OPENBLAS_CORETYPE", better_blas_core());
-    if (changed) execv("/proc/self/exe", argv);  // returns only when it fails; then all works, only slower
+    if (!changed) return;
+    // By its own path: ps and top show the last part of what is executed, which is not to be "exe". Both return only
+    // when they fail; then all works, only slower.
+    std::error_code unknown;
+    const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", unknown);
+    if (!unknown) execv(program.c_str(), argv);
+    execv("/proc/self/exe", argv);  // its file has been replaced, or lies where this process cannot see it
 }
 
 }  // namespace

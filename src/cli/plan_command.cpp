@@ -16,6 +16,8 @@ namespace {
 
 constexpr const char* summary = "what a run needs: memory, time, bytes; and the best way to use 1 … 1024 GPUs";
 
+}  // namespace
+
 std::vector<OptionSpec> plan_options() {
     std::vector<OptionSpec> specs = {
         {"model", "Hugging Face folder, completed run folder, or synthetic:llama-2-7b and the like", {}, false, true},
@@ -44,6 +46,8 @@ std::vector<OptionSpec> plan_options() {
     for (OptionSpec& spec : pruning_options()) specs.push_back(std::move(spec));
     return specs;
 }
+
+namespace {
 
 /// Arithmetic of `cores` cores; they share the memory.
 DeviceModel with_cores(DeviceModel model, std::size_t cores) {

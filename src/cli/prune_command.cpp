@@ -23,6 +23,8 @@ namespace {
 
 constexpr const char* summary = "prune a model block by block into a run folder (the same command resumes it)";
 
+}  // namespace
+
 std::vector<OptionSpec> prune_options() {
     std::vector<OptionSpec> specs = {
         {"model", "Hugging Face folder, completed run folder, or synthetic:llama-2-7b and the like", {}, false, true},
@@ -46,6 +48,8 @@ std::vector<OptionSpec> prune_options() {
     for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
     return specs;
 }
+
+namespace {
 
 IndexRange parse_blocks(const std::string& text, std::size_t blocks) {
     std::size_t first = 0, last = 0;
@@ -188,13 +192,14 @@ int prune_command(Session& session, const CommandLine& line) {
     session.agree([&] {
         if (session.rank() != 0) return;
         source->verify_outer();
+        ledger = std::make_unique<RunLedger>(options, *source, facts, progress);
         announce(progress, options, *source, facts, *topology);
         if (!chosen.note.empty()) progress.line(chosen.note);
         const std::string unused = options_without_effect(*set, options.method);
         if (!unused.empty()) {
             progress.line(fmt::format("note: without effect with --method {}: {}", name_of(options.method), unused));
         }
-        ledger = std::make_unique<RunLedger>(options, *source, facts, progress);
+        ledger->say_opening();
         if (!ledger->complete()) ledger->start_outer_file(*source);
     });
     const Json shared = Json::parse(session.broadcast_text(ledger ? Json({{"state", ledger->state().to_json()},
