@@ -1,4 +1,4 @@
-"""Network and FUSE mounts refuse calls that a local disk does not: locks, fsync of folders, renaming over a file in use.
+"""Network and FUSE mounts refuse calls that a disk does not: locks, fsync of folders, renaming over a file in use.
 
 tests/faults/refuse_calls.c plays the mount. The program is $ESPALIER, by default build/release/espalier.
 """
