@@ -7,19 +7,44 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace espalier {
+
+namespace {
+
+/// Network file systems and FUSE may break off what a disk never does, also under SA_RESTART.
+template <typename Call>
+int uninterrupted(const Call& call) {
+    int result = 0;
+    do result = call();
+    while (result < 0 && errno == EINTR);
+    return result;
+}
+
+bool cannot_flush_folders(int error) {
+    constexpr std::array errors = {EINVAL, EOPNOTSUPP, ENOSYS, enotsupp, EBADF, ENOTTY};
+    return std::find(errors.begin(), errors.end(), error) != errors.end();
+}
+
+/// SMB, NFS and FUSE servers hold a file that somebody reads.
+bool is_held_by_a_reader(int error) {
+    return error == EBUSY || error == ETXTBSY;
+}
+
+}  // namespace
 
 void throw_system_error(const std::string& what, int error_number) {
     throw ResourceError(what + ": " + std::generic_category().message(error_number));
 }
 
 InputFile::InputFile(const std::filesystem::path& path) : path_(path) {
-    descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    descriptor_ = uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); });
     if (descriptor_ < 0) {
         throw InputError(path.string() + " cannot be opened: " + std::generic_category().message(errno));
     }
@@ -73,7 +98,8 @@ std::string read_text(const std::filesystem::path& path, std::uint64_t limit) {
 }
 
 AtomicFile::AtomicFile(const std::filesystem::path& path) : path_(path), temporary_(path.string() + ".tmp") {
-    descriptor_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    descriptor_ =
+        uninterrupted([&] { return ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644); });
     if (descriptor_ < 0) throw_system_error(temporary_.string() + " cannot be created", errno);
 }
 
@@ -97,8 +123,11 @@ void AtomicFile::write(std::string_view text) {
 }
 
 void AtomicFile::commit() {
-    if (::fsync(descriptor_) != 0) throw_system_error(temporary_.string() + " cannot be flushed to disk", errno);
-    if (::close(std::exchange(descriptor_, -1)) != 0) {
+    if (uninterrupted([&] { return ::fsync(descriptor_); }) != 0) {
+        throw_system_error(temporary_.string() + " cannot be flushed to disk", errno);
+    }
+    // After EINTR the descriptor is gone all the same, and fsync has been told all that close could say.
+    if (::close(std::exchange(descriptor_, -1)) != 0 && errno != EINTR) {
         throw_system_error(temporary_.string() + " cannot be closed", errno);
     }
     rename_durably(temporary_, path_);
@@ -110,19 +139,58 @@ void write_text_atomically(const std::filesystem::path& path, std::string_view t
     file.commit();
 }
 
-void sync_path(const std::filesystem::path& path) {
-    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+void sync_file(const std::filesystem::path& path) {
+    const int descriptor = uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_CLOEXEC); });
     if (descriptor < 0) throw_system_error(path.string() + " cannot be opened for flushing", errno);
-    const int failed = ::fsync(descriptor) != 0 ? errno : 0;
+    const int failed = uninterrupted([&] { return ::fsync(descriptor); }) != 0 ? errno : 0;
     ::close(descriptor);
     if (failed != 0) throw_system_error(path.string() + " cannot be flushed to disk", failed);
 }
 
-void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to) {
-    if (::rename(from.c_str(), to.c_str()) != 0) {
-        throw_system_error(from.string() + " cannot be renamed to " + to.string(), errno);
+void sync_folder(const std::filesystem::path& path) {
+    const int descriptor = uninterrupted([&] { return ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC); });
+    // A folder may be written without being listed (mode -wx); some servers open none at all.
+    if (descriptor < 0 && (errno == EACCES || errno == EISDIR || cannot_flush_folders(errno))) return;
+    if (descriptor < 0) throw_system_error(path.string() + " cannot be opened for flushing", errno);
+    const int failed = uninterrupted([&] { return ::fsync(descriptor); }) != 0 ? errno : 0;
+    ::close(descriptor);
+    if (failed != 0 && !cannot_flush_folders(failed)) {
+        throw_system_error(path.string() + " cannot be flushed to disk", failed);
     }
-    sync_path(to.has_parent_path() ? to.parent_path() : std::filesystem::path("."));
+}
+
+void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to) {
+    constexpr int attempts = 50;
+    constexpr unsigned pause = 100'000;  // microseconds
+    for (int attempt = 1; ::rename(from.c_str(), to.c_str()) != 0; ++attempt) {
+        const int error = errno;
+        if (error == EINTR) continue;
+        if (is_held_by_a_reader(error) && attempt < attempts) {
+            ::usleep(pause);
+            continue;
+        }
+        const std::string what = from.string() + " cannot be renamed to " + to.string();
+        if (error == EEXIST && !std::filesystem::is_directory(to)) {
+            throw ResourceError(what +
+                                ": this file system does not replace a file by renaming another one, by which a run "
+                                "saves its progress; choose an --output on another one");
+        }
+        throw_system_error(what, error);
+    }
+    sync_folder(to.has_parent_path() ? to.parent_path() : std::filesystem::path("."));
+}
+
+void copy_durably(const std::filesystem::path& from, const std::filesystem::path& to) {
+    constexpr std::uint64_t piece_bytes = std::uint64_t{4} << 20;
+    const InputFile source(from);
+    AtomicFile copy(to);
+    std::vector<std::byte> piece;
+    for (std::uint64_t offset = 0; offset < source.size(); offset += piece_bytes) {
+        piece.resize(static_cast<std::size_t>(std::min(piece_bytes, source.size() - offset)));
+        source.read(offset, piece);
+        copy.write(piece);
+    }
+    copy.commit();
 }
 
 }  // namespace espalier

@@ -1,5 +1,10 @@
 #pragma once
 /// Files by descriptor: whole reads at an offset, and files that appear complete or not at all.
+///
+/// What is asked of a file system is little, since run folders lie on NFS, Lustre, GPFS and FUSE mounts that refuse
+/// what a local disk does: open, read, write, fsync of files, unlink, mkdir and rename within a folder. Hard and
+/// symbolic links, locks, fallocate, truncation, modes, times, memory maps, O_DIRECT and O_TMPFILE are not used, or not
+/// needed (docs/formats.md has the list).
 
 #include <cstddef>
 #include <cstdint>
@@ -9,6 +14,9 @@
 #include <string_view>
 
 namespace espalier {
+
+/// ENOTSUPP of the kernel, which errno.h does not name: NFS and FUSE let it through.
+inline constexpr int enotsupp = 524;
 
 /// An open file, read with pread (a file truncated under a memory map would be a SIGBUS; here it is an error). Movable.
 class InputFile {
@@ -48,7 +56,7 @@ class AtomicFile {
 
     void write(std::span<const std::byte> data);
     void write(std::string_view text);
-    /// fsync, rename, fsync of the folder. Throws ResourceError when any of them fails.
+    /// sync_file, rename_durably. Throws ResourceError when any of them fails.
     void commit();
 
   private:
@@ -59,11 +67,19 @@ class AtomicFile {
 /// AtomicFile of one text.
 void write_text_atomically(const std::filesystem::path& path, std::string_view text);
 
-/// Flushes a file or folder to the disk. Throws ResourceError.
-void sync_path(const std::filesystem::path& path);
+/// Flushes a file to the disk. Throws ResourceError.
+void sync_file(const std::filesystem::path& path);
 
-/// Renames `from` to `to` in the same folder and flushes the folder.
+/// Flushes a folder's names to the disk. A file system that cannot (EINVAL, ENOTSUP, ENOSYS and their kin) has nothing
+/// to flush; any other failure, such as EIO, throws ResourceError.
+void sync_folder(const std::filesystem::path& path);
+
+/// Renames `from` to `to` in the same folder, replacing it in one step, and flushes the folder. Servers that refuse to
+/// replace a file while somebody reads it get a few seconds. Throws ResourceError.
 void rename_durably(const std::filesystem::path& from, const std::filesystem::path& to);
+
+/// Copies the content of a file, durably and all or nothing as AtomicFile; mode, times and attributes are not copied.
+void copy_durably(const std::filesystem::path& from, const std::filesystem::path& to);
 
 /// "No space left on device" and its like, after `what`: a ResourceError for full disks and quotas too.
 [[noreturn]] void throw_system_error(const std::string& what, int error_number);

@@ -2,6 +2,7 @@
 
 #include "io/dataset_chunks.h"
 #include "io/file.h"
+#include "io/hdf5_open.h"
 #include "src/base/error.h"
 
 #include <omp.h>
@@ -16,6 +17,11 @@ namespace espalier {
 std::unique_lock<std::recursive_mutex> lock_hdf5() {
     static std::recursive_mutex mutex;
     std::unique_lock lock(mutex);
+    static const bool without_locks = [] {
+        switch_off_hdf5_locks();
+        return true;
+    }();
+    static_cast<void>(without_locks);
     thread_local const bool quiet = [] {
         H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
         return true;
@@ -113,21 +119,11 @@ std::vector<hsize_t> place_of_chunk(std::size_t index, std::uint64_t chunk_rows,
     return place;
 }
 
-/// Closing a file while one of its objects is open is an error instead of a delayed close that nobody sees fail.
-Hdf5Handle file_access_properties() {
-    Hdf5Handle properties(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
-    H5Pset_fclose_degree(properties.id(), H5F_CLOSE_SEMI);
-    return properties;
-}
-
 }  // namespace
 
 Hdf5Writer::Hdf5Writer(const std::filesystem::path& path, int threads) : path_(path), threads_(threads) {
     const auto lock = lock_hdf5();
-    Hdf5Handle creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
-    H5Pset_obj_track_times(creation.id(), false);
-    file_ = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.id(), file_access_properties().id());
-    check(file_ >= 0, "cannot be created");
+    file_ = create_hdf5(path);
 }
 
 Hdf5Writer::~Hdf5Writer() {
@@ -138,7 +134,7 @@ Hdf5Writer::~Hdf5Writer() {
 void Hdf5Writer::check(bool ok, const std::string& what) {
     if (ok) return;
     poisoned_ = true;
-    throw ResourceError(path_.string() + " " + what + " (disk full, quota, or an I/O error)");
+    throw ResourceError(path_.string() + " " + what + hdf5_reason());
 }
 
 void Hdf5Writer::create(const std::string& name, DType dtype, const std::vector<std::uint64_t>& shape) {
@@ -223,9 +219,7 @@ void Hdf5Writer::close() {
 
 Hdf5Reader::Hdf5Reader(const std::filesystem::path& path) : path_(path) {
     const auto lock = lock_hdf5();
-    if (!std::filesystem::is_regular_file(path)) throw InputError(path.string() + " does not exist or is not a file");
-    file_ = H5Fopen(path.c_str(), H5F_ACC_RDONLY, file_access_properties().id());
-    if (file_ < 0) throw InputError(path.string() + " is not a readable HDF5 file (damaged, or still being written?)");
+    file_ = open_hdf5(path);
 }
 
 Hdf5Reader::Hdf5Reader(Hdf5Reader&& other) noexcept
@@ -242,15 +236,16 @@ void Hdf5Reader::fail(const std::string& what) const {
 
 bool Hdf5Reader::contains(const std::string& name) const {
     const auto lock = lock_hdf5();
+    const Hdf5Handle access = access_through_links();
     for (std::size_t slash = name.find('/', 1); slash != std::string::npos; slash = name.find('/', slash + 1)) {
-        if (H5Lexists(file_, name.substr(0, slash).c_str(), H5P_DEFAULT) <= 0) return false;
+        if (H5Lexists(file_, name.substr(0, slash).c_str(), access.id()) <= 0) return false;
     }
-    return H5Lexists(file_, name.c_str(), H5P_DEFAULT) > 0;
+    return H5Lexists(file_, name.c_str(), access.id()) > 0;
 }
 
 Hdf5Handle Hdf5Reader::open_dataset(const std::string& name) const {
     if (!contains(name)) fail("dataset " + name + " is missing");
-    Hdf5Handle dataset(H5Dopen2(file_, name.c_str(), H5P_DEFAULT), H5Dclose);
+    Hdf5Handle dataset(H5Dopen2(file_, name.c_str(), access_through_links().id()), H5Dclose);
     if (dataset.id() < 0) fail(name + " cannot be opened as a dataset");
     return dataset;
 }
@@ -348,10 +343,11 @@ bool Hdf5Reader::holds(const std::string& name, std::span<const std::byte> data,
 
 std::string Hdf5Reader::attribute(const std::string& object, const std::string& name) const {
     const auto lock = lock_hdf5();
-    if (H5Aexists_by_name(file_, object.c_str(), name.c_str(), H5P_DEFAULT) <= 0) {
+    const Hdf5Handle access = access_through_links();
+    if (H5Aexists_by_name(file_, object.c_str(), name.c_str(), access.id()) <= 0) {
         fail("attribute " + name + " of " + object + " is missing");
     }
-    const Hdf5Handle attribute(H5Aopen_by_name(file_, object.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT),
+    const Hdf5Handle attribute(H5Aopen_by_name(file_, object.c_str(), name.c_str(), H5P_DEFAULT, access.id()),
                                H5Aclose);
     const Hdf5Handle type(H5Aget_type(attribute.id()), H5Tclose);
     if (H5Tget_class(type.id()) != H5T_STRING || H5Tis_variable_str(type.id()) > 0) {

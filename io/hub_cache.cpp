@@ -11,7 +11,7 @@ namespace espalier {
 
 namespace {
 
-bool is_folder(const std::filesystem::path& path) {
+bool is_directory_at(const std::filesystem::path& path) {
     std::error_code error;
     return std::filesystem::is_directory(path, error);
 }
@@ -19,7 +19,8 @@ bool is_folder(const std::filesystem::path& path) {
 bool is_cache_folder(const std::filesystem::path& folder) {
     std::error_code error;
     if (std::filesystem::exists(folder / "config.json", error)) return false;
-    return is_folder(folder / "snapshots") || is_folder(folder / "refs") || is_folder(folder / "blobs");
+    return is_directory_at(folder / "snapshots") || is_directory_at(folder / "refs") ||
+           is_directory_at(folder / "blobs");
 }
 
 /// ": name one of its snapshots, such as …", or nothing when there is none.
@@ -47,7 +48,7 @@ LocatedFolder locate_model_folder(const std::filesystem::path& folder) {
         return std::isalnum(c) != 0 || c == '-' || c == '_';
     });
     if (!plain) throw InputError(reference.string() + " does not hold the name of a snapshot");
-    if (!is_folder(snapshots / commit)) {
+    if (!is_directory_at(snapshots / commit)) {
         throw InputError(source + "but the snapshot " + commit + " that its refs/main names is not there" +
                          snapshots_to_name(snapshots));
     }
@@ -56,7 +57,7 @@ LocatedFolder locate_model_folder(const std::filesystem::path& folder) {
 
 std::string snapshot_commit(const std::filesystem::path& folder) {
     const bool snapshot =
-        folder.parent_path().filename() == "snapshots" && is_folder(folder.parent_path().parent_path() / "refs");
+        folder.parent_path().filename() == "snapshots" && is_directory_at(folder.parent_path().parent_path() / "refs");
     return snapshot ? folder.filename().string() : std::string();
 }
 

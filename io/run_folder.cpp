@@ -215,7 +215,7 @@ void RunFolder::clear() const {
 }
 
 FileRecord RunFolder::commit_file(const std::filesystem::path& temporary, const std::string& file) const {
-    sync_path(temporary);
+    sync_file(temporary);
     FileRecord record{file, std::filesystem::file_size(temporary), xxh3_128_of_file(temporary)};
     rename_durably(temporary, path_ / file);
     return record;
@@ -230,7 +230,7 @@ FileRecord RunFolder::commit_block(std::size_t block, const std::vector<FileTens
         file.write(hdf5_path(tensor.name), tensor.dtype, tensor.shape, tensor.data);
     for (const auto& [name, value] : attributes) file.attribute("/", name, value);
     file.close();
-    sync_path(temporary);
+    sync_file(temporary);
     audit(temporary);
     return commit_file(temporary, block_file(block));
 }

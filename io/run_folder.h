@@ -115,7 +115,14 @@ class RunFolder {
     std::filesystem::path path_;
 };
 
-/// Held while a run writes its folder. A lock left by a dead process is taken over.
+/// Held while a run writes its folder: the file `lock`, which names the holder, under flock.
+///
+/// Where the file system has no locks (ENOLCK, ENOSYS, EOPNOTSUPP, EINVAL, 524), the file alone protects the folder: it
+/// is created exclusively, and who finds one of another run is refused, unless that run is known to have ended: its
+/// process is gone from this machine (by number, start and boot), or it belongs to an earlier start of this Slurm job.
+/// Of a run on another machine nothing can be known: the sentence says which file to remove when it has ended. Who
+/// takes over a stale lock looks at its own again half a second later, so that of several at one moment only the last
+/// stays.
 class RunLock {
   public:
     /// Throws InputError naming host, process and job of the holder when another run is writing.
@@ -125,11 +132,18 @@ class RunLock {
     ~RunLock();
     /// A sentence when a stale lock was taken over; empty otherwise.
     const std::string& takeover() const { return takeover_; }
+    /// A sentence when this file system has no locks; empty otherwise.
+    const std::string& warning() const { return warning_; }
 
   private:
-    std::filesystem::path path_;
-    int descriptor_ = -1;
-    std::string takeover_;
+    /// `error`: of flock, 0 when it has locked.
+    void hold_by_flock(int error);
+    void hold_by_file(bool created, int error);
+    bool is_ours() const;
+
+    std::filesystem::path folder_, path_;
+    int descriptor_ = -1;  ///< under flock; -1: the file alone
+    std::string content_, takeover_, warning_;
 };
 
 }  // namespace espalier

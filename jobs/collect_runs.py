@@ -34,7 +34,7 @@ def read_run(folder: Path) -> Dict[str, Any]:
     run: Dict[str, Any] = {"folder": folder.name, "state": "not started", "options": {}}
     if manifest.exists():
         held = json.loads(manifest.read_text())
-        run["state"] = f"{len(held.get('blocks', []))} of {held.get('blocks_in_model', '?')} blocks"
+        run["state"] = f"{len(held.get('blocks', []))} of {held['model']['blocks']} blocks"
         run["options"] = held.get("provenance", {}).get("options", {})
     return run
 

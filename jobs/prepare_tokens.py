@@ -34,6 +34,8 @@ from pathlib import Path
 from checkpoint_folder import InputRefused
 from documents import read_documents
 
+# HDF5's locks fail on many network mounts. HDF5 reads this when it is loaded, and it wins over `locking=False` below.
+os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"
 try:
     import h5py
     import numpy as np
@@ -99,7 +101,7 @@ def write_tokens(output: Path, rows: np.ndarray, attributes: dict[str, str | int
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with h5py.File(partial, "w", libver=("v108", "v110")) as file:
+            with h5py.File(partial, "w", libver=("v108", "v110"), locking=False) as file:
                 dataset = file.create_dataset("input_ids", data=rows, dtype="<i4", track_times=False)
                 for name, value in attributes.items():
                     dataset.attrs[name] = value

@@ -1,8 +1,14 @@
 #include "kernels/device.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace espalier {
+
+std::size_t reserved_gpu_bytes(std::size_t available) {
+    constexpr std::size_t usual = std::size_t{1} << 30;
+    return std::min(available / 8, std::max(usual, available / 32));
+}
 
 Tensor::Tensor(Tensor&& other) noexcept
     : device_(std::exchange(other.device_, nullptr)), view_(std::exchange(other.view_, TensorView{})) {}

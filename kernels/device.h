@@ -306,6 +306,10 @@ class DeviceRange {
 /// The CPU device. `threads` 0: what OpenMP offers. Bits do not depend on it.
 std::unique_ptr<Device> make_cpu_device(int threads);
 
+/// What of a GPU's `available` memory is left to CUDA's context, kernels that are loaded later, cuBLAS, cuSOLVER and
+/// NCCL when no budget is given. A run (of what is free) and a plan (of a GPU's whole memory) keep back the same.
+std::size_t reserved_gpu_bytes(std::size_t available);
+
 /// What a CudaDevice is made with.
 struct CudaOptions {
     int gpu = 0;                    ///< index among the visible ones

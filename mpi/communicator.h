@@ -12,7 +12,9 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace espalier {
@@ -43,6 +45,11 @@ class Communicator {
 
     virtual int rank() const = 0;
     virtual int size() const = 0;
+    /// The number among all ranks of the program of this group's `rank`.
+    virtual int world_rank(int rank) const { return rank; }
+
+    /// Where the run is, for the sentence of a wait that takes too long: "block 3". Local.
+    void set_place(std::string place) { place_ = std::move(place); }
 
     /// Copies the span of `root` to every rank; all ranks pass spans of one size.
     template <typename T>
@@ -108,6 +115,7 @@ class Communicator {
     const CommunicationLedger& ledger() const { return ledger_; }
 
   protected:
+    const std::string& place() const { return place_; }
     static std::size_t bytes_of(std::span<const Message> messages) {
         std::size_t bytes = 0;
         for (const Message& message : messages) bytes += message.bytes;
@@ -124,6 +132,7 @@ class Communicator {
 
   private:
     CommunicationLedger ledger_;
+    std::string place_;
 };
 
 /// The communicator of a process that is alone.

@@ -18,6 +18,10 @@ class MpiCommunicator final : public Communicator {
 
     int rank() const override { return rank_; }
     int size() const override { return size_; }
+    int world_rank(int rank) const override;
+    /// Waits for all `requests`, which are cleared. `peers`: the rank at the other end of each, or none when all ranks
+    /// take part. Throws ResourceError after the deadline.
+    void wait_all(std::vector<MPI_Request>& requests, std::span<const int> peers) const;
 
   protected:
     std::unique_ptr<Exchange> start_messages(std::span<const Message> sends,
@@ -28,6 +32,9 @@ class MpiCommunicator final : public Communicator {
                                                      std::span<const std::size_t> offsets) override;
 
   private:
+    /// Those, by their number in the world, that have requests under way.
+    std::vector<int> silent_peers(std::span<const MPI_Request> requests, std::span<const int> peers) const;
+
     MPI_Comm communicator_;
     bool owned_;
     int rank_ = 0;

@@ -11,7 +11,9 @@
 #include <cstring>
 #include <deque>
 #include <exception>
+#include <set>
 #include <string>
+#include <vector>
 
 namespace espalier {
 
@@ -64,6 +66,7 @@ class NcclCommunicator final : public Communicator {
 
     int rank() const override { return control_.rank(); }
     int size() const override { return control_.size(); }
+    int world_rank(int rank) const override { return control_.world_rank(rank); }
 
   protected:
     std::unique_ptr<Exchange> start_messages(std::span<const Message> sends,
@@ -106,10 +109,11 @@ class NcclCommunicator final : public Communicator {
         reached.delay(stream_);
     }
     /// The end of what has been put into NCCL's stream.
-    std::shared_ptr<Event> end() {
+    /// `peers`: those it waits for, where not all ranks take part.
+    std::shared_ptr<Event> end(const std::set<int>& peers = {}) {
         auto event = std::make_shared<Event>();
         event->record(stream_);
-        under_way_.push_back({event, Stopwatch()});
+        under_way_.push_back({event, Stopwatch(), peers});
         return event;
     }
 
@@ -127,14 +131,15 @@ class NcclCommunicator final : public Communicator {
             check(ncclCommGetAsyncError(communicator_, &state), "ncclCommGetAsyncError");
             check(state, call);
             if (state == ncclSuccess) return;
-            refuse_longer_than_deadline(waiting, call);
+            refuse_longer_than_deadline(waiting, {}, call);
             sched_yield();
         }
     }
-    static void refuse_longer_than_deadline(const Stopwatch& waiting, const char* what) {
+    void refuse_longer_than_deadline(const Stopwatch& waiting, const std::set<int>& peers, const char* call) const {
         if (waiting.seconds() < communication_deadline_seconds()) return;
-        throw ResourceError(std::string(what) + ": another rank has not answered for " +
-                            std::to_string(static_cast<long>(waiting.seconds())) + " seconds; the job is ended");
+        std::vector<int> silent;
+        for (const int peer : peers) silent.push_back(world_rank(peer));
+        give_up({waiting.seconds(), silent, place(), call});
     }
     /// Runs while the host waits for the GPU: has a peer failed, or been away for too long?
     void watch() {
@@ -143,12 +148,13 @@ class NcclCommunicator final : public Communicator {
         ncclResult_t state = ncclSuccess;
         check(ncclCommGetAsyncError(communicator_, &state), "ncclCommGetAsyncError");
         check(state, "an NCCL exchange");
-        refuse_longer_than_deadline(under_way_.front().since, "an NCCL exchange");
+        refuse_longer_than_deadline(under_way_.front().since, under_way_.front().peers, "an NCCL exchange");
     }
 
     struct UnderWay {
         std::shared_ptr<Event> end;
         Stopwatch since;
+        std::set<int> peers;
     };
 
     Communicator& control_;
@@ -187,20 +193,23 @@ class NcclCommunicator::Transfer final : public Exchange {
 
 std::unique_ptr<Exchange> NcclCommunicator::start_messages(std::span<const Message> sends,
                                                            std::span<const Message> receives) {
+    std::set<int> peers;
     begin();
     check(ncclGroupStart(), "ncclGroupStart");
     for (const Message& message : sends) {
         require(message.peer != rank(), "a message to another rank");
         if (message.bytes == 0) continue;
+        peers.insert(message.peer);
         check(ncclSend(message.data, message.bytes, ncclUint8, message.peer, communicator_, stream_), "ncclSend");
     }
     for (const Message& message : receives) {
         require(message.peer != rank(), "a message from another rank");
         if (message.bytes == 0) continue;
+        peers.insert(message.peer);
         check(ncclRecv(message.data, message.bytes, ncclUint8, message.peer, communicator_, stream_), "ncclRecv");
     }
     settle(ncclGroupEnd(), "ncclGroupEnd");
-    return std::make_unique<Transfer>(end(), compute_);
+    return std::make_unique<Transfer>(end(peers), compute_);
 }
 
 /// NCCL's ring passes a machine's border once for all of its ranks, which messages would do once for each.

@@ -19,12 +19,6 @@ std::string readable(std::size_t bytes) {
     return format_bytes(static_cast<double>(bytes));
 }
 
-/// Left to CUDA's context, kernels that are loaded later, NCCL and cuSOLVER when no budget is given.
-std::size_t reserved_bytes(std::size_t free) {
-    constexpr std::size_t usual = std::size_t{1} << 30;
-    return std::min(free / 8, std::max(usual, free / 32));
-}
-
 }  // namespace
 
 CudaDevice::CudaDevice(const CudaOptions& options) : gpu_(options.gpu) {
@@ -48,7 +42,7 @@ CudaDevice::CudaDevice(const CudaOptions& options) : gpu_(options.gpu) {
     products_ = std::make_unique<cuda::MatrixProducts>(stream_);
     std::size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    budget_ = options.memory_budget == 0 ? free - reserved_bytes(free) : options.memory_budget;
+    budget_ = options.memory_budget == 0 ? free - reserved_gpu_bytes(free) : options.memory_budget;
     if (budget_ > free) {
         throw ResourceError("--gpu-memory " + readable(budget_) + ": only " + readable(free) + " of " +
                             readable(total) + " are free on GPU " + std::to_string(gpu_));

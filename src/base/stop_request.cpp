@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <string_view>
 
 namespace espalier {
@@ -16,16 +17,22 @@ constexpr std::array<int, 3> stop_signals = {SIGTERM, SIGUSR1, SIGINT};
 
 static_assert(std::atomic<int>::is_always_lock_free, "a signal handler may use it");
 std::atomic<int> first_signal{0};
-std::atomic<bool> on_terminal{false};
+std::atomic<bool> speaks{false};
+
+void say(std::string_view sentence) {
+    if (speaks.load()) static_cast<void>(!write(STDERR_FILENO, sentence.data(), sentence.size()));
+}
 
 void note(int signal) {
     int none = 0;
-    first_signal.compare_exchange_strong(none, signal);
-    if (signal != SIGINT) return;
+    const bool first = first_signal.compare_exchange_strong(none, signal);
     const int error_of_the_interrupted = errno;
-    std::signal(SIGINT, SIG_DFL);
-    constexpr std::string_view sentence = "\nstopping after the present block; Ctrl-C again ends at once\n";
-    if (on_terminal.load()) static_cast<void>(!write(STDERR_FILENO, sentence.data(), sentence.size()));
+    if (signal == SIGINT) {
+        std::signal(SIGINT, SIG_DFL);
+        say("\nstopping after the present block; Ctrl-C again ends at once\n");
+    } else if (first) {
+        say("\nstopping after the present block\n");
+    }
     errno = error_of_the_interrupted;
 }
 
@@ -36,6 +43,14 @@ sigset_t set_of_stop_signals() {
     return set;
 }
 
+/// Launchers pass a signal on to all ranks, whose number they put into the environment.
+bool is_first_rank() {
+    for (const char* const name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"}) {
+        if (const char* const rank = std::getenv(name)) return std::atoi(rank) == 0;
+    }
+    return true;
+}
+
 }  // namespace
 
 void hold_stop_signals() {
@@ -44,7 +59,7 @@ void hold_stop_signals() {
 }
 
 void note_stop_signals() {
-    on_terminal.store(isatty(STDERR_FILENO) != 0);
+    speaks.store(is_first_rank());
     struct sigaction action {};
     action.sa_handler = note;
     action.sa_flags = SA_RESTART;

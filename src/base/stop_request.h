@@ -10,8 +10,8 @@ namespace espalier {
 /// starting, or starting itself again, is not ended by one.
 void hold_stop_signals();
 
-/// From now on those signals are only noted, and first those that wait. A second SIGINT ends the program as usual, as the first one says on a
-/// terminal. Call once, before threads start.
+/// From now on those signals are only noted, first those that wait, and the first rank says at once that it stops after
+/// the present block. A second SIGINT ends the program as usual. Call once, before threads start.
 void note_stop_signals();
 
 /// They end the program again as usual: for a rank that fails while others may be ending it.

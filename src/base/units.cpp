@@ -52,6 +52,10 @@ std::size_t parse_bytes(const std::string& text, const std::string& option) {
 }
 
 std::string format_seconds(double seconds) {
+    if (seconds <= 0) return "0 s";
+    if (seconds < 9.95e-5) return print("%.0f us", seconds * 1e6);
+    if (seconds < 9.95e-3) return print("%.1f ms", seconds * 1e3);
+    if (seconds < 9.95e-2) return print("%.0f ms", seconds * 1e3);
     if (seconds < 9.95) return print("%.1f s", seconds);
     const long whole = std::lround(seconds);
     if (whole < 60) return print("%ld s", whole);

@@ -11,7 +11,7 @@ std::string format_bytes(double bytes);
 /// Bytes from "16GiB", "800 MiB", "2TB", "1073741824": binary and decimal units, and none for bytes. Throws InputError
 /// naming `option`.
 std::size_t parse_bytes(const std::string& text, const std::string& option);
-/// "0.8 s", "42 s", "3 min 05 s", "2 h 07 min".
+/// "0 s", "35 us", "4.2 ms", "63 ms", "0.8 s", "42 s", "3 min 05 s", "2 h 07 min".
 std::string format_seconds(double seconds);
 /// The largest resident set of this process so far, in bytes (getrusage).
 std::size_t peak_resident_bytes();

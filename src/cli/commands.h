@@ -23,6 +23,13 @@ int inspect_command(Session& session, const CommandLine& line);
 int export_command(Session& session, const CommandLine& line);
 int plan_command(Session& session, const CommandLine& line);
 int doctor_command(Session& session, const CommandLine& line);
+// What each of them takes.
+std::vector<OptionSpec> prune_options();
+std::vector<OptionSpec> evaluate_options();
+std::vector<OptionSpec> inspect_options();
+std::vector<OptionSpec> export_options();
+std::vector<OptionSpec> plan_options();
+std::vector<OptionSpec> doctor_options();
 
 /// True when --help was asked for; the help is then printed on rank 0.
 bool print_help(Session& session, const CommandLine& line, const std::string& command, const std::string& summary,

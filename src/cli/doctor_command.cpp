@@ -15,8 +15,6 @@
 
 namespace espalier {
 
-namespace {
-
 std::vector<OptionSpec> doctor_options() {
     std::vector<OptionSpec> specs = {
         {"rates",
@@ -31,6 +29,8 @@ std::vector<OptionSpec> doctor_options() {
     for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
     return specs;
 }
+
+namespace {
 
 void row(const std::string& what, const std::string& found) {
     std::printf("%-22s %s\n", what.c_str(), found.c_str());

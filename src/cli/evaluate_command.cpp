@@ -14,8 +14,6 @@
 
 namespace espalier {
 
-namespace {
-
 std::vector<OptionSpec> evaluate_options() {
     std::vector<OptionSpec> specs = {
         {"model",
@@ -34,6 +32,8 @@ std::vector<OptionSpec> evaluate_options() {
     for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
     return specs;
 }
+
+namespace {
 
 /// Before the work rather than after it.
 void check_writable(const std::filesystem::path& file) {

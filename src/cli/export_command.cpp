@@ -5,16 +5,12 @@
 
 namespace espalier {
 
-namespace {
-
 std::vector<OptionSpec> export_options() {
     return {{"run", "finished run folder", {}, false, true},
             {"output", "Hugging Face folder to write", {}, false, true},
             {"model", "the dense model, if it is no longer where the run read it", {}},
             {"config", "file with lines 'name = value' that set options", {}}};
 }
-
-}  // namespace
 
 int export_command(Session& session, const CommandLine& line) {
     if (print_help(session, line, "export", "writes a run as a Hugging Face folder", export_options())) return 0;

@@ -9,14 +9,14 @@
 
 namespace espalier {
 
-namespace {
-
 std::vector<OptionSpec> inspect_options() {
     return {
         {"path", "run folder or model folder; may also be given as the first word, without --path", {}, false, true},
         {"model", "the dense model, to compare the tensors with that pruning must not change", {}},
         {"config", "file with lines 'name = value' that set options", {}}};
 }
+
+namespace {
 
 void print_table(const Inspection& inspection) {
     std::printf("%-6s", "block");

@@ -3,6 +3,7 @@
 #include "src/base/stop_request.h"
 #include "src/base/version.h"
 #include "src/cli/commands.h"
+#include "src/cli/environment_variables.h"
 #include "src/cli/help_texts.h"
 
 #include <malloc.h>
@@ -12,9 +13,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 namespace espalier {
@@ -23,16 +27,17 @@ namespace {
 struct Command {
     const char* name;
     int (*run)(Session&, const CommandLine&);
+    std::vector<OptionSpec> (*options)();
     const char* summary;
 };
 
 constexpr std::array<Command, 6> commands = {
-    {{"prune", prune_command, "prunes a model, decoder block by decoder block, into a run folder"},
-     {"evaluate", evaluate_command, "measures the perplexity of a model or a run"},
-     {"inspect", inspect_command, "checks the files of a run or a model, and counts their zeros"},
-     {"export", export_command, "writes a run as a Hugging Face folder"},
-     {"plan", plan_command, "foresees memory and time of a run, and the best way to use 1 … 1024 GPUs"},
-     {"doctor", doctor_command, "shows what is found here, what would be used, and how fast it is"}}};
+    {{"prune", prune_command, prune_options, "prunes a model, decoder block by decoder block, into a run folder"},
+     {"evaluate", evaluate_command, evaluate_options, "measures the perplexity of a model or a run"},
+     {"inspect", inspect_command, inspect_options, "checks the files of a run or a model, and counts their zeros"},
+     {"export", export_command, export_options, "writes a run as a Hugging Face folder"},
+     {"plan", plan_command, plan_options, "foresees memory and time of a run, and the best way to use 1 … 1024 GPUs"},
+     {"doctor", doctor_command, doctor_options, "shows what is found here, what would be used, and how fast it is"}}};
 
 std::string usage() {
     std::string text = "Espalier " + std::string(program_version) +
@@ -44,6 +49,18 @@ std::string usage() {
     }
     return text + "\nespalier COMMAND --help lists its options. Run it alone, under mpirun or under srun.\n" +
            general_help();
+}
+
+/// A misspelt variable would change nothing, in silence.
+void warn_of_unread_variables(const Session& session) {
+    if (session.rank() != 0) return;
+    std::vector<OptionSpec> options;
+    for (const Command& command : commands) {
+        for (OptionSpec& option : command.options()) options.push_back(std::move(option));
+    }
+    for (const std::string& sentence : unread_variables(own_variables(), options)) {
+        std::fprintf(stderr, "warning: %s\n", sentence.c_str());
+    }
 }
 
 int run(Session& session, const std::vector<std::string>& words) {
@@ -58,7 +75,9 @@ int run(Session& session, const std::vector<std::string>& words) {
     CommandLine line{{words.begin() + 1, words.end()}, "espalier"};
     for (const std::string& word : words) line.text += " " + word;
     for (const Command& command : commands) {
-        if (words[0] == command.name) return command.run(session, line);
+        if (words[0] != command.name) continue;
+        warn_of_unread_variables(session);
+        return command.run(session, line);
     }
     throw InputError("there is no command '" + words[0] + "' (espalier --help lists them)");
 }
@@ -66,8 +85,7 @@ int run(Session& session, const std::vector<std::string>& words) {
 /// Libraries read some variables at their own start, so the program starts itself again with better ones, unless the
 /// user has chosen:
 /// - OpenMP's threads wait for work by spinning for milliseconds, which takes the cores from other ranks and programs
-/// on
-///   a shared machine (measured: 25 times slower beside a compiler); about 50 microseconds are enough.
+///   on a shared machine (measured: 25 times slower beside a compiler); about 50 microseconds are enough.
 /// - OpenBLAS takes very old kernels on processors that it does not know.
 void choose_for_libraries(char** argv) {
     bool changed = false;
@@ -78,7 +96,13 @@ void choose_for_libraries(char** argv) {
     };
     if (std::getenv("OMP_WAIT_POLICY") == nullptr) set("GOMP_SPINCOUNT", "3000");
     set("OPENBLAS_CORETYPE", better_blas_core());
-    if (changed) execv("/proc/self/exe", argv);  // returns only when it fails; then all works, only slower
+    if (!changed) return;
+    // By its own path: ps and top show the last part of what is executed, which is not to be "exe". Both return only
+    // when they fail; then all works, only slower.
+    std::error_code unknown;
+    const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", unknown);
+    if (!unknown) execv(program.c_str(), argv);
+    execv("/proc/self/exe", argv);  // its file has been replaced, or lies where this process cannot see it
 }
 
 }  // namespace

@@ -20,6 +20,8 @@ constexpr const char* plan_summary = "foresees memory and time of a run, and the
 /// So that a command line of prune can be planned as it is.
 constexpr const char* ignored_by_plan = "option of prune without effect on the plan";
 
+}  // namespace
+
 std::vector<OptionSpec> plan_options() {
     std::vector<OptionSpec> specs = {
         {"model",
@@ -60,6 +62,8 @@ std::vector<OptionSpec> plan_options() {
     for (OptionSpec& spec : pruning_options()) specs.push_back(std::move(spec));
     return specs;
 }
+
+namespace {
 
 /// Arithmetic of `cores` cores; they share the memory.
 DeviceModel with_cores(DeviceModel model, std::size_t cores) {

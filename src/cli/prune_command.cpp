@@ -23,6 +23,8 @@ namespace {
 
 constexpr const char* prune_summary = "prunes a model, decoder block by decoder block, into a run folder";
 
+}  // namespace
+
 std::vector<OptionSpec> prune_options() {
     std::vector<OptionSpec> specs = {
         {"model", "model to prune: a Hugging Face folder, a finished run folder, or synthetic:NAME", {}, false, true},
@@ -51,6 +53,8 @@ std::vector<OptionSpec> prune_options() {
     for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
     return specs;
 }
+
+namespace {
 
 IndexRange parse_blocks(const std::string& text, std::size_t blocks) {
     std::size_t first = 0, last = 0;
@@ -194,13 +198,14 @@ int prune_command(Session& session, const CommandLine& line) {
     session.agree([&] {
         if (session.rank() != 0) return;
         source->verify_outer();
+        ledger = std::make_unique<RunLedger>(options, *source, facts, progress);
         announce(progress, options, *source, facts, *topology);
         if (!chosen.note.empty()) progress.line(chosen.note);
         const std::string unused = options_without_effect(*set, options.method);
         if (!unused.empty()) {
             progress.line(fmt::format("note: --method {} does not use {}", name_of(options.method), unused));
         }
-        ledger = std::make_unique<RunLedger>(options, *source, facts, progress);
+        ledger->say_opening();
         if (!ledger->complete()) ledger->start_outer_file(*source);
     });
     const Json shared = Json::parse(session.broadcast_text(ledger ? Json({{"state", ledger->state().to_json()},

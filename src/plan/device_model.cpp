@@ -1,5 +1,6 @@
 #include "src/plan/device_model.h"
 
+#include "kernels/device.h"
 #include "src/base/error.h"
 
 #include <cctype>
@@ -12,9 +13,6 @@ namespace espalier {
 namespace {
 
 constexpr double tera = 1e12, giga = 1e9;
-constexpr std::size_t gibi = std::size_t{1} << 30;
-/// CUDA's context, cuBLAS's work space, NCCL's buffers.
-constexpr std::size_t reserved_on_gpu = gibi;
 
 /// Measured by kernel_benchmark on LLaMA-2-7B's shapes (docs/performance.md).
 DeviceModel h200() {
@@ -32,7 +30,6 @@ DeviceModel h200() {
     model.operation_seconds = 3e-6;
     model.file_bandwidth = 2 * giga;
     model.network = {{5e-6, 350 * giga}, {1e-5, 45 * giga}, 8, 1e-6};
-    model.reserved_bytes = reserved_on_gpu;
     return model;
 }
 
@@ -101,7 +98,7 @@ DeviceModel cpu() {
         "two cores of an AMD EPYC (Zen 3), docs/performance.md; measure yours: espalier doctor --device cpu --rates "
         "FILE";
     model.is_gpu = false;
-    model.memory_bytes = 16 * gibi;
+    model.memory_bytes = std::size_t{16} << 30;
     model.float32 = {125 * giga, 115 * giga, 40 * giga, 40 * giga};
     model.sixteen_bit = model.tf32 = model.float32;
     model.memory_bandwidth = 15 * giga;
@@ -114,7 +111,11 @@ DeviceModel cpu() {
 }
 
 std::vector<DeviceModel> all_models() {
-    return {h100(), h200(), gh200(), a100(), a100_40gb(), cpu()};
+    std::vector<DeviceModel> models = {h100(), h200(), gh200(), a100(), a100_40gb(), cpu()};
+    for (DeviceModel& model : models) {
+        if (model.is_gpu) model.reserved_bytes = reserved_gpu_bytes(model.memory_bytes);
+    }
+    return models;
 }
 
 Json rates_json(const ProductRates& rates) {

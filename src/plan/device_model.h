@@ -34,7 +34,7 @@ struct DeviceModel {
     double operation_seconds = 0;  ///< what an operation costs beside its work: launch, and the tail of its last wave
     double file_bandwidth = 1e9;   ///< bytes a second that a rank reads or writes
     NetworkModel network;
-    /// Device memory that the system, the libraries and their buffers keep.
+    /// Device memory that the system, the libraries and their buffers keep: of a GPU reserved_gpu_bytes, as in a run.
     std::size_t reserved_bytes = 0;
 
     Json to_json() const;

@@ -150,8 +150,7 @@ DeviceModel measure_device(Device& device, const DeviceModel& like, const Measur
     const Measurement measurement(device, shapes);
     DeviceModel model = like;
     model.name = device.description();
-    model.origin =
-        "measured here" + (like.is_gpu ? "; multiprocessors and reserved memory as of " + like.name : std::string());
+    model.origin = "measured here" + (like.is_gpu ? "; multiprocessors as of " + like.name : std::string());
     model.float32 = measurement.products(DType::f32);
     model.sixteen_bit = model.tf32 = model.float32;
     if (device.compute_dtype(DType::bf16) == DType::bf16) {
@@ -164,6 +163,8 @@ DeviceModel measure_device(Device& device, const DeviceModel& like, const Measur
     model.masking_rate = measurement.masking_rate();
     model.host_link = measurement.host_link();
     model.operation_seconds = measurement.operation_seconds();
+    // A plan by these rates has for tensors what this run would have.
+    model.reserved_bytes = like.is_gpu ? reserved_gpu_bytes(device.memory_budget()) : 0;
     model.memory_bytes = like.is_gpu ? device.memory_budget() + model.reserved_bytes : memory_of_machine();
     if (!folder.empty()) model.file_bandwidth = file_bandwidth(folder);
     return model;

@@ -1,10 +1,11 @@
 #pragma once
-/// Where the time and the communication of a block go.
+/// Where the time and the communication of a block go; and where a rank is that waits for too long.
 
 #include "mpi/communicator.h"
 #include "src/base/clock.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <functional>
 #include <map>
 #include <string>
@@ -22,7 +23,7 @@ struct PhaseCost {
 class PhaseClock {
   public:
     /// All given objects outlive it. One that is given twice counts once.
-    PhaseClock(const Clock& clock, std::vector<const Communicator*> watched)
+    PhaseClock(const Clock& clock, std::vector<Communicator*> watched)
         : clock_(clock), watched_(std::move(watched)), last_(clock.now()) {
         std::sort(watched_.begin(), watched_.end());
         watched_.erase(std::unique(watched_.begin(), watched_.end()), watched_.end());
@@ -31,6 +32,12 @@ class PhaseClock {
 
     /// One with the same sense of time that watches nothing.
     PhaseClock another() const { return {clock_, {}}; }
+
+    /// From here on the watched communicators know that their waits belong to this block.
+    void begin_block(std::size_t block) {
+        block_ = "block " + std::to_string(block);
+        tell(block_);
+    }
 
     void mark(const std::string& phase) {
         PhaseCost& cost = costs_[phase];
@@ -41,6 +48,8 @@ class PhaseClock {
         cost.communication += counts;
         cost.communication -= counted_;
         counted_ = counts;
+        // A phase is named when it ends.
+        if (!block_.empty()) tell(block_ + ", after its phase '" + phase + "'");
         if (after_mark_) after_mark_(phase);
     }
     /// Called at the end of every phase, with its name.
@@ -55,15 +64,19 @@ class PhaseClock {
     }
 
   private:
+    void tell(const std::string& place) const {
+        for (Communicator* const communicator : watched_) communicator->set_place(place);
+    }
     CommunicationLedger counts_so_far() const {
         CommunicationLedger sum;
-        for (const Communicator* communicator : watched_) sum += communicator->ledger();
+        for (const Communicator* const communicator : watched_) sum += communicator->ledger();
         return sum;
     }
 
     const Clock& clock_;
-    std::vector<const Communicator*> watched_;
+    std::vector<Communicator*> watched_;
     double last_;
+    std::string block_;
     CommunicationLedger counted_;
     std::map<std::string, PhaseCost> costs_;
     std::function<void(const std::string&)> after_mark_;

@@ -77,9 +77,11 @@ class Pipeline {
             if (round_ + 1 == topology_.rounds()) break;
             // The next round needs every rank, or none.
             collect(true);
+            set_place_of_all("the wait for the other block groups of this round");
             stopped_ = messages_.agree_to_stop(stopped_ || stop_requested());
         }
         collect(true);
+        set_place_of_all("the wait for the other ranks at the end");
         return messages_.finish(config_.blocks);
     }
 
@@ -120,6 +122,7 @@ class Pipeline {
         const IndexRange groups = topology_.groups_of_round(round_);
         for (std::size_t g = groups.begin; g < groups.end && !stopped_; ++g) {
             HiddenStates* const destination = g == mine && x ? &*x : nullptr;
+            set_place_of_all("the hand-over to block " + std::to_string(topology_.groups()[g].blocks.begin));
             if (g > 0 && has_work(g))
                 front_->hand_over(topology_.groups()[g], destination);
             else if (destination != nullptr)
@@ -128,6 +131,11 @@ class Pipeline {
         }
         if (!work_after(groups.end - 1)) front_.reset();
         return x;
+    }
+    /// For the sentence of a rank that waits for too long for others than those of its group.
+    void set_place_of_all(const std::string& place) const {
+        c_.session.world().set_place(place);
+        if (world_tensors_) world_tensors_->get().set_place(place);
     }
     HiddenStates make_hidden_states(IndexRange samples) const {
         return {c_.device, samples, c_.options.sequence_length, config_.hidden_size, memory_plan_.hidden_states};
@@ -143,6 +151,7 @@ class Pipeline {
         const BlockLoader loader(c_.device, layout_, world);
         BlockReader<BlockPart> reader([&](std::size_t block) { return loader.read(c_.source, block); });
         for (std::size_t block = blocks.begin; block < blocks.end; ++block) {
+            set_place_of_all("the dense pass of block " + std::to_string(block));
             if (should_stop(c_.session.world())) return stop();
             c_.progress.live("dense pass, block " + std::to_string(block));
             const BlockPart part = reader.take(block);
@@ -176,6 +185,7 @@ class Pipeline {
         const std::vector<int>& ranks = searching_ranks();
         if (std::find(ranks.begin(), ranks.end(), c_.session.rank()) != ranks.end()) return;
         c_.progress.live("waiting for the learning rate");
+        set_place_of_all("the wait for the learning rate, which another block group searches");
         std::array<double, 1> rate{};
         c_.session.world().broadcast(std::span<double>(rate), ranks.front());
         if (rate[0] == no_rate)
@@ -236,6 +246,7 @@ class Pipeline {
         IndexRange blocks = group.blocks;
         while (is_committed(blocks.end - 1)) --blocks.end;
         for (std::size_t block = blocks.begin; block < blocks.end; ++block) {
+            clock.begin_block(block);
             if (is_committed(block)) {
                 fetch(block, blocks);
                 pruner.propagate(weights_, x);

@@ -103,7 +103,8 @@ RunLedger::RunLedger(const PruneOptions& options, const ModelSource& source, con
     run_.prepare(source.config_text());
     const std::string run_id = new_run_id();
     lock_ = std::make_unique<RunLock>(run_, run_id);
-    if (!lock_->takeover().empty()) progress_.line(lock_->takeover());
+    if (!lock_->warning().empty()) opening_.push_back("warning: " + lock_->warning());
+    if (!lock_->takeover().empty()) opening_.push_back(lock_->takeover());
     if (options_.fresh) run_.clear();
     manifest_.run_id = run_id;
     start_or_resume(source);
@@ -157,8 +158,13 @@ void RunLedger::start_or_resume(const ModelSource& source) {
     write_text_atomically(run_.path() / "config.json", source.config_text());
     save();
     if (done_before_ > 0) {
-        progress_.line(fmt::format("resuming: {} of {} blocks are finished", done_before_, manifest_.blocks_in_model));
+        opening_.push_back(
+            fmt::format("resuming: {} of {} blocks are finished", done_before_, manifest_.blocks_in_model));
     }
+}
+
+void RunLedger::say_opening() const {
+    for (const std::string& line : opening_) progress_.line(line);
 }
 
 RunState RunLedger::state() const {

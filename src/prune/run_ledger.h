@@ -43,6 +43,8 @@ class RunLedger {
     /// differences).
     RunLedger(const PruneOptions& options, const ModelSource& source, const RunFacts& facts, Progress& progress);
 
+    /// What there is to say of the folder: a stale lock taken over, blocks that are committed already.
+    void say_opening() const;
     RunState state() const;
     std::size_t blocks_done() const { return manifest_.blocks.size(); }
     bool complete() const { return manifest_.complete; }
@@ -72,6 +74,7 @@ class RunLedger {
     Progress& progress_;
     RunFolder run_;
     std::unique_ptr<RunLock> lock_;
+    std::vector<std::string> opening_;
     Manifest manifest_;
     std::unique_ptr<EventLog> events_;
     std::string model_type_;

@@ -111,9 +111,7 @@ class Exporter {
     void copy_other_files() const {
         for (const auto& item : std::filesystem::directory_iterator(dense_.folder().folder())) {
             if (!std::filesystem::is_regular_file(item.path()) || holds_weights(item.path())) continue;
-            const std::filesystem::path copy = folder_ / item.path().filename();
-            std::filesystem::copy_file(item.path(), copy);
-            sync_path(copy);
+            copy_durably(item.path(), folder_ / item.path().filename());
         }
     }
 
@@ -212,7 +210,13 @@ std::vector<std::string> export_run(const std::filesystem::path& run_path, const
         throw;
     }
     std::filesystem::remove(partial / unfinished_marker);
-    rename_durably(partial, output);
+    try {
+        rename_durably(partial, output);
+    } catch (const Error& failure) {
+        if (!std::filesystem::exists(partial, error)) throw;
+        throw ResourceError(std::string(failure.what()) + "; the export is complete in " + partial.string() +
+                            ": rename that folder yourself");
+    }
     return dense.remarks();
 }
 

@@ -28,6 +28,12 @@ TEST(Units, BytesFromText) {
 }
 
 TEST(Units, Seconds) {
+    EXPECT_EQ(format_seconds(0), "0 s");
+    EXPECT_EQ(format_seconds(3.52e-5), "35 us");
+    EXPECT_EQ(format_seconds(4.2e-4), "0.4 ms");
+    EXPECT_EQ(format_seconds(0.00421), "4.2 ms");
+    EXPECT_EQ(format_seconds(0.0631), "63 ms");
+    EXPECT_EQ(format_seconds(0.0997), "0.1 s");
     EXPECT_EQ(format_seconds(0.84), "0.8 s");
     EXPECT_EQ(format_seconds(9.96), "10 s");
     EXPECT_EQ(format_seconds(59.4), "59 s");

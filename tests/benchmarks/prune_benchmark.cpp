@@ -75,7 +75,8 @@ int run(const std::vector<std::string>& words) {
     Session session;
     const int threads = omp_get_max_threads();
     const auto source = open_model(value_of(words, "--model"));
-    const TokenTable calibration = read_token_file(value_of(words, "--calibration"), source->config().vocabulary, TokenPurpose::calibration);
+    const TokenTable calibration =
+        read_token_file(value_of(words, "--calibration"), source->config().vocabulary, TokenPurpose::calibration);
     // Before and after: other users of the machine come and go.
     const double before = threaded_ceiling(source->layout(), calibration.columns, threads);
     prune_command(session, {words, "prune_benchmark"});

@@ -83,7 +83,26 @@ TEST(AtomicFile, FailuresAreResourceErrors) {
     });
     expect_error(ExitStatus::resources, {"cannot be renamed"},
                  [&] { rename_durably(folder.path() / "absent", folder.path() / "other"); });
-    expect_error(ExitStatus::resources, {"cannot be opened"}, [&] { sync_path(folder.path() / "absent"); });
+    expect_error(ExitStatus::resources, {"cannot be opened"}, [&] { sync_file(folder.path() / "absent"); });
+    expect_error(ExitStatus::resources, {"cannot be opened"}, [&] { sync_folder(folder.path() / "absent"); });
+}
+
+// What a file system answers is in tests/cli/test_mounts.py.
+TEST(CopyDurably, CopiesContentOnly) {
+    const TemporaryFolder folder;
+    const std::string content = std::string((std::size_t{9} << 20) + 5, 'x') + "end";  // several pieces
+    write_file(folder.path() / "f", content);
+    std::filesystem::permissions(folder.path() / "f", std::filesystem::perms::owner_read);
+    write_file(folder.path() / "empty", "");
+    copy_durably(folder.path() / "f", folder.path() / "copy");
+    copy_durably(folder.path() / "empty", folder.path() / "empty copy");
+    EXPECT_EQ(read_file(folder.path() / "copy"), content);
+    EXPECT_EQ(read_file(folder.path() / "empty copy"), "");
+    EXPECT_NE(std::filesystem::status(folder.path() / "copy").permissions() & std::filesystem::perms::owner_write,
+              std::filesystem::perms::none);
+    expect_input_error({"absent", "cannot be opened"},
+                       [&] { copy_durably(folder.path() / "absent", folder.path() / "g"); });
+    EXPECT_FALSE(std::filesystem::exists(folder.path() / "g"));
 }
 
 }  // namespace

@@ -1,12 +1,16 @@
 // HDF5 files written and read back bit for bit.
 #include "io/hdf5_handle.h"
 
+#include "io/hdf5_open.h"
 #include "src/base/error.h"
 #include "tests/support/expect.h"
 #include "tests/support/random.h"
 #include "tests/support/temporary_folder.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -158,19 +162,56 @@ TEST(Hdf5, Contains) {
     expect_input_error({"/model", "dataset"}, [&] { static_cast<void>(reader.info("/model")); });
 }
 
-TEST(Hdf5, RefusesOtherFiles) {
+TEST(Hdf5, WhatDoesNotOpenSaysWhy) {
     const TemporaryFolder folder;
-    expect_input_error({"absent.h5"}, [&] { Hdf5Reader(folder.path() / "absent.h5"); });
+    const auto refused = [&](const char* name, std::initializer_list<const char*> words) {
+        expect_input_error(words, [&] { Hdf5Reader(folder.path() / name); });
+    };
+    refused("absent.h5", {"absent.h5", "cannot be opened", "No such file"});
+    std::filesystem::create_symlink("loop.h5", folder.path() / "loop.h5");
+    refused("loop.h5", {"loop.h5", "cannot be opened", "symbolic links"});
+    std::filesystem::create_directory(folder.path() / "folder.h5");
+    refused("folder.h5", {"folder.h5", "not a regular file"});
     write_file(folder.path() / "text.h5", "not HDF5");
-    expect_input_error({"text.h5", "not a readable HDF5"}, [&] { Hdf5Reader(folder.path() / "text.h5"); });
+    refused("text.h5", {"text.h5", "is not an HDF5 file"});
+    write_file(folder.path() / "empty.h5", "");
+    refused("empty.h5", {"empty.h5", "is not an HDF5 file"});
     const std::string whole = file_with_content(folder.path() / "f.h5", 1);
     write_file(folder.path() / "cut.h5", whole.substr(0, whole.size() / 2));
-    expect_input_error({"cut.h5"}, [&] { Hdf5Reader(folder.path() / "cut.h5"); });
+    refused("cut.h5", {"cut.h5", "damaged", "still being written", "truncated"});
+}
+
+TEST(Hdf5, LocksOfOthersDoNotMatter) {
+    const TemporaryFolder folder;
+    file_with_content(folder.path() / "f.h5", 1);
+    const int other = open((folder.path() / "f.h5").c_str(), O_RDWR);
+    ASSERT_EQ(flock(other, LOCK_EX | LOCK_NB), 0);
+    EXPECT_TRUE(Hdf5Reader(folder.path() / "f.h5").contains("/model/a"));
+    EXPECT_NO_THROW(Hdf5Writer(folder.path() / "f.h5").close());
+    close(other);
+}
+
+TEST(Hdf5, AFileThatSomebodyElseLocksIsNotCalledDamaged) {
+    const TemporaryFolder folder;
+    const std::filesystem::path path = folder.path() / "f.h5";
+    file_with_content(path, 1);
+    const int other = open(path.c_str(), O_RDWR);
+    ASSERT_EQ(flock(other, LOCK_EX | LOCK_NB), 0);
+    {
+        const auto lock = lock_hdf5();
+        const Hdf5Handle locking(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+        ASSERT_GE(H5Pset_file_locking(locking.id(), true, true), 0);
+        ASSERT_LT(H5Fopen(path.c_str(), H5F_ACC_RDWR, locking.id()), 0);
+        const std::string sentence = describe_failed_open(path);
+        EXPECT_NE(sentence.find("is locked by another program"), std::string::npos) << sentence;
+    }
+    close(other);
 }
 
 TEST(Hdf5, WritingFailuresAreResourceErrors) {
     const TemporaryFolder folder;
-    expect_error(ExitStatus::resources, {"cannot be created"}, [&] { Hdf5Writer(folder.path() / "no/such/f.h5"); });
+    expect_error(ExitStatus::resources, {"cannot be created: No such file"},
+                 [&] { Hdf5Writer(folder.path() / "no/such/f.h5"); });
     Hdf5Writer writer(folder.path() / "f.h5");
     writer.create("/w", DType::f32, {1, 1});
     expect_error(ExitStatus::resources, {"f.h5", "/w"}, [&] { writer.create("/w", DType::f32, {1, 1}); });

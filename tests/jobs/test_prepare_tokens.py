@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import io
 import json
+import os
 import random
 import subprocess
 import sys
@@ -329,3 +330,21 @@ def test_runs_as_a_script(tmp_path, tokenizer):
     assert "calibration, 4 rows of 64 tokens" in done.stdout and done.stderr == ""
     bad = subprocess.run([*script, *files, "--samples", "0"], capture_output=True, text=True, check=False)
     assert bad.returncode == 2 and "0 is not positive" in bad.stderr
+
+
+def test_a_file_system_without_locks(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """Whatever HDF5_USE_FILE_LOCKING says, as site modules set it."""
+    del tokenizer  # saved in tmp_path/model
+    source = JOBS.parent / "tests" / "faults" / "refuse_calls.c"
+    library = tmp_path / "refuse_calls.so"
+    subprocess.run(["cc", "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
+    (tmp_path / "text.txt").write_text(sentences(400, 1))
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    environment = {**os.environ, "LD_PRELOAD": str(library), "REFUSED_UNDER": str(mount),
+                   "REFUSED_CALLS": "flock=ENOLCK,fcntl_lock=ENOLCK", "HDF5_USE_FILE_LOCKING": "TRUE"}  # fmt: skip
+    command = [sys.executable, JOBS / "prepare_tokens.py", "evaluation", "--tokenizer", tmp_path / "model", "--text",
+               tmp_path / "text.txt", "--sequence-length", "8", "--output", mount / "out.h5"]  # fmt: skip
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (mount / "out.h5").exists()

@@ -12,14 +12,14 @@ namespace {
 
 using namespace support;
 
-struct Case {
+struct FieldCase {
     const char* field;
     Json neutral, other;
     const char* said = "";  ///< what the sentence says is supported
 };
 
 // Of the tiny models: head_dim 4 (qwen3: 6), hidden_size 16, rms_norm_eps 1e-5, rope_theta 10000.
-const std::vector<Case> cases = {
+const std::vector<FieldCase> field_cases = {
     {"partial_rotary_factor", 1.0, 0.5, "only 1 is supported"},
     {"rotary_pct", 1, 0.25},
     {"rotary_dim", 4, 2, "only 4 is"},
@@ -69,7 +69,7 @@ const std::vector<Case> cases = {
 };
 
 TEST(NeutralFields, NeutralValuesAreAcceptedAndOthersRefusedByName) {
-    for (const Case& one : cases) {
+    for (const FieldCase& one : field_cases) {
         SCOPED_TRACE(one.field);
         for (const char* const family : {"llama", "mistral", "qwen2"}) {
             EXPECT_NO_THROW(parse_tiny_config(family));

@@ -1,11 +1,13 @@
 // The verbs of the data plane, with values that tell exactly who sent them.
 #include "mpi/communicator.h"
 
+#include "mpi/deadline.h"
 #include "tests/support/expect.h"
 #include "tests/support/ranks.h"
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <numeric>
 
 namespace espalier {
@@ -187,6 +189,84 @@ TEST(SingleCommunicator, IsAlone) {
     EXPECT_EQ(data, (std::vector<int>{1, 2, 3}));
     alone->start_exchange({}, {})->finish();
     support::expect_error(ExitStatus::bug, {"root"}, [&] { alone->broadcast(std::span<int>(data), 1); });
+}
+
+TEST(Deadline, ASentenceSaysWhoWhereAndForHowLong) {
+    const auto expect = [](const LongWait& wait, const std::string& begin) {
+        const std::string sentence = sentence_of(wait);
+        EXPECT_EQ(sentence.substr(0, sentence.find(" (ESPALIER_COMMUNICATION_DEADLINE")), begin + "; the job is ended");
+    };
+    expect({6 * 3600.0, {3}, "block 12, after its phase 'mask'", ""},
+           "rank 3 has not answered for 6 h 00 min in block 12, after its phase 'mask'");
+    expect({5.008, {}, "", "ncclGroupEnd"}, "another rank has not answered for 5.0 s (ncclGroupEnd)");
+    expect({0.05, {1, 2}, "", ""}, "ranks 1, 2 have not answered for 50 ms");
+    expect({1, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, "", ""},
+           "ranks 0, 1, 2, 3, 4, 5, 6, 7 and 2 more have not answered for 1.0 s");
+}
+
+/// The deadline of this rank, for a while.
+class ShortDeadline {
+  public:
+    ShortDeadline() { setenv("ESPALIER_COMMUNICATION_DEADLINE", "0.05", 1); }
+    ShortDeadline(const ShortDeadline&) = delete;
+    ShortDeadline& operator=(const ShortDeadline&) = delete;
+    ~ShortDeadline() { unsetenv("ESPALIER_COMMUNICATION_DEADLINE"); }
+};
+
+TEST(Deadline, ASilentRankIsNamedByItsNumberInTheWorld) {
+    if (world().size() < 3) return;
+    // In the group the order is turned around; the world's last rank is its rank 0.
+    std::vector<int> members(static_cast<std::size_t>(world().size()));
+    std::iota(members.rbegin(), members.rend(), 0);
+    const auto group = session().make_group(members);
+    group->set_place("block 7");
+    const int waiting = group->size() - 1, silent = 0, prompt = 1;
+    char from_silent = 0, from_prompt = 0, go = 0, answer = 1;
+    const auto message = [](int peer, char& value) {
+        return std::vector<Message>{{peer, reinterpret_cast<std::byte*>(&value), 1}};
+    };
+    if (group->rank() == prompt) group->start_exchange(message(waiting, answer), {})->finish();
+    if (group->rank() == silent) {
+        group->start_exchange({}, message(waiting, go))->finish();  // comes only when the deadline has passed
+        group->start_exchange(message(waiting, answer), {})->finish();
+    }
+    if (group->rank() == waiting) {
+        group->start_exchange({}, message(prompt, from_prompt))->finish();
+        std::vector<Message> receives = message(silent, from_silent);
+        const auto exchange = group->start_exchange({}, receives);
+        {
+            const ShortDeadline deadline;
+            const std::string name = "rank " + std::to_string(world().size() - 1) + " has not answered for";
+            support::expect_error(ExitStatus::resources, {name.c_str(), " in block 7;"}, [&] { exchange->finish(); });
+        }
+        group->start_exchange(message(silent, go), {})->finish();
+        exchange->finish();
+        EXPECT_EQ(from_silent, 1);
+    }
+    group->barrier();
+}
+
+TEST(Deadline, WhereAllTakePartSomeRankIsMissing) {
+    if (world().size() < 2) return;
+    world().set_place("the dense pass of block 3");
+    char go = 0;
+    const std::vector<Message> message = {{world().rank() == 0 ? 1 : 0, reinterpret_cast<std::byte*>(&go), 1}};
+    std::vector<int> values(static_cast<std::size_t>(world().size()));
+    std::vector<std::size_t> offsets(values.size() + 1);
+    std::iota(offsets.begin(), offsets.end(), std::size_t{0});
+    values[static_cast<std::size_t>(world().rank())] = world().rank();
+    if (world().rank() == 1) world().start_exchange({}, message)->finish();
+    const auto gather = world().start_all_gather(std::span<int>(values), offsets);
+    if (world().rank() == 0) {
+        const ShortDeadline deadline;
+        support::expect_error(ExitStatus::resources,
+                              {"another rank has not answered for", " in the dense pass of block 3;"},
+                              [&] { gather->finish(); });
+    }
+    if (world().rank() == 0) world().start_exchange(message, {})->finish();
+    gather->finish();
+    for (std::size_t r = 0; r < values.size(); ++r) EXPECT_EQ(values[r], static_cast<int>(r));
+    world().set_place("");
 }
 
 }  // namespace

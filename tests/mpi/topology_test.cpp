@@ -14,9 +14,9 @@ namespace {
 struct Sizes {
     std::size_t blocks, groups, samples, shards;
 };
-constexpr Sizes cases[] = {{1, 1, 1, 1},     {32, 1, 128, 8},  {32, 4, 128, 8}, {32, 32, 128, 128},
-                           {80, 7, 100, 13}, {5, 3, 10, 7},    {2, 2, 3, 3},    {40, 16, 64, 64},
-                           {28, 5, 17, 1},   {3, 2, 512, 100}, {7, 7, 128, 120}};
+constexpr Sizes topology_cases[] = {{1, 1, 1, 1},     {32, 1, 128, 8},  {32, 4, 128, 8}, {32, 32, 128, 128},
+                                    {80, 7, 100, 13}, {5, 3, 10, 7},    {2, 2, 3, 3},    {40, 16, 64, 64},
+                                    {28, 5, 17, 1},   {3, 2, 512, 100}, {7, 7, 128, 120}};
 
 TEST(PartOf, CoversEverythingInOrder) {
     for (std::size_t count = 0; count < 40; ++count) {
@@ -33,10 +33,10 @@ TEST(PartOf, CoversEverythingInOrder) {
     }
 }
 
-/// body(topology, sizes, ranks) for all cases and every P up to 64.
+/// body(topology, sizes, ranks) for all topology_cases and every P up to 64.
 template <typename Body>
 void for_each_topology(const Body& body) {
-    for (const Sizes& sizes : cases) {
+    for (const Sizes& sizes : topology_cases) {
         for (std::size_t ranks = 1; ranks <= 64; ++ranks) {
             SCOPED_TRACE(std::to_string(ranks) + " ranks, " + std::to_string(sizes.blocks) + " blocks in " +
                          std::to_string(sizes.groups) + " groups, " + std::to_string(sizes.samples) + " samples in " +

@@ -19,12 +19,12 @@ using namespace support;
 
 constexpr Method all_methods[] = {Method::magnitude, Method::wanda, Method::sparsegpt,
                                   Method::rgs,       Method::ro,    Method::wanda_plus_plus};
-const PruningPattern patterns[] = {{2, 4, 0.5}, {3, 8, 0.625}, {0, 0, 0.5}, {0, 0, 0.3}};
+const PruningPattern pruned_patterns[] = {{2, 4, 0.5}, {3, 8, 0.625}, {0, 0, 0.5}, {0, 0, 0.3}};
 
 TEST(BlockPruner, EveryGroupIsExactAfterTheLastPrune) {
     const PruneProblem problem;
     for (const Method method : all_methods) {
-        for (const PruningPattern& pattern : patterns) {
+        for (const PruningPattern& pattern : pruned_patterns) {
             for (const DType dtype : {DType::f32, DType::bf16}) {
                 PruneOptions options = problem.options(method);
                 options.pattern = pattern;
@@ -83,7 +83,7 @@ TEST(BlockPruner, MagnitudeRemovesTheSmallestOfEachGroup) {
 
 TEST(BlockPruner, AlphaZeroWithoutOptimisationIsWandasMaskExactly) {
     const PruneProblem problem;
-    for (const PruningPattern& pattern : patterns) {
+    for (const PruningPattern& pattern : pruned_patterns) {
         PruneOptions rgs = problem.options(Method::rgs), wanda = problem.options(Method::wanda);
         rgs.alpha = 0;
         rgs.pattern = wanda.pattern = pattern;

@@ -94,6 +94,7 @@ def finish(output: Path, ranks: int, *more: str) -> None:
 def test_signal_between_blocks(tmp_path: Path, number: signal.Signals) -> None:
     finish(tmp_path / "whole", 1)
     log = stop_after(tmp_path / "run", 1, number, 1)
+    assert "\nstopping after the present block" in log, "said at once, also where stderr is no terminal"
     assert f"stopped by {number.name}" in log and "the same command goes on" in log
     assert 1 <= blocks_done(tmp_path / "run") < 4
     finish(tmp_path / "run", 1)

@@ -30,46 +30,46 @@ Pruned good() {
     }
     return matrix;
 }
-const PruningPattern two_of_four = {2, 4, 0.5}, half = {0, 0, 0.5};
+const PruningPattern checked_two_of_four = {2, 4, 0.5}, checked_half = {0, 0, 0.5};
 
 TEST(CheckPrunedMatrix, AcceptsExactMatrices) {
     for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
-        EXPECT_EQ(good().check(dtype, 8, two_of_four), "");
-        EXPECT_EQ(good().check(dtype, 8, half), "");
+        EXPECT_EQ(good().check(dtype, 8, checked_two_of_four), "");
+        EXPECT_EQ(good().check(dtype, 8, checked_half), "");
     }
     // A kept weight may happen to be zero.
     Pruned matrix = good();
     matrix.weights[2] = 0;
-    EXPECT_EQ(matrix.check(DType::f32, 8, two_of_four), "");
+    EXPECT_EQ(matrix.check(DType::f32, 8, checked_two_of_four), "");
     matrix.weights[3] = -0.0F;
-    EXPECT_EQ(matrix.check(DType::f32, 8, two_of_four), "");
-    EXPECT_EQ(Pruned().check(DType::f32, 8, two_of_four), "");
+    EXPECT_EQ(matrix.check(DType::f32, 8, checked_two_of_four), "");
+    EXPECT_EQ(Pruned().check(DType::f32, 8, checked_two_of_four), "");
 }
 
 TEST(CheckPrunedMatrix, NamesAGroupThatIsNotExact) {
     Pruned matrix = good();
     matrix.mask[8 + 6] = 0;
     matrix.weights[8 + 6] = 0;
-    EXPECT_EQ(matrix.check(DType::f32, 8, two_of_four),
+    EXPECT_EQ(matrix.check(DType::f32, 8, checked_two_of_four),
               "the group that starts at row 1, column 4 removes 3 weights, not 2");
     matrix = good();
     matrix.mask[16] = 1;
-    EXPECT_EQ(matrix.check(DType::f32, 8, two_of_four),
+    EXPECT_EQ(matrix.check(DType::f32, 8, checked_two_of_four),
               "the group that starts at row 2, column 0 removes 1 weights, not 2");
     // Right in total, wrong by group: exact for the unstructured pattern only.
     matrix = good();
     matrix.mask[0] = 1;
     matrix.mask[6] = 0;
     matrix.weights[6] = 0;
-    EXPECT_NE(matrix.check(DType::f32, 8, two_of_four), "");
-    EXPECT_EQ(matrix.check(DType::f32, 8, half), "");
+    EXPECT_NE(matrix.check(DType::f32, 8, checked_two_of_four), "");
+    EXPECT_EQ(matrix.check(DType::f32, 8, checked_half), "");
 }
 
 TEST(CheckPrunedMatrix, NamesARemovedWeightThatIsNotPositiveZero) {
     for (const float value : {-0.0F, 1e-30F, -3.0F, std::numeric_limits<float>::quiet_NaN()}) {
         Pruned matrix = good();
         matrix.weights[8 + 5] = value;
-        EXPECT_EQ(matrix.check(DType::f32, 8, two_of_four), "the removed weight at row 1, column 5 is not +0.0")
+        EXPECT_EQ(matrix.check(DType::f32, 8, checked_two_of_four), "the removed weight at row 1, column 5 is not +0.0")
             << value;
     }
 }
@@ -79,7 +79,7 @@ TEST(CheckPrunedMatrix, NamesAKeptWeightThatIsNotFinite) {
         for (const DType dtype : {DType::f32, DType::f16, DType::bf16}) {
             Pruned matrix = good();
             matrix.weights[16 + 7] = value;
-            EXPECT_EQ(matrix.check(dtype, 8, two_of_four), "the weight at row 2, column 7 is not finite");
+            EXPECT_EQ(matrix.check(dtype, 8, checked_two_of_four), "the weight at row 2, column 7 is not finite");
         }
     }
 }

@@ -17,25 +17,25 @@ from world import PROGRAM, SECONDS, World, content_of, environment, save_npy, se
 
 def test_output_is_a_file(world: World) -> None:
     world.output.write_text("a file")
-    world.refused(world.prune(), "--output", "not a folder", alone=False)
+    world.refused(world.prune(), "--output", "not a folder")
 
 
 def test_output_below_a_file(world: World) -> None:
     (world.folder / "file").write_text("a file")
-    world.refused(world.prune(output="file/run"), "--output", "file/run", alone=False)
+    world.refused(world.prune(output="file/run"), "--output", "file/run")
 
 
 def test_output_in_a_folder_without_rights(world: World) -> None:
-    world.refused(world.prune(output="/proc/espalier/run"), "--output", "/proc/espalier/run", alone=False)
+    world.refused(world.prune(output="/proc/espalier/run"), "--output", "/proc/espalier/run")
 
 
 def test_output_name_too_long(world: World) -> None:
-    world.refused(world.prune(output=world.folder / ("x" * 300)), "xxx", "too long", alone=False)
+    world.refused(world.prune(output=world.folder / ("x" * 300)), "xxx", "too long")
 
 
 def test_output_is_a_link_to_itself(world: World) -> None:
     world.output.symlink_to(world.output)
-    sentence_of(start(world.prune(), world.folder), ["out", "symbolic links"], False)
+    sentence_of(start(world.prune(), world.folder), ["out", "symbolic links"], True)
 
 
 @pytest.mark.parametrize("file", ["notes.txt", "config.json", "report.html", "blocks/notes.txt", "blocks/00000.h5"])
@@ -44,17 +44,17 @@ def test_output_holds_something_else(world: World, file: str, fresh: bool) -> No
     """No file that no run wrote is overwritten or removed, not even one with a name that a run uses."""
     (world.output / file).parent.mkdir(parents=True)
     (world.output / file).write_text('{"owner": "somebody else"}\n')
-    world.refused(world.prune(*(["--fresh"] if fresh else [])), "--output", Path(file).parts[0], alone=False)
+    world.refused(world.prune(*(["--fresh"] if fresh else [])), "--output", Path(file).parts[0])
 
 
 def test_output_is_the_model(world: World) -> None:
-    world.refused(world.prune("--fresh", output=world.model), "--output", "model", alone=False)
+    world.refused(world.prune("--fresh", output=world.model), "--output", "model")
 
 
 def test_output_is_the_run_that_is_pruned(world: World) -> None:
     """--fresh must not remove the model before it is read."""
     world.own_run()
-    world.refused(world.prune("--fresh", model=world.output), "--output", "--model", alone=False)
+    world.refused(world.prune("--fresh", model=world.output), "--output", "--model")
 
 
 OTHER_RUNS = {
@@ -70,19 +70,19 @@ OTHER_RUNS = {
 def test_output_of_other_options(world: World, name: str) -> None:
     more, words = OTHER_RUNS[name]
     world.own_run()
-    world.refused(world.prune(*more), "--output", "the run has", *words, alone=False)
+    world.refused(world.prune(*more), "--output", "the run has", *words)
 
 
 def test_output_of_another_model(world: World) -> None:
     world.own_run()
     write_config(world.model, {"rms_norm_eps": 1e-4})
-    world.refused(world.prune("--method=wanda"), "--output", "model: the run has", alone=False)
+    world.refused(world.prune("--method=wanda"), "--output", "model: the run has")
 
 
 def test_output_of_other_tokens(world: World) -> None:
     world.own_run()
     save_npy(with_id(3))(world.tokens)
-    world.refused(world.prune("--method=wanda"), "--output", "calibration tokens: the run has", alone=False)
+    world.refused(world.prune("--method=wanda"), "--output", "calibration tokens: the run has")
 
 
 def test_output_locked_by_a_live_run(world: World) -> None:
@@ -97,7 +97,7 @@ def test_output_locked_by_a_live_run(world: World) -> None:
         first.send_signal(signal.SIGSTOP)
         for more in ([], ["--fresh"]):
             world.refused(world.prune("--ro-rounds=100000", *more), "another run", f"process {first.pid}", "host",
-                          str(world.output), alone=False)  # fmt: skip
+                          str(world.output))  # fmt: skip
     finally:
         first.kill()
         first.wait()
@@ -108,7 +108,7 @@ def test_output_locked_by_somebody_without_a_name(world: World) -> None:
     (world.output / "lock").write_text('{"host": 1, "process": 2}')
     with open(world.output / "lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        world.refused(world.prune("--method=wanda"), "another run", "unknown", alone=False)
+        world.refused(world.prune("--method=wanda"), "another run", "unknown")
 
 
 def no_change(manifest: Dict[str, Any]) -> None:
@@ -165,5 +165,5 @@ def test_manifest(world: World, name: str) -> None:
 @pytest.mark.parametrize("text", ["", "{", "\0\0\0\0", '{"format": "espalier-run", "format": 1}'])
 def test_manifest_not_json(world: World, text: str) -> None:
     (world.own_run() / "manifest.json").write_text(text)
-    world.refused(world.prune("--method=wanda"), "manifest.json", "", alone=False)
+    world.refused(world.prune("--method=wanda"), "manifest.json", "")
     world.refused(["inspect", "out"], "manifest.json")
