@@ -339,6 +339,13 @@ compare_row() {
     [[ $new == false ]] || measure $((SECONDS - start)) $(($(prune_passes) + windows))
 }
 
+# show_first: the two numbers that most came for, before the other rows.
+show_first() {
+    [[ -n $python ]] || return 0
+    printf '\n'
+    "$python" "$here/comparison.py" print "$output/comparison.json"
+}
+
 finish() {
     printf '\n'
     if [[ -z $python ]]; then
@@ -358,7 +365,10 @@ main() {
     window=${sequence_length:-2048}
     keep_request
     measure_dense
-    for ((row = 1; row < ${#names[@]}; row++)); do compare_row "$row"; done
+    for ((row = 1; row < ${#names[@]}; row++)); do
+        compare_row "$row"
+        ((row > 1)) || show_first
+    done
     finish
 }
 

