@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +26,7 @@ from random_model import ModelRequest, make_model, random_tokens, write_tokens  
 
 PROGRAM = Path(os.environ.get("ESPALIER", REPOSITORY / "build" / "release" / "espalier")).resolve()
 assert PROGRAM.exists(), f"{PROGRAM} is not built"
-SECONDS = 60
+SECONDS = 150  # of a command, on a machine that is busy with much else
 
 # Beginning of a command -> why it does not run here.
 NOT_RUN: Dict[str, str] = {
@@ -52,11 +51,11 @@ NOT_RUN: Dict[str, str] = {
 TINY = {"synthetic:128x2048": "synthetic:8x32", "synthetic:llama-2-7b": "synthetic:llama-tiny:2",
         "synthetic:llama-2-70b": "synthetic:llama-tiny:2", "cuda": "cpu"}  # fmt: skip
 # Two names of one thing.
-SAME = {"MODEL": "DIR", "build/release/espalier": "espalier"}
+SAME = {"MODEL": "DIR", "RUN2": "RUN", "calibration.h5": "tokens.h5", "build/release/espalier": "espalier"}
 # Word of a command -> words that are added to it, so that it takes a moment, or changes nothing.
 ADDED = {
     "doctor": "--rates rates.json",
-    "prune": "--samples 8",
+    "prune": "--samples 8 --ro-rounds 1",
     "jobs/install_dependencies.sh": "--list",
     "slurm/submit.sh": "--dry-run",
     "slurm/sweep.sh": "--dry-run",
@@ -91,8 +90,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = json.loads((world / "DIR" / "config.json").read_text())
     (world / "DIR" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 4096}))
     make_tokenizer(world / "DIR")
-    for name in ("tokens.h5", "calibration.h5"):
-        write_tokens(world / name, random_tokens(128, 16, 256, 0))
+    write_tokens(world / "tokens.h5", random_tokens(128, 16, 256, 0))
     write_tokens(world / "evaluation.h5", random_tokens(1, 2048, 256, 1))
     for name in ("A.txt", "B.txt", "corpus.txt"):
         (world / name).write_text("Trees grow along a wall, and fruit. " * 100)
@@ -115,7 +113,8 @@ def run(command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     environment = {
         **own, "ESPALIER": str(PROGRAM), "ESPALIER_SLURM": str(folder / "slurm"), "OMP_NUM_THREADS": "1",
         "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "OMPI_MCA_btl_vader_single_copy_mechanism": "none", "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}",
+        "OMPI_MCA_btl_vader_single_copy_mechanism": "none", "OMPI_MCA_mpi_yield_when_idle": "1",
+        "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}",
     }  # fmt: skip
     done = subprocess.run(["bash", "-c", command], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, timeout=SECONDS)  # fmt: skip
@@ -138,7 +137,7 @@ def as_run_here(command: str) -> str:
     """The command with what is tiny in the place of what is large, and without what only a cluster has."""
     command = re.sub(r"\[options[^\]]*\]", "…", command)
     command = re.sub(r"\[[^\]]*\]", "", command)  # optional words of a synopsis
-    command = re.sub(r"(--dry-run-ranks) \d+", r"\1 4", command)
+    command = re.sub(r"(--dry-run-ranks|mpirun -n) \d+", r"\1 2", command)
     words = without_launcher([SAME.get(word, word) for word in command.split()])
     if {"…", "..."} & set(words):
         words = [word for word in words if word not in ("…", "...")]
@@ -175,17 +174,16 @@ LISTED = {start: [command for command in COMMANDS if as_run_here(command).starts
 HERE = sorted({as_run_here(command) for command in COMMANDS} - {as_run_here(c) for listed in LISTED.values() for c in listed})
 
 
-@pytest.mark.parametrize("command", HERE)
+@pytest.mark.parametrize("command", HERE, ids=lambda command: command[:90])
 def test_the_command_runs(command: str, world: Path, tmp_path: Path) -> None:
     if command.startswith("cmake"):
         check_cmake(command)
         return
-    folder = tmp_path / "world"
-    shutil.copytree(world, folder, symlinks=True)
-    for output in re.findall(r"--output[ =](\S+)", command):
-        if (folder / output).is_dir():
-            shutil.rmtree(folder / output)
-    run(command, folder)
+    outputs = re.findall(r"--output[ =](\S+)", command)
+    for entry in world.iterdir():
+        if entry.name not in outputs:
+            (tmp_path / entry.name).symlink_to(entry)
+    run(command, tmp_path)
 
 
 def test_what_is_not_run_is_still_documented() -> None:
