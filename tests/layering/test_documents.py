@@ -14,7 +14,7 @@ DOCUMENTS = ["docs/architecture.md", "docs/method.md", "docs/formats.md"]
 FOLDERS = ("src", "kernels", "mpi", "io", "jobs", "slurm", "tests", "docs")
 SOURCES = {".h", ".cpp", ".cu", ".cuh", ".py", ".sh", ".sbatch"}
 
-CODE = re.compile(r"```(?:.|\n)*?```|^ .*$|`[^`\n]+`", re.MULTILINE)  # and pictures
+CODE = re.compile(r"```(?:.|\n)*?```|^ {4}.*$|`[^`\n]+`", re.MULTILINE)  # and pictures
 TYPE = re.compile(r"(?<![\w./-])[A-Z][a-z0-9]+(?:[A-Z][a-z0-9]+)+\b")
 QUOTED_TYPE = re.compile(r"`([A-Z][a-z]+\w*)(?:::|`)")
 MEMBER = re.compile(r"\b[A-Z]\w+::(\w+)")
