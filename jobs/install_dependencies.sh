@@ -11,7 +11,7 @@ program=(build-essential cmake ninja-build pkg-config
     nlohmann-json3-dev libfmt-dev libxxhash-dev libssl-dev
     python3 python3-venv ca-certificates)
 # Ubuntu 24.04 has no python3-torch: tests/run.sh takes PyPI's there.
-tests=(git libgtest-dev 'python3-torch?' libopenblas0-pthread python3-numpy python3-h5py python3-pytest
+tests=(git libgtest-dev 'python3-torch?' libopenblas0-pthread python3-numpy python3-h5py python3-pytest python3-pytest-xdist
     clang clang-format clang-tidy 'libclang-rt-dev|libclang-common-14-dev' libomp-dev shellcheck munge slurm-wlm)
 
 wanted=("${program[@]}")

@@ -5,17 +5,19 @@
 #   tests/run.sh unit oracle  only these parts
 # Parts: install build unit mpi layering oracle binary export jobs commands
 # tests/slurm/run.sh brings up a Slurm and runs jobs on it; tests/gpu/run.sh is for a machine with a GPU.
-# And, when asked for (they build the emulation of tests/emulation): emulation emulation-asan emulation-tsan
+# And, when asked for (they build the emulation of tests/emulation): emulation emulation-more emulation-asan
+# emulation-asan-more emulation-tsan
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
+asked_parts="emulation emulation-more emulation-asan emulation-asan-more emulation-tsan"
 all_parts=(install build unit mpi layering oracle binary export jobs commands)
 parts=("$@")
 ((${#parts[@]})) || parts=("${all_parts[@]}")
 for name in "${parts[@]}"; do
-    [[ " ${all_parts[*]} emulation emulation-asan emulation-tsan " == *" $name "* ]] && continue
-    printf 'run.sh: %s is not a part; parts: %s emulation emulation-asan emulation-tsan\n' "$name" "${all_parts[*]}" >&2
+    [[ " ${all_parts[*]} $asked_parts " == *" $name "* ]] && continue
+    printf 'run.sh: %s is not a part; parts: %s %s\n' "$name" "${all_parts[*]}" "$asked_parts" >&2
     exit 2
 done
 wants() { [[ " ${parts[*]} " == *" $1 "* ]]; }
@@ -24,7 +26,7 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_btl_vader_single_copy_mechanism=none  # Open MPI 4.1
 export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMPI_MCA_smsc=^cma              # the same, Open MPI 5.0
 export ESPALIER=${ESPALIER:-$root/build/release/espalier}
-pytest=(/usr/bin/python3 -m pytest -q -p no:cacheprovider)
+pytest=(/usr/bin/python3 -m pytest -q -p no:cacheprovider --durations=10 --durations-min=2 -n "$(nproc)")
 passed=0 failed=0
 
 part() {
@@ -41,8 +43,14 @@ configure() {
     said=$(cmake --preset "$@" "${cmake_options[@]}" 2>&1) || { printf '%s\n' "$said" && return 1; }
 }
 
+# GPU kernels take half of the build, and only a GPU could run them: without one they are compiled when asked for.
 build() {
-    configure release -DESPALIER_TESTS=ON "-DESPALIER_CUDA=${ESPALIER_CUDA:-AUTO}" && cmake --build --preset release
+    local cuda=${ESPALIER_CUDA:-}
+    if [[ -z $cuda ]]; then
+        nvidia-smi -L >/dev/null 2>&1 && cuda=AUTO || cuda=OFF
+        [[ $cuda == AUTO ]] || printf 'No NVIDIA driver answers: built without CUDA (ESPALIER_CUDA=ON compiles the GPU kernels)\n'
+    fi
+    configure release -DESPALIER_TESTS=ON "-DESPALIER_CUDA=$cuda" && cmake --build --preset release
 }
 cmake_options=()
 [[ -z ${ESPALIER_WERROR:-} ]] || cmake_options+=(-DESPALIER_WERROR="$ESPALIER_WERROR")
@@ -63,43 +71,58 @@ export_python() {
         build/venv-transformers/bin/python -m pytest -q -p no:cacheprovider tests/export
 }
 
-# The CUDA path on the CPU: the emulator's own tests, every kernel, several ranks, the whole program, the oracle.
+# The CUDA path on the CPU: the emulator's own tests, every kernel, ranks, the whole program, the oracle. The order of
+# threads and streams is the one that shows most mistakes; emulation-more takes the others.
 emulation() {
-    local tests=build/emulation/tests
     configure emulation && cmake --build --preset emulation || return 1
-    $tests/emulation/emulation_tests --gtest_brief=1 || return 1
-    # Two halves beside each other, and the second time around what depends on the order of threads and streams.
-    run_shards 2 ESPALIER_TEST_DEVICE=cuda $tests/unit_tests --gtest_brief=1 || return 1
+    $emulated/emulation_tests --gtest_brief=1 || return 1
     run_shards 2 ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_ORDER=reverse ESPALIER_EMULATION_STREAMS=lazy \
-        $tests/unit_tests --gtest_brief=1 --gtest_filter="$kernel_tests" || return 1
-    # As on an A100, whose blocks have less shared memory.
-    ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATED_SHARED_MEMORY=166912 $tests/unit_tests --gtest_brief=1 --gtest_filter='*Attention*' || return 1
-    ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_STREAMS=lazy mpirun -n 2 $tests/mpi_tests --ranks=2 --gtest_brief=1 || return 1
-    ESPALIER_TEST_DEVICE=cuda mpirun -n 4 $tests/mpi_tests --ranks=4 --gtest_brief=1 || return 1
+        $emulated/../unit_tests --gtest_brief=1 || return 1
+    ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_STREAMS=lazy mpirun -n 2 $emulated/../mpi_tests --ranks=2 --gtest_brief=1 || return 1
     ESPALIER=$root/build/emulation/espalier "${pytest[@]}" tests/emulation || return 1
-    ESPALIER=$root/build/emulation/espalier ESPALIER_TEST_DEVICE=cuda "${pytest[@]}" tests/oracle/test_espalier.py \
-        -k "test_prune and (bf16 or f16 or ((wanda or sparsegpt) and (llama1 or qwen3 or llama-bias))) or test_perplexity and f32"
+    emulated_oracle "test_prune and (wanda or sparsegpt) and llama1 or test_perplexity and f32 or test_prune and bf16 and qwen3"
+}
+emulated=build/emulation/tests/emulation
+emulated_oracle() {
+    ESPALIER=$root/build/emulation/espalier ESPALIER_TEST_DEVICE=cuda "${pytest[@]}" tests/oracle/test_espalier.py -k "$1"
 }
 kernel_tests='*Attention*:*CrossEntropy*:*Elementwise*:*Linear*:*Reductions*:*RmsNorm*:*Rmsprop*:*Rope*:*SparseGpt*:*ComputeType*:*Device*'
-# Under ThreadSanitizer some tests of many sizes take minutes; others run the same kernels.
-tsan_tests='*:-Device.*:Attention.IsCausal:CrossEntropy.PanelsOfAnyWidth*:ScoreAndMask.EqualsTheOracle*'
+
+emulation_more() {
+    configure emulation && cmake --build --preset emulation || return 1
+    run_shards 2 ESPALIER_TEST_DEVICE=cuda $emulated/../unit_tests --gtest_brief=1 || return 1
+    # As on an A100, whose blocks have less shared memory.
+    ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATED_SHARED_MEMORY=166912 $emulated/../unit_tests --gtest_brief=1 \
+        --gtest_filter='*Attention*' || return 1
+    ESPALIER_TEST_DEVICE=cuda mpirun -n 4 $emulated/../mpi_tests --ranks=4 --gtest_brief=1 || return 1
+    emulated_oracle "test_prune and (bf16 or f16 or ((wanda or sparsegpt) and (llama1 or qwen3 or llama-bias)))"
+}
 
 emulation_asan() {
-    configure emulation-asan && cmake --build --preset emulation-asan --target unit_tests emulation_tests espalier || return 1
+    build_asan && $asan/emulation/emulation_tests --gtest_brief=1 &&
+        run_shards 2 ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_ORDER=greedy $asan/unit_tests --gtest_brief=1 --gtest_filter="$kernel_tests" &&
+        run_shards 2 ESPALIER_TEST_DEVICE=cpu $asan/unit_tests --gtest_brief=1 --gtest_filter="-$kernel_tests"
+}
+asan=build/emulation-asan/tests
+build_asan() {
     export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1  # MPI and HDF5 keep what they allocate until the end
-    local tests=build/emulation-asan/tests
-    $tests/emulation/emulation_tests --gtest_brief=1 && run_shards 2 ESPALIER_TEST_DEVICE=cpu $tests/unit_tests --gtest_brief=1 &&
-        run_shards 2 ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_ORDER=greedy $tests/unit_tests --gtest_brief=1 --gtest_filter="$kernel_tests" &&
+    configure emulation-asan && cmake --build --preset emulation-asan --target unit_tests emulation_tests "$@"
+}
+emulation_asan_more() {
+    build_asan espalier && run_shards 2 ESPALIER_TEST_DEVICE=cpu $asan/unit_tests --gtest_brief=1 --gtest_filter="$kernel_tests" &&
         ESPALIER=$root/build/emulation-asan/espalier "${pytest[@]}" tests/oracle/test_espalier.py -k "(llama3 or qwen2) and not unstructured"
 }
 
 # Planted races between the threads of a block are found, in kernels that every order of execution gets right; and our
 # kernels have none.
 emulation_tsan() {
-    configure emulation-tsan && cmake --build --preset emulation-tsan --target emulation_tests kernel_tests &&
-        build/emulation-tsan/tests/emulation/emulation_tests --gtest_brief=1 &&
-        run_shards 2 ESPALIER_TEST_DEVICE=cuda build/emulation-tsan/tests/kernel_tests --gtest_brief=1 --gtest_filter="$tsan_tests"
+    build_tsan && $tsan/emulation/emulation_tests --gtest_brief=1 &&
+        run_shards 2 ESPALIER_TEST_DEVICE=cuda $tsan/kernel_tests --gtest_brief=1 --gtest_filter="$tsan_tests"
 }
+tsan=build/emulation-tsan/tests
+build_tsan() { configure emulation-tsan && cmake --build --preset emulation-tsan --target emulation_tests kernel_tests; }
+# Under ThreadSanitizer some tests of many sizes take minutes; others run the same kernels.
+tsan_tests='*:-Device.*:Attention.IsCausal:CrossEntropy.PanelsOfAnyWidth*:ScoreAndMask.EqualsTheOracle*'
 
 # run_shards N [VARIABLE=value...] PROGRAM...: a GoogleTest program as N processes, each with its share of the tests.
 run_shards() {
@@ -113,6 +136,8 @@ run_shards() {
     return "$failed"
 }
 
+mpi_ranks='mpi_tests_[12358]'  # .ci/full: all of 1 to 8
+[[ -z ${ESPALIER_ALL_RANKS:-} ]] || mpi_ranks=mpi_tests
 if wants install; then part "packages" jobs/install_dependencies.sh --tests; fi
 # Ubuntu 24.04 has no python3-torch: PyTorch's own, its build for CPUs where that index answers (180 MB instead of 3 GB).
 if ! /usr/bin/python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'; then
@@ -122,7 +147,7 @@ if ! /usr/bin/python3 -c 'import importlib.util, sys; sys.exit(importlib.util.fi
 fi
 if wants build; then part "build" build; fi
 if wants unit; then part "unit tests" ctest --test-dir build/release --no-tests=error --output-on-failure -R unit_tests; fi
-if wants mpi; then part "unit tests under mpirun" ctest --test-dir build/release --no-tests=error --output-on-failure -R mpi_tests; fi
+if wants mpi; then part "unit tests under mpirun" ctest --test-dir build/release --no-tests=error --output-on-failure -R "$mpi_ranks"; fi
 if wants layering; then part "layering" "${pytest[@]}" tests/layering; fi
 if wants oracle; then part "float64 oracle" "${pytest[@]}" tests/oracle; fi
 if wants binary; then part "the binary" "${pytest[@]}" tests/cli tests/prune tests/plan tests/evaluate; fi
@@ -130,8 +155,10 @@ if wants export; then part "exports in transformers" export_python; fi
 if wants jobs; then part "jobs" jobs_python; fi
 if wants commands; then part "commands of the documents" commands_python; fi
 if wants emulation; then part "the CUDA path, emulated" emulation; fi
+if wants emulation-more; then part "the CUDA path, emulated, in other orders and sizes" emulation_more; fi
 if wants emulation-tsan; then part "emulated CUDA path under thread sanitizer" emulation_tsan; fi
 if wants emulation-asan; then part "CPU and emulated CUDA path under sanitizers" emulation_asan; fi
+if wants emulation-asan-more; then part "kernels of the CPU and the oracle under sanitizers" emulation_asan_more; fi
 
 printf '\n%d passed, %d failed\n' "$passed" "$failed"
 ((failed == 0))
