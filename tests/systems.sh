@@ -154,6 +154,6 @@ printf '%s %s, %s, commit %s, %s\n' "$origin" "$release" "$fresh" "$(git -C "$re
 [[ $only == demo ]] || run tests tests/run.sh
 # shellcheck disable=SC2016 # expanded inside
 inside 'echo "GCC $(g++ -dumpfullversion), $(cmake --version | head -n 1), $(mpirun --version | head -n 1), $(python3 --version)"' \
-    2>/dev/null >>"$logs/outcome.txt" || true
+    >>"$logs/outcome.txt" 2>&1 || echo "versions: not all of them are there" >>"$logs/outcome.txt"
 cat "$logs/outcome.txt"
 $passed

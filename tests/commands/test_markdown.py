@@ -18,7 +18,7 @@ OF_THEIR_TIME = {Path("CHANGELOG.md")}
 # Options of other programs that the documents name.
 FOREIGN = {
     "--allow-run-as-root", "--bind", "--build-arg", "--constraint", "--cpus-per-task", "--distribution", "--exclusive", "--gpus-per-task",
-    "--gpus-per-node", "--mpi", "--ntasks-per-node", "--nv", "--oversubscribe", "--shm-size", "--entrypoint",
+    "--gpus-per-node", "--mpi", "--ntasks-per-node", "--map-by", "--nv", "--oversubscribe", "--shm-size", "--entrypoint",
 }  # fmt: skip
 
 
