@@ -1,6 +1,6 @@
 #pragma once
 /// What the files of attention's backward pass share: the arguments of its kernels, and their launch, which is compiled
-/// in one file for each type of elements (attention_backward_*.cu), since nvcc takes long for each.
+/// in a file for each type of elements (attention_backward_*.cu), and for each width in float32, since nvcc takes long.
 #include "kernels/cuda/attention.cuh"
 
 namespace espalier::cuda {

@@ -2,6 +2,8 @@
 
 namespace espalier::cuda {
 
-ESPALIER_ATTENTION_BACKWARD(bfloat16);
+ESPALIER_ATTENTION_BACKWARD(bfloat16, 64);
+ESPALIER_ATTENTION_BACKWARD(bfloat16, 128);
+ESPALIER_ATTENTION_BACKWARD(bfloat16, 256);
 
 }  // namespace espalier::cuda

@@ -2,6 +2,8 @@
 
 namespace espalier::cuda {
 
-ESPALIER_ATTENTION_BACKWARD(half);
+ESPALIER_ATTENTION_BACKWARD(half, 64);
+ESPALIER_ATTENTION_BACKWARD(half, 128);
+ESPALIER_ATTENTION_BACKWARD(half, 256);
 
 }  // namespace espalier::cuda

@@ -234,13 +234,9 @@ void launch_attention_backward(const BackwardArguments<Storage<Element>>& a, std
     }
 }
 
-/// The instantiations of one type of elements.
-#define ESPALIER_ATTENTION_BACKWARD(Element)                                                                       \
-    template void launch_attention_backward<Element, 64>(const BackwardArguments<Storage<Element>>&, std::size_t,  \
-                                                         cudaStream_t);                                            \
-    template void launch_attention_backward<Element, 128>(const BackwardArguments<Storage<Element>>&, std::size_t, \
-                                                          cudaStream_t);                                           \
-    template void launch_attention_backward<Element, 256>(const BackwardArguments<Storage<Element>>&, std::size_t, \
-                                                          cudaStream_t)
+/// An instantiation for heads of at most `width` elements.
+#define ESPALIER_ATTENTION_BACKWARD(Element, width)                                                                  \
+    template void launch_attention_backward<Element, width>(const BackwardArguments<Storage<Element>>&, std::size_t, \
+                                                            cudaStream_t)
 
 }  // namespace espalier::cuda

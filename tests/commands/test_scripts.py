@@ -10,7 +10,7 @@ from documents import REPOSITORY, scripts
 # Beginning of a command whose failure is an answer: a question, not a step.
 QUESTIONS = (
     "command -v", "compgen", "kill -0", 'kill "$pid"', 'kill -KILL "$pid"', "find ", "sinfo", "systemctl show", "df ",
-    "dpkg-query", "nvidia-smi -L", "mpirun --version", "apt-get indextargets", "ldconfig -p", "ldd ", "sed -n", '"$compiler" -dump', 'python=$("$candidate" -c', "python3 -c 'import glob",
+    "dpkg-query", "nvidia-smi -L", "mpirun --version", "apt-get indextargets", "apt-cache policy", "ldconfig -p", "ldd ", "sed -n", '"$compiler" -dump', 'python=$("$candidate" -c', "python3 -c 'import glob",
     "PATH=$PATH:/sbin:/usr/sbin ldconfig -p",
 )  # fmt: skip
 DISCARDED = re.compile(r"(?:2|&)?>&?\s*/dev/null")

@@ -2,6 +2,6 @@
 
 namespace espalier::cuda {
 
-ESPALIER_ATTENTION_BACKWARD(Tf32Split);
+ESPALIER_ATTENTION_BACKWARD(Tf32Split, 64);
 
 }  // namespace espalier::cuda

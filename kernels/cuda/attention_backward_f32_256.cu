@@ -1,0 +1,7 @@
+#include "kernels/cuda/attention_backward_kernels.cuh"
+
+namespace espalier::cuda {
+
+ESPALIER_ATTENTION_BACKWARD(Tf32Split, 256);
+
+}  // namespace espalier::cuda
