@@ -14,16 +14,16 @@ namespace {
 constexpr std::string_view prefix = "ESPALIER_";
 
 /// Read by other than the options; tests/layering finds those that are missing here.
-constexpr std::array<std::string_view, 20> other_variables = {
+constexpr std::array<std::string_view, 22> other_variables = {
     // the program
     "ESPALIER_COMMUNICATION_DEADLINE",
     // batch scripts
     "ESPALIER_GOES_ON", "ESPALIER_LAUNCHER", "ESPALIER_NAMED_LINES", "ESPALIER_SLURM", "ESPALIER_SRUN_OPTIONS",
     // builds and tests
-    "ESPALIER_CPU_ARCHITECTURE", "ESPALIER_CUDA", "ESPALIER_EMULATED_GPUS", "ESPALIER_EMULATED_GPU_MEMORY",
-    "ESPALIER_EMULATED_NCCL_FAULT", "ESPALIER_EMULATED_SHARED_MEMORY", "ESPALIER_EMULATION_ORDER",
-    "ESPALIER_EMULATION_STREAMS", "ESPALIER_FUZZ_HDF5", "ESPALIER_SANITIZERS", "ESPALIER_SLURM_TESTS", "ESPALIER_TESTS",
-    "ESPALIER_TEST_DEVICE", "ESPALIER_WERROR"};
+    "ESPALIER_ALL_RANKS", "ESPALIER_CPU_ARCHITECTURE", "ESPALIER_CUDA", "ESPALIER_EMULATED_GPUS",
+    "ESPALIER_EMULATED_GPU_MEMORY", "ESPALIER_EMULATED_NCCL_FAULT", "ESPALIER_EMULATED_SHARED_MEMORY",
+    "ESPALIER_EMULATION_ORDER", "ESPALIER_EMULATION_STREAMS", "ESPALIER_FUZZ_HDF5", "ESPALIER_SANITIZERS",
+    "ESPALIER_SLURM_TESTS", "ESPALIER_TESTS", "ESPALIER_TEST_DEVICE", "ESPALIER_UNITY", "ESPALIER_WERROR"};
 
 /// Letters to insert, remove, replace, or swap with their neighbour.
 std::size_t distance(std::string_view a, std::string_view b) {
