@@ -22,6 +22,12 @@ constexpr std::size_t vocabulary_panel = 4096;
 /// Rows of a product, from which on more make it no faster.
 constexpr std::size_t rows_at_once = 512;
 
+/// The windows of all batches that `windows` have a part in; none for none.
+IndexRange whole_batches(IndexRange windows, std::size_t batch) {
+    if (windows.size() == 0) return windows;
+    return {windows.begin / batch * batch, (windows.end + batch - 1) / batch * batch};
+}
+
 /// One rank's share of the windows on their way through the model, several in one product where they are short. They
 /// are cut into batches by their number among all windows, and a batch that is not whole is filled with zeros: so a
 /// window always has the same place in a product of the same size, and its digits do not depend on the ranks.
@@ -33,9 +39,7 @@ class PerplexityPass {
           tokens_(tokens),
           windows_(context.my_samples()),
           batch_(std::max<std::size_t>(1, rows_at_once / context.tokens)),
-          padded_{windows_.begin / batch_ * batch_, windows_.size() == 0
-                                                        ? windows_.begin / batch_ * batch_
-                                                        : (windows_.end + batch_ - 1) / batch_ * batch_},
+          padded_(whole_batches(windows_, batch_)),
           x_(context.device, padded_, context.tokens, context.config.hidden_size) {
         c_.device.fill_zero(x_.all());
         const std::size_t first_row = (windows_.begin - padded_.begin) * c_.tokens;
