@@ -55,6 +55,12 @@ build() {
 cmake_options=()
 [[ -z ${ESPALIER_WERROR:-} ]] || cmake_options+=(-DESPALIER_WERROR="$ESPALIER_WERROR")
 
+# What is about time runs when nothing else does.
+binary() {
+    "${pytest[@]}" tests/cli tests/prune tests/plan tests/evaluate -k "not in_a_second and not takes_the_time" &&
+        "${pytest[@]}" -n 0 tests/plan -k "in_a_second or takes_the_time"
+}
+
 jobs_python() {
     jobs/virtual_environment.sh build/venv jobs/requirements.txt &&
         build/venv/bin/python -m pytest -q -p no:cacheprovider tests/jobs
@@ -150,7 +156,7 @@ if wants unit; then part "unit tests" ctest --test-dir build/release --no-tests=
 if wants mpi; then part "unit tests under mpirun" ctest --test-dir build/release --no-tests=error --output-on-failure -R "$mpi_ranks"; fi
 if wants layering; then part "layering" "${pytest[@]}" tests/layering; fi
 if wants oracle; then part "float64 oracle" "${pytest[@]}" tests/oracle; fi
-if wants binary; then part "the binary" "${pytest[@]}" tests/cli tests/prune tests/plan tests/evaluate; fi
+if wants binary; then part "the binary" binary; fi
 if wants export; then part "exports in transformers" export_python; fi
 if wants jobs; then part "jobs" jobs_python; fi
 if wants commands; then part "commands of the documents" commands_python; fi
