@@ -164,14 +164,14 @@ def test_a_dry_run_takes_the_network_of_rates(tmp_path: Path) -> None:
     subprocess.run([str(PROGRAM), "doctor", "--device=cpu", f"--rates={rates}"], env=ENVIRONMENT, cwd=tmp_path, check=True,
                    capture_output=True, timeout=120)  # fmt: skip
     slow = json.loads(rates.read_text())
-    slow["network"]["inside"]["latency"] = 1.0
+    slow["network"]["inside"]["latency"] = 0.1
     rates.write_text(json.dumps(slow))
     words = ["prune", f"--model={MODEL}", *CALIBRATION, "--method=wanda", "--dry-run-ranks=2"]
     report = tmp_path / "dry.json"
     run(*words, f"--rates={rates}", f"--dry-run-report={report}")
     seen = json.loads(report.read_text())
     two = next(point["dry_run"] for point in seen["strong"] if point["ranks"] == 2)
-    assert sum(phase["seconds"] for phase in two["phases"].values()) > 2 and f"network of {rates}" in seen["rates"]["origin"]
+    assert sum(phase["seconds"] for phase in two["phases"].values()) > 0.5 and f"network of {rates}" in seen["rates"]["origin"]
     slow["kind"] = "gpu"
     rates.write_text(json.dumps(slow))
     assert "are of a GPU, but this runs on a CPU" in run(*words, f"--rates={rates}", status=2).stderr
