@@ -138,6 +138,7 @@ class NcclCommunicator final : public Communicator {
     void refuse_longer_than_deadline(const Stopwatch& waiting, const std::set<int>& peers, const char* call) const {
         if (waiting.seconds() < communication_deadline_seconds()) return;
         std::vector<int> silent;
+        silent.reserve(peers.size());
         for (const int peer : peers) silent.push_back(world_rank(peer));
         give_up({waiting.seconds(), silent, place(), call});
     }
