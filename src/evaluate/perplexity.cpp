@@ -38,7 +38,7 @@ class PerplexityPass {
           source_(source),
           tokens_(tokens),
           windows_(context.my_samples()),
-          batch_(std::max<std::size_t>(1, rows_at_once / context.tokens)),
+          batch_(std::clamp<std::size_t>(rows_at_once / context.tokens, 1, tokens.size() / context.tokens)),
           padded_(whole_batches(windows_, batch_)),
           x_(context.device, padded_, context.tokens, context.config.hidden_size) {
         c_.device.fill_zero(x_.all());
