@@ -79,7 +79,7 @@ make_system() {
     debootstrap "${options[@]}" "$codename" "$root" "$(mirror)" "${script[@]}" >"$logs/debootstrap.log" 2>&1 ||
         { tail -n 20 "$logs/debootstrap.log" && refuse "debootstrap failed; $logs/debootstrap.log says why"; }
     # The network as it is here: names, proxies, and the certificates that were added to this machine's.
-    apt-config dump | grep -iE '^Acquire::(http|https)::(Proxy|CaInfo)' >"$root/etc/apt/apt.conf.d/90host" || true
+    apt-config dump | grep -iE '^Acquire::(http|https)::(Proxy|CaInfo)' >"$root/etc/apt/apt.conf.d/90host" || (($? == 1))  # 1: the host has none
     if compgen -G '/usr/local/share/ca-certificates/*.crt' >/dev/null; then
         cp /usr/local/share/ca-certificates/*.crt "$root/usr/local/share/ca-certificates/"
         chroot "$root" update-ca-certificates >>"$logs/debootstrap.log" 2>&1
@@ -98,7 +98,7 @@ attach() { # FOLDER [options of mount]: at the same place inside, and nothing th
 leave() {
     local status=$? place
     trap - EXIT
-    for place in "${mounted[@]}"; do umount -R "$place" || umount -R -l "$place" || true; done
+    for place in "${mounted[@]}"; do umount -R "$place" || umount -R -l "$place" || echo "systems.sh: $place is still mounted" >&2; done
     if grep -q " $root/" /proc/self/mounts; then
         printf 'systems.sh: %s has mounts left (umount -R them before you remove it)\n' "$root" >&2
     elif ! $keep; then
