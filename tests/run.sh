@@ -5,13 +5,13 @@
 #   tests/run.sh unit oracle  only these parts
 # Parts: install build unit mpi layering oracle binary export jobs commands
 # tests/slurm/run.sh brings up a Slurm and runs jobs on it; tests/gpu/run.sh is for a machine with a GPU.
-# And, when asked for (they build the emulation of tests/emulation): emulation emulation-more emulation-asan
+# And, when asked for: dry-run-time; and, with a build of tests/emulation: emulation emulation-more emulation-asan
 # emulation-asan-more emulation-tsan
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
-asked_parts="emulation emulation-more emulation-asan emulation-asan-more emulation-tsan"
+asked_parts="dry-run-time emulation emulation-more emulation-asan emulation-asan-more emulation-tsan"
 all_parts=(install build unit mpi layering oracle binary export jobs commands)
 parts=("$@")
 ((${#parts[@]})) || parts=("${all_parts[@]}")
@@ -55,11 +55,12 @@ build() {
 cmake_options=()
 [[ -z ${ESPALIER_WERROR:-} ]] || cmake_options+=(-DESPALIER_WERROR="$ESPALIER_WERROR")
 
-# What is about time runs when nothing else does.
+# What is about time runs when nothing else does; the time of dry runs, which takes minutes, when it is asked for.
 binary() {
     "${pytest[@]}" tests/cli tests/prune tests/plan tests/evaluate -k "not in_a_second and not takes_the_time" &&
-        "${pytest[@]}" -n 0 tests/plan -k "in_a_second or takes_the_time"
+        "${pytest[@]}" -n 0 tests/plan -k in_a_second
 }
+dry_run_time() { "${pytest[@]}" -n 0 tests/plan -k takes_the_time; }
 
 jobs_python() {
     jobs/virtual_environment.sh build/venv jobs/requirements.txt &&
@@ -160,6 +161,7 @@ if wants binary; then part "the binary" binary; fi
 if wants export; then part "exports in transformers" export_python; fi
 if wants jobs; then part "jobs" jobs_python; fi
 if wants commands; then part "commands of the documents" commands_python; fi
+if wants dry-run-time; then part "dry runs beside the time of real ranks" dry_run_time; fi
 if wants emulation; then part "the CUDA path, emulated" emulation; fi
 if wants emulation-more; then part "the CUDA path, emulated, in other orders and sizes" emulation_more; fi
 if wants emulation-tsan; then part "emulated CUDA path under thread sanitizer" emulation_tsan; fi
