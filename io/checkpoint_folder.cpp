@@ -2,7 +2,7 @@
 
 #include "io/checksum.h"
 #include "src/base/error.h"
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 
 #include <algorithm>
 #include <cstring>
@@ -81,16 +81,16 @@ std::map<std::string, std::string> parse_weight_map(const std::string& text, con
     }
     std::map<std::string, std::string> weight_map;
     for (const auto& item : index["weight_map"].items()) {
-        if (!item.value().is_string())
-            throw InputError(source + ": file of tensor '" + item.key() + "' is not a string");
-        const auto name = item.value().get<std::string>();
+        if (!item.second.is_string())
+            throw InputError(source + ": file of tensor '" + item.first + "' is not a string");
+        const auto name = item.second.get<std::string>();
         if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos ||
             name.find('\0') != std::string::npos) {
             std::string shown = name;
             std::replace(shown.begin(), shown.end(), '\0', '?');
-            throw InputError(source + ": '" + shown + "' for tensor '" + item.key() + "' is not a plain file name");
+            throw InputError(source + ": '" + shown + "' for tensor '" + item.first + "' is not a plain file name");
         }
-        weight_map.emplace(item.key(), name);
+        weight_map.emplace(item.first, name);
     }
     if (weight_map.empty()) throw InputError(source + ": weight_map is empty");
     return weight_map;

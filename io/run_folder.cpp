@@ -45,6 +45,11 @@ FileRecord file_record_from(const Json& json, const std::string& source) {
             json.at("xxh3_128").get<std::string>()};
 }
 
+bool is_a_manifest(const std::string& text) {
+    const Json json = Json::parse_or_null(text);
+    return json.contains("format") && json["format"] == manifest_format;
+}
+
 }  // namespace
 
 std::string hdf5_path(const std::string& tensor_name) {
@@ -143,7 +148,7 @@ Manifest Manifest::from_json(const Json& json, const std::string& source) {
         if (json.at("configuration_sha256").get<std::string>() != manifest.configuration_sha256()) {
             throw InputError(source + " is damaged (configuration_sha256 is not that of its options and model)");
         }
-    } catch (const Json::exception& error) {
+    } catch (const Json::Error& error) {
         throw InputError(source + " is damaged (" + error.what() + ")");
     }
     return manifest;
@@ -191,8 +196,7 @@ void RunFolder::prepare(const std::string& config_text) const {
         }
     }
     if (has_manifest()) {
-        const Json found = Json::parse(read_text(path_ / "manifest.json", manifest_limit), nullptr, false);
-        if (!found.is_object() || found.value("format", Json()) != manifest_format) {
+        if (!is_a_manifest(read_text(path_ / "manifest.json", manifest_limit))) {
             throw InputError(
                 "--output " + path_.string() +
                 " holds a manifest.json that no run of this program wrote, or a damaged one; choose another folder");

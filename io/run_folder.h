@@ -10,7 +10,7 @@
 /// manifest.
 
 #include "src/base/dtype.h"
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 
 #include <cstddef>
 #include <cstdint>

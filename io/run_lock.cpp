@@ -98,7 +98,7 @@ std::optional<Json> read_lock(const std::filesystem::path& path) {
     if (descriptor < 0) return {};
     const std::string text = read_descriptor(descriptor);
     ::close(descriptor);
-    const Json holder = Json::parse(text, nullptr, false);
+    const Json holder = Json::parse_or_null(text);
     return holder.is_object() ? holder : Json();
 }
 
@@ -161,7 +161,7 @@ RunLock::RunLock(const RunFolder& folder, const std::string& run_id)
 }
 
 void RunLock::hold_by_flock(int error) {
-    const Json holder = Json::parse(read_descriptor(descriptor_), nullptr, false);
+    const Json holder = Json::parse_or_null(read_descriptor(descriptor_));
     if (error == EWOULDBLOCK) refuse_second(folder_, holder, "wait for it or choose another --output");
     if (error != 0) throw InputError(path_.string() + " cannot be locked: " + system_words(error));
     struct stat opened {

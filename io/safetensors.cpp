@@ -1,9 +1,7 @@
 #include "io/safetensors.h"
 
 #include "src/base/error.h"
-#include "src/base/strict_json.h"
-
-#include <nlohmann/json.hpp>
+#include "src/base/json.h"
 
 #include <algorithm>
 #include <array>
@@ -34,8 +32,8 @@ SafetensorsEntry parse_entry(const Json& entry, const std::string& where, std::v
         if (!entry.contains(field)) throw InputError(where + " has no field '" + field + "'");
     }
     for (const auto& item : entry.items()) {
-        if (item.key() != "dtype" && item.key() != "shape" && item.key() != "data_offsets") {
-            warnings.push_back(where + " has an unknown field '" + item.key() + "', which is ignored");
+        if (item.first != "dtype" && item.first != "shape" && item.first != "data_offsets") {
+            warnings.push_back(where + " has an unknown field '" + item.first + "', which is ignored");
         }
     }
     SafetensorsEntry parsed;
@@ -71,10 +69,10 @@ std::map<std::string, std::string> parse_metadata(const Json& metadata, const st
     if (!metadata.is_object()) throw InputError(source + ": __metadata__ is not an object");
     std::map<std::string, std::string> parsed;
     for (const auto& item : metadata.items()) {
-        if (!item.value().is_string()) {
-            throw InputError(source + ": __metadata__ field '" + item.key() + "' is not a string");
+        if (!item.second.is_string()) {
+            throw InputError(source + ": __metadata__ field '" + item.first + "' is not a string");
         }
-        parsed[item.key()] = item.value().get<std::string>();
+        parsed[item.first] = item.second.get<std::string>();
     }
     return parsed;
 }
@@ -136,12 +134,12 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t 
     if (!json.is_object()) throw InputError(source + ": the header is not a JSON object");
     SafetensorsHeader header;
     for (const auto& item : json.items()) {
-        if (item.key() == "__metadata__") {
-            header.metadata = parse_metadata(item.value(), source);
+        if (item.first == "__metadata__") {
+            header.metadata = parse_metadata(item.second, source);
             continue;
         }
-        header.tensors[item.key()] =
-            parse_entry(item.value(), source + ": tensor '" + item.key() + "'", header.warnings);
+        header.tensors[item.first] =
+            parse_entry(item.second, source + ": tensor '" + item.first + "'", header.warnings);
     }
     const std::uint64_t data_start = 8 + text.size();
     check_tiling(header, file_bytes - data_start, source);
@@ -151,14 +149,16 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t 
 
 std::string make_safetensors_header(const std::vector<std::pair<std::string, SafetensorsEntry>>& tensors,
                                     const std::map<std::string, std::string>& metadata) {
-    nlohmann::ordered_json json = nlohmann::ordered_json::object();
-    if (!metadata.empty()) json["__metadata__"] = metadata;
+    // In the order of the data, which the keys of our objects are not in.
+    std::string text = metadata.empty() ? "" : "\"__metadata__\":" + Json(metadata).dump();
     std::uint64_t offset = 0;
     for (const auto& [name, entry] : tensors) {
-        json[name] = {{"dtype", entry.dtype}, {"shape", entry.shape}, {"data_offsets", {offset, offset + entry.bytes}}};
+        text += (text.empty() ? "" : ",") + Json(name).dump() + ":{\"dtype\":" + Json(entry.dtype).dump() +
+                ",\"shape\":" + Json(entry.shape).dump() +
+                ",\"data_offsets\":" + Json{offset, offset + entry.bytes}.dump() + "}";
         offset += entry.bytes;
     }
-    std::string text = json.dump();
+    text = "{" + text + "}";
     text.append((8 - text.size() % 8) % 8, ' ');
     std::string prefix(8, '\0');
     for (std::size_t i = 0; i < 8; ++i) prefix[i] = static_cast<char>((text.size() >> (8 * i)) & 0xff);

@@ -11,5 +11,5 @@ folder=$1 requirements=$2
 shift 2
 if cmp -s "$requirements" "$folder/requirements.installed"; then exit 0; fi
 /usr/bin/python3 -m venv --clear "$@" "$folder"
-"$folder/bin/pip" install --quiet --disable-pip-version-check -r "$requirements"
+"$folder/bin/pip" install --quiet --disable-pip-version-check --no-compile -r "$requirements"
 cp "$requirements" "$folder/requirements.installed"

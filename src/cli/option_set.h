@@ -2,7 +2,7 @@
 /// Options of one sub-command from four places: command line > ESPALIER_… environment > --config file > defaults. The
 /// only header, with its .cpp, that knows Boost.Program_options.
 
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 
 #include <cstddef>
 #include <cstdint>

@@ -109,8 +109,8 @@ std::string options_without_effect(const OptionSet& options, Method method) {
 void announce_options(Progress& progress, const Json& options_with_origins) {
     std::map<std::string, std::string> by_origin;
     for (const auto& item : options_with_origins.items()) {
-        std::string& line = by_origin[item.value()["origin"].get<std::string>()];
-        line += fmt::format("{}{} {}", line.empty() ? "" : ", ", item.key(), item.value()["value"].get<std::string>());
+        std::string& line = by_origin[item.second["origin"].get<std::string>()];
+        line += fmt::format("{}{} {}", line.empty() ? "" : ", ", item.first, item.second["value"].get<std::string>());
     }
     for (const auto& [origin, line] : by_origin) progress.line(fmt::format("options ({}): {}", origin, line));
 }

@@ -4,7 +4,7 @@
 #include "io/file.h"
 #include "io/hdf5_handle.h"
 #include "src/base/error.h"
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 #include "src/prune/block_writer.h"
 #include "src/prune/prune_options.h"
 #include "src/weights/checkpoint_source.h"
@@ -185,7 +185,7 @@ void expect_export(const std::filesystem::path& file,
             if (block.at("pruned").get<bool>()) pruned.insert(block.at("index").get<std::size_t>());
         }
         expect(json.at("options"), std::move(pruned));
-    } catch (const Json::exception& error) {
+    } catch (const Json::Error& error) {
         throw InputError(file.string() + " is damaged (" + error.what() + ")");
     }
 }

@@ -1,7 +1,7 @@
 #include "src/model/model_config.h"
 
 #include "src/base/error.h"
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 #include "src/model/neutral_fields.h"
 
 #include <algorithm>
@@ -21,8 +21,7 @@ class Fields {
     const std::string& source() const { return source_; }
 
     [[noreturn]] void fail(const char* name, const std::string& expected) const {
-        const std::string found =
-            has(name) ? object_[name].dump(-1, ' ', true, Json::error_handler_t::replace) : "missing";
+        const std::string found = has(name) ? object_[name].ascii() : "missing";
         throw InputError(source_ + ": '" + name + "' is " + found + "; " + expected);
     }
     std::size_t size(const char* name, std::optional<std::size_t> otherwise = {}) const {

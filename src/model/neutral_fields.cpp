@@ -1,7 +1,7 @@
 #include "src/model/neutral_fields.h"
 
 #include "src/base/error.h"
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 
 #include <algorithm>
 #include <cmath>
@@ -272,10 +272,10 @@ std::string neutral_text(const NeutralField& field, const ModelConfig& config) {
 
 void check_object(const Json& object, const ModelConfig& config, const std::string& source) {
     for (const NeutralField& field : neutral_fields()) {
-        const auto found = object.find(field.name);
-        if (found == object.end() || found->is_null() || is_neutral(field, *found, config)) continue;
+        const Json* found = object.find(field.name);
+        if (found == nullptr || found->is_null() || is_neutral(field, *found, config)) continue;
         if (std::find(field.read_by.begin(), field.read_by.end(), config.model_type) != field.read_by.end()) continue;
-        std::string shown = found->dump(-1, ' ', true, Json::error_handler_t::replace);
+        std::string shown = found->ascii();
         if (shown.size() > 100) shown = shown.substr(0, 100) + "…";
         throw InputError(source + ": '" + field.name + "' is " + shown +
                          ", which changes what the model computes; only " + neutral_text(field, config) +
@@ -288,8 +288,8 @@ void check_object(const Json& object, const ModelConfig& config, const std::stri
 void refuse_other_than_neutral(const Json& json, const ModelConfig& config, const std::string& source) {
     check_object(json, config, source);
     for (const char* const name : {"rope_parameters", "rope_scaling"}) {
-        const auto rope = json.find(name);
-        if (rope == json.end() || !rope->is_object()) continue;
+        const Json* rope = json.find(name);
+        if (rope == nullptr || !rope->is_object()) continue;
         const std::string rope_source = source + ": " + name;
         check_object(*rope, config, rope_source);
         for (const auto& [kind, object] : rope->items()) {  // transformers 5 may nest by kind of attention

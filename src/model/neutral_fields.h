@@ -1,9 +1,8 @@
 #pragma once
 /// Fields of config.json that change what a decoder computes, and the values with which they change nothing.
 
+#include "src/base/json.h"
 #include "src/model/model_config.h"
-
-#include <nlohmann/json_fwd.hpp>
 
 #include <string>
 
@@ -13,6 +12,6 @@ namespace espalier {
 /// fields that LLaMA-like models are known to carry. Throws InputError that begins with `source` and names the field,
 /// its value and the neutral ones, when a field that this model type's parser does not read has any other value. Null
 /// counts as absent.
-void refuse_other_than_neutral(const nlohmann::json& json, const ModelConfig& config, const std::string& source);
+void refuse_other_than_neutral(const Json& json, const ModelConfig& config, const std::string& source);
 
 }  // namespace espalier

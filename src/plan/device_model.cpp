@@ -132,8 +132,8 @@ class Fields {
         if (!json.is_object()) throw InputError(place_ + " is not a JSON object");
     }
     double number(const char* name, bool zero_allowed = false) const {
-        const auto found = json_.find(name);
-        const double value = found != json_.end() && found->is_number() ? found->get<double>() : -1;
+        const Json* found = json_.find(name);
+        const double value = found != nullptr && found->is_number() ? found->get<double>() : -1;
         if (!std::isfinite(value) || value < 0 || (value == 0 && !zero_allowed)) {
             throw InputError(place_ + ": field \"" + name + "\" is not a number above zero");
         }
@@ -143,14 +143,14 @@ class Fields {
         return static_cast<std::size_t>(number(name, zero_allowed));
     }
     std::string text(const char* name) const {
-        const auto found = json_.find(name);
-        if (found == json_.end() || !found->is_string())
+        const Json* found = json_.find(name);
+        if (found == nullptr || !found->is_string())
             throw InputError(place_ + ": field \"" + name + "\" is not a text");
         return found->get<std::string>();
     }
     Fields inside(const char* name) const {
-        const auto found = json_.find(name);
-        if (found == json_.end()) throw InputError(place_ + ": field \"" + name + "\" is missing");
+        const Json* found = json_.find(name);
+        if (found == nullptr) throw InputError(place_ + ": field \"" + name + "\" is missing");
         return {*found, place_ + ": field \"" + name + "\""};
     }
     ProductRates rates(const char* name) const {

@@ -3,7 +3,7 @@
 /// table of GPU types.
 
 #include "mpi/network_model.h"
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 
 #include <cstddef>
 #include <filesystem>

@@ -1,7 +1,7 @@
 #pragma once
 /// A plan as tables for people and as JSON for programs.
 
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 #include "src/plan/run_plan.h"
 
 #include <optional>

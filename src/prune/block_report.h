@@ -1,7 +1,7 @@
 #pragma once
 /// What a run measures on one block while it prunes it: `blocks` entries of metrics.json.
 
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 #include "src/model/block_layout.h"
 #include "src/prune/phase_clock.h"
 

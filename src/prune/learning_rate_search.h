@@ -2,7 +2,7 @@
 /// `--ro-learning-rate auto`: the rate of regional optimisation, tried on the first block over a geometric grid and
 /// scored on samples that the optimiser did not see.
 
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 #include "src/prune/regional_optimizer.h"
 
 #include <array>

@@ -5,8 +5,8 @@
 #include "kernels/device.h"
 #include "mpi/topology.h"
 #include "src/base/dtype.h"
+#include "src/base/json.h"
 #include "src/base/pruning_pattern.h"
-#include "src/base/strict_json.h"
 
 #include <cstddef>
 #include <cstdint>

@@ -1,7 +1,7 @@
 #pragma once
 /// events.jsonl: one JSON object a line, appended as things happen, for machines.
 
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 
 #include <filesystem>
 #include <fstream>

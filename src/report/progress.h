@@ -3,7 +3,7 @@
 /// stderr on rank 0 and nothing elsewhere.
 
 #include "src/base/clock.h"
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 
 #include <cstddef>
 #include <string>

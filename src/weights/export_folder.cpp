@@ -82,9 +82,11 @@ class Exporter {
             write_text_atomically(folder_ / "config.json", dense_.config_text());
             return;
         }
-        nlohmann::ordered_json config = nlohmann::ordered_json::parse(dense_.config_text());
-        config[config.contains("dtype") ? "dtype" : "torch_dtype"] = name_of(run_.storage().matrix_dtype);
-        write_text_atomically(folder_ / "config.json", config.dump(2) + "\n");
+        const std::string_view config = dense_.config_text();
+        const std::string source = (dense_.folder().folder() / "config.json").string();
+        const char* const key = parse_strict_json(config, source).contains("dtype") ? "dtype" : "torch_dtype";
+        write_text_atomically(folder_ / "config.json",
+                              with_json_field(config, source, key, name_of(run_.storage().matrix_dtype)) + "\n");
     }
 
     void write_provenance() const {

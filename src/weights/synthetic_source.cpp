@@ -1,7 +1,7 @@
 #include "src/weights/synthetic_source.h"
 
 #include "src/base/error.h"
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 
 #include <algorithm>
 #include <array>

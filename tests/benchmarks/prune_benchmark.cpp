@@ -6,7 +6,7 @@
 #include "kernels/cpu/blas.h"
 #include "src/base/clock.h"
 #include "src/base/error.h"
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 #include "src/cli/commands.h"
 #include "src/weights/model_source.h"
 
@@ -89,8 +89,8 @@ int run(const std::vector<std::string>& words) {
         if (!block.at("pruned").get<bool>()) continue;
         flops += block.at("flops").get<double>();
         for (const auto& phase : block.at("seconds").items()) {
-            phases[phase.key()] += phase.value().get<double>();
-            seconds += phase.value().get<double>();
+            phases[phase.first] += phase.second.get<double>();
+            seconds += phase.second.get<double>();
         }
     }
     std::printf("\nSGEMM on the run's own shapes  %7.1f GFLOP/s before, %.1f after, on %d thread(s)\n", before / 1e9,

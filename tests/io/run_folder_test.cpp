@@ -223,7 +223,7 @@ TEST_F(RunFolderTest, RefusesDamagedManifests) {
     const Json good = example_manifest().to_json();
     for (const auto& item : good.items()) {
         Json without = good;
-        without.erase(item.key());
+        without.erase(item.first);
         expect_refused(without, {"damaged"});
     }
     Json other = good;
@@ -271,9 +271,12 @@ TEST_F(RunFolderTest, RefusesDamagedManifests) {
 
 TEST_F(RunFolderTest, ManifestNumbersThatAreNegativeAreRefused) {
     run_.prepare("{}");
-    for (const char* const place : {"/blocks/0/index", "/blocks/0/bytes", "/model/blocks"}) {
+    const auto index = [](Json& json) -> Json& { return json["blocks"][0]["index"]; };
+    const auto bytes = [](Json& json) -> Json& { return json["blocks"][0]["bytes"]; };
+    const auto blocks = [](Json& json) -> Json& { return json["model"]["blocks"]; };
+    for (const std::function<Json&(Json&)>& place : {std::function<Json&(Json&)>(index), {bytes}, {blocks}}) {
         Json json = example_manifest().to_json();
-        json[Json::json_pointer(place)] = -1;
+        place(json) = -1;
         write_file(path_ / "manifest.json", json.dump());
         expect_input_error({"manifest.json"}, [&] { static_cast<void>(run_.read_manifest()); });
     }

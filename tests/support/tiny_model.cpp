@@ -30,7 +30,12 @@ Json tiny_config(const std::string& family, const Json& changes) {
     if (family == "llama-bias") config["attention_bias"] = config["mlp_bias"] = true;
     if (family == "qwen3-bias") config["attention_bias"] = true;
     if (family.starts_with("qwen3")) config["head_dim"] = 6;  // not hidden_size / heads
-    config.merge_patch(changes);
+    for (const auto& [name, value] : changes.items()) {
+        if (value.is_null())
+            config.erase(name);
+        else
+            config[name] = value;
+    }
     return config;
 }
 

@@ -2,7 +2,7 @@
 /// Small random models of every family: configurations, blocks on host and device, and whole Hugging Face folders.
 
 #include "kernels/device.h"
-#include "src/base/strict_json.h"
+#include "src/base/json.h"
 #include "src/model/block_weights.h"
 #include "src/model/model_config.h"
 #include "tests/support/random.h"
