@@ -161,10 +161,12 @@ mkdir -p "$output"
 venv=$root/build/venv demo_model=$output/SmolLM2-135M-Instruct
 model=${model:-$demo_model}
 step "Packages"
-if $install; then "$root/jobs/install_dependencies.sh"; else echo "skipped"; fi
+# With Python there the model, texts and tokens can come while apt goes on.
+if $install; then "$root/jobs/install_dependencies.sh" --python; else echo "skipped"; fi
+beside "$output/prepare.log" prepare
+if $install; then "$root/jobs/install_dependencies.sh"; fi
 step "Build, about 1½ minutes on 2 cores; beside it the model, its tokenizer, texts and tokens"
 choose_cuda
-beside "$output/prepare.log" prepare
 build_program
 wait_for_it
 { read -r calibration && read -r evaluation; } <"$output/tokens/names"

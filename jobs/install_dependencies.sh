@@ -2,26 +2,28 @@
 # Installs what Espalier needs from Debian's or Ubuntu's packages, and says what it installs.
 #   jobs/install_dependencies.sh           to build and run the program and the demo
 #   jobs/install_dependencies.sh --tests   also what tests/run.sh and .ci/run need
+#   jobs/install_dependencies.sh --python  only what a virtual environment for jobs/ needs
 #   jobs/install_dependencies.sh --list    prints the packages and installs nothing
 set -euo pipefail
 
 # Releases name some packages differently: of "a|b" the first that apt offers is taken. "a?" may be missing.
 program=(build-essential cmake ninja-build pkg-config
     openmpi-bin libopenmpi-dev libhdf5-dev libboost-program-options-dev libopenblas-pthread-dev
-    nlohmann-json3-dev libfmt-dev libxxhash-dev libssl-dev
-    python3 python3-venv ca-certificates)
+    nlohmann-json3-dev libfmt-dev libxxhash-dev libssl-dev)
+python=(python3 python3-venv ca-certificates)
 # Ubuntu 24.04 has no python3-torch: tests/run.sh takes PyPI's there.
 tests=(git libgtest-dev 'python3-torch?' libopenblas0-pthread python3-numpy python3-h5py python3-pytest python3-pytest-xdist
     clang clang-format clang-tidy 'libclang-rt-dev|libclang-common-14-dev' libomp-dev shellcheck munge slurm-wlm)
 
-wanted=("${program[@]}")
+wanted=("${program[@]}" "${python[@]}")
 list_only=false
 for argument in "$@"; do
     case $argument in
         --tests) wanted+=("${tests[@]}") ;;
+        --python) wanted=("${python[@]}") ;;
         --list) list_only=true ;;
-        --help) sed -n '2,5s/^# \?//p' "$0" && exit 0 ;;
-        *) printf 'install_dependencies.sh: %s is not an option (--tests, --list)\n' "$argument" >&2 && exit 2 ;;
+        --help) sed -n '2,6s/^# \?//p' "$0" && exit 0 ;;
+        *) printf 'install_dependencies.sh: %s is not an option (--tests, --python, --list)\n' "$argument" >&2 && exit 2 ;;
     esac
 done
 
@@ -79,8 +81,11 @@ logged() {
 }
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-logged "${as_root[@]}" apt-get update
-sort_out
+# Lists that are minutes old are new enough.
+if [[ -z $(find /var/lib/apt/lists -maxdepth 0 -mmin -10) ]] || ((${#unknown[@]})); then
+    logged "${as_root[@]}" apt-get update
+    sort_out
+fi
 if ((${#unknown[@]})); then
     printf 'install_dependencies.sh: apt offers no package %s here; on Ubuntu they are in "universe"\n' "${unknown[*]}" >&2
     exit 2

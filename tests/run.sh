@@ -26,7 +26,8 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_btl_vader_single_copy_mechanism=none  # Open MPI 4.1
 export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe OMPI_MCA_smsc=^cma              # the same, Open MPI 5.0
 export ESPALIER=${ESPALIER:-$root/build/release/espalier}
-pytest=(/usr/bin/python3 -m pytest -q -p no:cacheprovider --durations=10 --durations-min=2 -n "$(nproc)")
+pytest_options=(-q -p no:cacheprovider --durations=10 --durations-min=2 -n "$(nproc)")
+pytest=(/usr/bin/python3 -m pytest "${pytest_options[@]}")
 passed=0 failed=0
 
 part() {
@@ -64,18 +65,18 @@ dry_run_time() { "${pytest[@]}" -n 0 tests/plan -k takes_the_time; }
 
 jobs_python() {
     jobs/virtual_environment.sh build/venv jobs/requirements.txt &&
-        build/venv/bin/python -m pytest -q -p no:cacheprovider tests/jobs
+        build/venv/bin/python -m pytest "${pytest_options[@]}" tests/jobs
 }
 
 # The command lines that documents and help show.
 commands_python() {
     jobs/virtual_environment.sh build/venv jobs/requirements.txt &&
-        build/venv/bin/python -m pytest -q -p no:cacheprovider tests/commands
+        build/venv/bin/python -m pytest "${pytest_options[@]}" tests/commands
 }
 
 export_python() {
     jobs/virtual_environment.sh build/venv-transformers tests/export/requirements.txt --system-site-packages &&
-        build/venv-transformers/bin/python -m pytest -q -p no:cacheprovider tests/export
+        build/venv-transformers/bin/python -m pytest "${pytest_options[@]}" tests/export
 }
 
 # The CUDA path on the CPU: the emulator's own tests, every kernel, ranks, the whole program, the oracle. The order of

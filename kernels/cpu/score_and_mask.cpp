@@ -27,14 +27,20 @@ void score_row(const ScoreTerms& terms, const float* weight, std::size_t row, st
     }
 }
 
-/// Small groups: an element goes when fewer than `remove` keys of its group are smaller.
-void mark_group(const float* scores, std::size_t group, std::size_t remove, std::uint8_t* keep) {
-    for (std::size_t i = 0; i < group; ++i) {
-        std::size_t smaller = 0;
-        for (std::size_t j = 0; j < group; ++j) {
-            smaller += scores[j] < scores[i] || (scores[j] == scores[i] && j < i) ? 1U : 0U;
+/// Small groups: an element goes when fewer than `remove` of its group come before it, by score and then by column.
+/// `fixed_group` is the size of a group where the compiler shall know it, else 0.
+template <std::size_t fixed_group>
+void mark_groups(const float* scores, std::size_t columns, std::size_t any_group, std::size_t remove,
+                 std::uint8_t* keep) {
+    const std::size_t group = fixed_group != 0 ? fixed_group : any_group;
+    for (std::size_t first = 0; first < columns; first += group) {
+        const float* const of_group = scores + first;
+        for (std::size_t i = 0; i < group; ++i) {
+            unsigned before = 0;
+            for (std::size_t j = 0; j < i; ++j) before += of_group[j] <= of_group[i] ? 1U : 0U;
+            for (std::size_t j = i + 1; j < group; ++j) before += of_group[j] < of_group[i] ? 1U : 0U;
+            keep[first + i] = before >= remove ? 1 : 0;
         }
-        keep[i] = smaller >= remove ? 1 : 0;
     }
 }
 
@@ -75,12 +81,17 @@ void CpuDevice::score_and_mask(const ScoreTerms& terms, const PruningPattern& pa
                 const std::size_t row_unusable = count_unusable(scratch.scores, columns);
                 unusable += row_unusable;
                 if (row_unusable != 0) continue;
-                for (std::size_t first = 0; first < columns; first += group) {
-                    const float* const scores = scratch.scores.data() + first;
-                    if (group <= small_group)
-                        mark_group(scores, group, remove, keep + first);
-                    else
-                        mark_run(scores, group, remove, scratch.keys, keep + first);
+                const float* const scores = scratch.scores.data();
+                if (group == 4) {
+                    mark_groups<4>(scores, columns, group, remove, keep);
+                } else if (group == 8) {
+                    mark_groups<8>(scores, columns, group, remove, keep);
+                } else if (group <= small_group) {
+                    mark_groups<0>(scores, columns, group, remove, keep);
+                } else {
+                    for (std::size_t first = 0; first < columns; first += group) {
+                        mark_run(scores + first, group, remove, scratch.keys, keep + first);
+                    }
                 }
                 for (std::size_t j = 0; j < columns; ++j) w[j] = keep[j] != 0 ? w[j] : 0.0F;
             }

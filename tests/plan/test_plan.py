@@ -204,7 +204,8 @@ def test_a_dry_run_counts_what_real_ranks_count(tmp_path: Path) -> None:
 
 def test_a_dry_run_of_block_groups() -> None:
     """Strong and weak; of fewer ranks than groups, too."""
-    done = run("prune", f"--model={MODEL}", *LONGER, *WORK, "--dry-run-ranks=6", "--block-groups=3")
+    calibration = ["--calibration=synthetic:16x128", "--device=cpu"]
+    done = run("prune", f"--model={MODEL}", *calibration, *WORK, "--dry-run-ranks=6", "--block-groups=3")
     assert done.stdout.count(" %") == 8
     weak = done.stdout.split("weak scaling")[1]
     assert all(0.3 < float(share) / 100 < 1.5 for share in re.findall(r"([0-9.]+) %", weak)), weak
@@ -221,7 +222,7 @@ def test_memory_is_planned_for_every_group_size() -> None:
     # Leaves of the tree that do not begin at a power of two, and a last mini-batch that is smaller; the owner of the
     # block that is played is another rank for another number of samples.
     for ranks, batch, more in ((3, 8, []), (3, 16, []), (2, 12, []), (6, 16, []), (8, 16, ["--ro-samples=28"]), (3, 20, [])):
-        for samples in (100, 101, 128):
+        for samples in (101, 128):
             words = [f"--ranks={ranks}", f"--ro-batch={batch}", f"--samples={samples}", "--ro-rounds=1", *more]
             seen = plan("--model=synthetic:llama-2-7b", "--sequence-length=256", "--shards=7", *words)
             assert sum(seen["memory"].values()) >= 0.99 * seen["memory_bytes"], words

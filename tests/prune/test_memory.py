@@ -35,7 +35,7 @@ FEW, MANY = 3, 43
 
 METHODS = {
     "wanda": ["--method=wanda"],
-    "wanda++": ["--method=wanda++", "--ro-samples=2", "--ro-rounds=2"],
+    "wanda++": ["--method=wanda++", "--ro-samples=1", "--ro-rounds=2"],
 }
 
 # Linux counts the memory of the process that calls exec in the peak of the new program, so a small process has to start
