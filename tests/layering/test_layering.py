@@ -145,7 +145,7 @@ def linked_folders(text: str) -> Dict[str, Set[str]]:
     """Folder -> folders whose targets it is linked to in CMakeLists.txt, all the way down."""
     folder_of_target = {"espalier_kernels": "kernels", "espalier_cli": "src/cli"}
     links: Dict[str, Set[str]] = {}
-    for name, folder, dependencies in re.findall(r"^espalier_library\((\w+) (\S+)([^)]*)\)", text, re.MULTILINE):
+    for name, folder, dependencies in re.findall(r"^espalier_library\((\w+) ([^\s)]+)([^)]*)\)", text, re.MULTILINE):
         folder_of_target[f"espalier_{name}"] = folder
         links.setdefault(f"espalier_{name}", set()).update(dependencies.split())
     for target, dependencies in re.findall(r"^\s*target_link_libraries\((espalier\w*)([^)]*)\)", text, re.MULTILINE):
