@@ -22,6 +22,9 @@ Novels (r-cran-janeaustenr) would be plainer English, but 19th-century dialogue 
 between domains. A paragraph that occurs twice, in one package or across the two sides, is kept once, so no evaluation
 paragraph is seen in calibration. Use the numbers for comparisons between methods, not beside published ones.
 
+Releases hold other editions of these manuals, so texts and perplexities differ between them; Debian 13 has no
+harden-doc any more. A package that the release lacks is left out, and said to be.
+
 A second run with unchanged outputs does nothing. Exit status 2 and one sentence on stderr when a package cannot be had.
 """
 
@@ -63,11 +66,16 @@ class ProseRefused(Exception):
     """The text cannot be made; the message is one sentence for the user."""
 
 
+class PackageUnknown(Exception):
+    """This release has no such package."""
+
+
 class Source(NamedTuple):
-    """English pages of one package: folder, pattern of the names, the page that lists them, pages left out."""
+    """English pages of one package: the first of these folders that has any, pattern of the names, the page that lists
+    them, pages left out."""
 
     package: str
-    folder: str
+    folders: tuple[str, ...]
     pages: str
     index: str
     left_out: tuple[str, ...] = ()
@@ -77,15 +85,20 @@ SOURCES = {
     "calibration": (
         Source(
             package="debian-policy",
-            folder="usr/share/doc/debian-policy/policy.html",
+            folders=("usr/share/doc/debian-policy/policy.html",),
             pages="*.html",
             index="index.html",
             left_out=("search.html", "genindex.html"),
         ),
-        Source("debian-reference-en", "usr/share/debian-reference", "*.en.html", "index.en.html"),
+        Source(
+            package="debian-reference-en",
+            folders=("usr/share/debian-reference", "usr/share/doc/debian-reference-common/docs"),  # Debian 12, 13
+            pages="*.en.html",
+            index="index.en.html",
+        ),
         Source(
             package="harden-doc",
-            folder="usr/share/doc/harden-doc/html/en-US",
+            folders=("usr/share/doc/harden-doc/html/en-US",),
             pages="*.html",
             index="index.html",
             left_out=("changelog_history.html",),
@@ -94,12 +107,12 @@ SOURCES = {
     "evaluation": (
         Source(
             package="developers-reference",
-            folder="usr/share/developers-reference",
+            folders=("usr/share/developers-reference",),
             pages="*.html",
             index="index.html",
             left_out=("search.html", "developers-reference.html"),  # the latter holds all the other pages once more
         ),
-        Source("debian-faq", "usr/share/doc/debian/FAQ", "*.en.html", "index.en.html"),
+        Source("debian-faq", ("usr/share/doc/debian/FAQ",), "*.en.html", "index.en.html"),
     ),
 }
 
@@ -204,7 +217,7 @@ def extract_documents(pages: dict[str, str], index: str, seen: set[str]) -> list
 
 
 def fetch_package(package: str, folder: Path) -> Path:
-    """The .deb file of a package in `folder`, downloaded unless it is there."""
+    """The .deb file of a package in `folder`, downloaded unless it is there. Raises PackageUnknown."""
     cached = sorted(folder.glob(f"{package}_*.deb"))
     if cached:
         return cached[-1]
@@ -212,7 +225,9 @@ def fetch_package(package: str, folder: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as download:
         command = ["apt-get", "download", "--quiet", package]
         try:
-            done = subprocess.run(command, cwd=download, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                command, cwd=download, env={**os.environ, "LC_ALL": "C"}, capture_output=True, text=True, check=False
+            )
         except FileNotFoundError as error:
             raise ProseRefused(
                 "apt-get is missing: the demo text comes from Debian packages, so run this on Debian"
@@ -220,6 +235,8 @@ def fetch_package(package: str, folder: Path) -> Path:
         files = list(Path(download).glob("*.deb"))
         if done.returncode != 0 or not files:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            if f"Unable to locate package {package}" in done.stderr:
+                raise PackageUnknown(package)
             raise ProseRefused(f"`{' '.join(command)}` failed ({reason}): check the network, or run apt-get update")
         return files[0].rename(folder / files[0].name)
 
@@ -231,19 +248,22 @@ def package_version(deb: Path) -> str:
 
 def read_pages(deb: Path, source: Source) -> dict[str, str]:
     """HTML pages of a package by file name, read from the archive without unpacking it."""
-    pages: dict[str, str] = {}
+    pages: dict[str, dict[str, str]] = {folder: {} for folder in source.folders}
     with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as unpack:
         with tarfile.open(fileobj=unpack.stdout, mode="r|") as archive:
             for member in archive:
                 path = PurePosixPath(member.name)
                 wanted = fnmatch.fnmatchcase(path.name, source.pages) and path.name not in source.left_out
-                if wanted and member.isfile() and path.parent == PurePosixPath(source.folder):
-                    pages[path.name] = archive.extractfile(member).read().decode(errors="replace")
-    if not pages:
+                folder = str(path.parent)
+                if wanted and member.isfile() and folder in pages:
+                    pages[folder][path.name] = archive.extractfile(member).read().decode(errors="replace")
+    found = [of_folder for of_folder in pages.values() if of_folder]
+    if not found:
         raise ProseRefused(
-            f"{deb.name} holds no {source.pages} in {source.folder}: this release of Debian lays it out differently"
+            f"{deb.name} holds no {source.pages} in {' or '.join(source.folders)}: this release of Debian lays it out "
+            "differently"
         )
-    return pages
+    return found[0]
 
 
 def write_text(output: Path, documents: list[str]) -> None:
@@ -284,12 +304,20 @@ def extract(work: Path, outputs: dict[str, Path]) -> list[str]:
     seen: set[str] = set()
     for kind, sources in SOURCES.items():
         texts: list[str] = []
+        unknown: list[str] = []
         for source in sources:
-            deb = fetch_package(source.package, work / "packages")
+            try:
+                deb = fetch_package(source.package, work / "packages")
+            except PackageUnknown:
+                unknown.append(source.package)
+                summary.append(f"{kind}: {source.package} is not in this release and is left out")
+                continue
             documents = extract_documents(read_pages(deb, source), source.index, seen)
             size = sum(len(document.encode()) for document in documents)
             summary.append(f"{kind}: {source.package} {package_version(deb)}, {len(documents)} documents, {size} bytes")
             texts += documents
+        if sources and len(unknown) == len(sources):
+            raise ProseRefused(f"apt knows none of {', '.join(unknown)}: run apt-get update, or enable their section")
         write_text(outputs[kind], texts)
     state = {kind: sha256(output) for kind, output in outputs.items()}
     finished = {"script": sha256(Path(__file__)), "outputs": state, "summary": summary}

@@ -90,7 +90,7 @@ def make_package(work: Path, name: str, pages: dict[str, str]) -> None:
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
 def test_packages_become_two_texts_and_a_second_run_does_nothing(tmp_path, monkeypatch, capsys):
-    source = extract_prose.Source("doc-a", "usr/share/doc/a", "*.html", "index.html", ("search.html",))
+    source = extract_prose.Source("doc-a", ("usr/share/a", "usr/share/doc/a"), "*.html", "index.html", ("search.html",))
     sources = {"calibration": (source,), "evaluation": (source._replace(package="doc-b"),)}
     monkeypatch.setattr(extract_prose, "SOURCES", sources)
     for name in "ab":
@@ -116,8 +116,24 @@ def test_packages_become_two_texts_and_a_second_run_does_nothing(tmp_path, monke
 
 
 @pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
+def test_a_package_that_this_release_lacks_is_left_out(tmp_path, monkeypatch, capsys):
+    known = extract_prose.Source("doc-a", ("usr/share/doc/a",), "*.html", "index.html")
+    unknown = known._replace(package="doc-of-an-older-release")
+    monkeypatch.setattr(extract_prose, "SOURCES", {"calibration": (unknown, known), "evaluation": (unknown,)})
+    make_package(tmp_path, "doc-a", {"usr/share/doc/a/p.html": f"<p>{sentence('a')}</p>"})
+    arguments = command_line(tmp_path)
+    assert extract_prose.main(arguments) == 2
+    assert "apt knows none of doc-of-an-older-release" in capsys.readouterr().err
+    monkeypatch.setattr(extract_prose, "SOURCES", {"calibration": (unknown, known), "evaluation": (known._replace(package="doc-b"),)})
+    make_package(tmp_path, "doc-b", {"usr/share/doc/a/p.html": f"<p>{sentence('b')}</p>"})
+    assert extract_prose.main(arguments) == 0
+    assert "doc-of-an-older-release is not in this release and is left out" in capsys.readouterr().out
+    assert (tmp_path / "c.txt").read_text() == f"{sentence('a')}\n"
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="needs dpkg-deb")
 def test_refuses_a_package_with_another_layout(tmp_path, monkeypatch, capsys):
-    source = extract_prose.Source("doc-a", "usr/share/doc/a", "*.html", "index.html")
+    source = extract_prose.Source("doc-a", ("usr/share/doc/a",), "*.html", "index.html")
     monkeypatch.setattr(extract_prose, "SOURCES", {"calibration": (source,), "evaluation": ()})
     make_package(tmp_path, "doc-a", {"usr/share/doc/other/p.html": "<p>x</p>"})
     arguments = command_line(tmp_path)
