@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
+#include <functional>
+#include <string_view>
 
 namespace espalier {
 
@@ -43,6 +45,26 @@ std::uint64_t unsigned_field(const Json& json, const char* name, const std::stri
 FileRecord file_record_from(const Json& json, const std::string& source) {
     return {json.at("file").get<std::string>(), unsigned_field(json, "bytes", source),
             json.at("xxh3_128").get<std::string>()};
+}
+
+/// What readers of a manifest rely on.
+void check_metrics(const Json& metrics, const std::function<void(const std::string&)>& refuse) {
+    const auto is_object_of_numbers = [](const Json& value) {
+        return value.is_object() && std::all_of(value.items().begin(), value.items().end(),
+                                                [](const auto& item) { return item.second.is_number(); });
+    };
+    for (const char* const name :
+         {"pruned", "sparsity", "error_final", "error_after_first_mask", "flops", "seconds", "peak_bytes"}) {
+        const Json* metric = metrics.find(name);
+        if (metric == nullptr) return refuse(std::string(" has no metric ") + name);
+        const std::string_view which = name;
+        const bool fits = which == "pruned"                           ? metric->is_boolean()
+                          : which == "sparsity" || which == "seconds" ? is_object_of_numbers(*metric)
+                                                                      : metric->is_number();
+        if (!fits)
+            return refuse(std::string(" has a metric of the wrong kind, ") + name + " " +
+                          metric->ascii().substr(0, 100));
+    }
 }
 
 bool is_a_manifest(const std::string& text) {
@@ -98,10 +120,7 @@ void Manifest::check(std::size_t listed_blocks, const std::string& source) const
         const std::string block = "block " + std::to_string(index);
         if (index >= blocks_in_model) refuse(block + " is not one of the model's");
         if (record.file.file != RunFolder::block_file(index)) refuse(block + " has a wrong file name");
-        for (const char* const name :
-             {"pruned", "sparsity", "error_final", "error_after_first_mask", "flops", "seconds", "peak_bytes"}) {
-            if (!record.metrics.is_object() || !record.metrics.contains(name)) refuse(block + " has no metric " + name);
-        }
+        check_metrics(record.metrics, [&](const std::string& what) { refuse(block + what); });
     }
     if (!complete) return;
     if (blocks.size() != blocks_in_model) {

@@ -318,7 +318,6 @@ measure_dense() {
     is_evaluated dense || evaluate dense
     record dense
     windows=$(number_in "$(perplexity_file dense)" windows)
-    measure "$(number_in "$(perplexity_file dense)" seconds)" "$windows"
 }
 
 # compare_row ROW: prune, inspect, evaluate, record. Only runs that start from nothing tell about speed.

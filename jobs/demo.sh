@@ -19,7 +19,8 @@ writes report.html. Everything goes to build/demo; a second run reuses what is t
   --evaluation-tokens N     [default: 4096]
   --paper-rate              one row more: Wanda++ at the paper's learning rate, made for 7B models (1 to 2 minutes)
   --output DIR              [default: build/demo; build/demo-MODEL with --model]
-  --skip-install            do not call apt
+  --espalier PROGRAM        take this program instead of building one
+  --skip-install            do not call apt, which asks for root's rights (sudo)
 END
 }
 
@@ -32,14 +33,14 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 output=$root/build/demo
 model='' calibration_text='' evaluation_text=''
 pattern=2:4 samples=32 sequence_length=64 evaluation_tokens=4096
-install=true paper_rate=false
+install=true paper_rate=false espalier=''
 
 while (($#)); do
     case $1 in
         --help) usage && exit 0 ;;
         --skip-install) install=false && shift && continue ;;
         --paper-rate) paper_rate=true && shift && continue ;;
-        --model | --calibration-text | --evaluation-text | --pattern | --samples | --sequence-length | --evaluation-tokens | --output)
+        --model | --calibration-text | --evaluation-text | --pattern | --samples | --sequence-length | --evaluation-tokens | --output | --espalier)
             (($# > 1)) || refuse "$1 takes a value"
             name=${1#--}
             printf -v "${name//-/_}" '%s' "$2"
@@ -51,8 +52,11 @@ done
 [[ -n $calibration_text || -z $evaluation_text ]] || refuse "--evaluation-text goes with --calibration-text"
 [[ -z $calibration_text || -n $evaluation_text ]] || refuse "--calibration-text goes with --evaluation-text"
 [[ -z $model || -r $model/config.json || -d $model/snapshots ]] || refuse "--model $model is not a model folder: config.json is not there"
-for text in $calibration_text $evaluation_text; do [[ -r $text ]] || refuse "$text cannot be read"; done
-[[ $samples$sequence_length$evaluation_tokens =~ ^[0-9]+$ ]] || refuse "numbers of samples and tokens are whole numbers"
+for text in "$calibration_text" "$evaluation_text"; do [[ -z $text || -r $text ]] || refuse "$text cannot be read"; done
+for number in "$samples" "$sequence_length" "$evaluation_tokens"; do
+    [[ $number =~ ^[1-9][0-9]*$ ]] || refuse "'$number' is no number of samples or tokens"
+done
+[[ -z $espalier || -x $espalier ]] || refuse "--espalier $espalier is not a program"
 
 step() {
     local bold='' plain=''
@@ -70,6 +74,8 @@ choose_cuda() {
 }
 
 build_program() {
+    [[ -z $espalier ]] || return 0
+    choose_cuda
     cmake -S "$root" -B "$root/build/release" -G Ninja -DCMAKE_BUILD_TYPE=Release -DESPALIER_TESTS=OFF "-DESPALIER_CUDA=$cuda" \
         >"$output/build.log" 2>&1 ||
         refuse "CMake could not configure the build:"$'\n'"$(tail -n 20 "$output/build.log")"
@@ -127,12 +133,16 @@ make_tokens() {
 beside() {
     log=$1
     shift
+    set -m # a process group of its own, which whatever ends the demo ends too
     ("$@") >"$log" 2>&1 &
     process=$!
+    set +m
+    trap 'kill -- "-$process"; cat "$log" >&2' EXIT
 }
 wait_for_it() {
     local status=0
     wait "$process" || status=$?
+    trap - EXIT
     cat "$log"
     ((status == 0)) || exit "$status"
 }
@@ -146,31 +156,33 @@ compare_methods() {
     "$root/jobs/compare.sh" --model "$model" --calibration "$calibration" --evaluation "$evaluation" \
         --methods "wanda++ magnitude wanda sparsegpt rgs ro" \
         --output "$output/comparison" --pattern "$pattern" --sequence-length "$sequence_length" \
-        --espalier "$root/build/release/espalier" "${more[@]}" \
+        --espalier "$espalier_program" "${more[@]}" \
         -- --ro-samples "$(((samples + 3) / 4))" --ro-learning-rate "$rate"
 }
 
 export_winner() {
     winner=$("$venv/bin/python" "$root/jobs/comparison.py" best "$output/comparison/comparison.json")
     exported=$output/exported-$(basename "$winner")
-    [[ -d $exported ]] || "$root/build/release/espalier" export --run "$winner" --output "$exported"
+    [[ -d $exported ]] || "$espalier_program" export --run "$winner" --output "$exported"
 }
 
 [[ -z $model || $output != "$root/build/demo" ]] || output=$root/build/demo-$(basename "$model")
 mkdir -p "$output"
+espalier_program=${espalier:-$root/build/release/espalier}
 venv=$root/build/venv demo_model=$output/SmolLM2-135M-Instruct
 model=${model:-$demo_model}
-step "Packages"
+step "Packages, up to 1 minute when they are missing"
 # With Python there the model, texts and tokens can come while apt goes on.
 if $install; then "$root/jobs/install_dependencies.sh" --python; else echo "skipped"; fi
 beside "$output/prepare.log" prepare
 if $install; then "$root/jobs/install_dependencies.sh"; fi
 step "Build, about 1½ minutes on 2 cores; beside it the model, its tokenizer, texts and tokens"
-choose_cuda
 build_program
 wait_for_it
 { read -r calibration && read -r evaluation; } <"$output/tokens/names"
-step "Dense model and Wanda++, then the other methods: prune, audit, evaluate"
+time_left=''
+[[ $model != "$demo_model" || $samples$sequence_length != 3264 ]] || time_left=": the first two numbers after 1½ minutes, all after 5"
+step "Dense model and Wanda++, then the other methods$time_left"
 compare_methods
 step "Export of the best"
 export_winner

@@ -13,6 +13,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 asked_parts="dry-run-time emulation emulation-more emulation-asan emulation-asan-more emulation-tsan"
 all_parts=(install build unit mpi layering oracle binary export jobs commands)
+[[ ${1:-} != --help ]] || { sed -n '2,9s/^# \?//p' "$0" && exit 0; }
 parts=("$@")
 ((${#parts[@]})) || parts=("${all_parts[@]}")
 for name in "${parts[@]}"; do
@@ -146,14 +147,18 @@ run_shards() {
 
 mpi_ranks='mpi_tests_[12358]'  # .ci/full: all of 1 to 8
 [[ -z ${ESPALIER_ALL_RANKS:-} ]] || mpi_ranks=mpi_tests
-if wants install; then part "packages" jobs/install_dependencies.sh --tests; fi
+# Tests of an older program would only hide why there is no new one.
+stop_if_failed() { ((failed == 0)) || { printf '\nThe tests were not run.\n' && exit 1; }; }
+if wants install; then part "packages" jobs/install_dependencies.sh --tests && stop_if_failed; fi
 # Ubuntu 24.04 has no python3-torch: PyTorch's own, its build for CPUs where that index answers (180 MB instead of 3 GB).
-if ! /usr/bin/python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'; then
+needs_torch() { wants oracle || wants binary || wants emulation || wants emulation-more || wants emulation-asan-more; }
+if needs_torch && ! /usr/bin/python3 -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)'; then
     export PIP_EXTRA_INDEX_URL=${PIP_EXTRA_INDEX_URL-https://download.pytorch.org/whl/cpu}
     part "PyTorch" jobs/virtual_environment.sh build/venv-torch tests/oracle/requirements.txt --system-site-packages
+    stop_if_failed
     pytest[0]=$root/build/venv-torch/bin/python
 fi
-if wants build; then part "build" build; fi
+if wants build; then part "build" build && stop_if_failed; fi
 if wants unit; then part "unit tests" ctest --test-dir build/release --no-tests=error --output-on-failure -R unit_tests; fi
 if wants mpi; then part "unit tests under mpirun" ctest --test-dir build/release --no-tests=error --output-on-failure -R "$mpi_ranks"; fi
 if wants layering; then part "layering" "${pytest[@]}" tests/layering; fi

@@ -73,7 +73,7 @@ prune() {
     ((ranks == 1)) || launch=(mpirun -n "$ranks")
     rm -rf "$folder/run"
     "${launch[@]}" "$1" prune --device "$device" --model "$folder/$model" --calibration "$folder/$model.h5" \
-        --output "$folder/run" --method "$method" "${pattern[@]}" "${more[@]}" >/dev/null
+        --output "$folder/run" --method "$method" "${pattern[@]}" "${more[@]}" >&2
     bits "$folder/run"
 }
 plan() { counts "$1" "${words[@]}"; }

@@ -16,7 +16,11 @@ namespace {
 constexpr std::size_t deepest = 64;
 
 [[noreturn]] void refuse(const Json& json, const std::string& expected) {
-    throw Json::Error("found " + json.ascii().substr(0, 100) + ", expected " + expected);
+    const bool has_parts = json.is_array() || json.is_object();
+    const std::string found =
+        has_parts ? (json.is_array() ? "an array of " : "an object of ") + std::to_string(json.size()) + " elements"
+                  : json.ascii().substr(0, 100);
+    throw Json::Error("found " + found + ", expected " + expected);
 }
 
 /// Builds the value event by event and throws on the first violation. (nlohmann's own callback parser looks through the
@@ -112,7 +116,7 @@ bool is_pair_with_a_key(const Json& json) {
 }  // namespace
 
 Json::Json(Value value) : value_(std::move(value)) {}
-Json::Json(std::string text) : value_(std::move(text)) {}
+Json::Json(std::string text) : value_(std::make_unique<std::string>(std::move(text))) {}
 Json::Json(Array values) : value_(std::make_unique<Array>(std::move(values))) {}
 Json::Json(Object values) : value_(std::make_unique<Object>(std::move(values))) {}
 Json::Json(std::initializer_list<Json> list) {
@@ -129,6 +133,8 @@ Json::Json(const Json& other) {
         value_ = std::make_unique<Array>(other.elements());
     } else if (other.is_object()) {
         value_ = std::make_unique<Object>(other.items());
+    } else if (other.is_string()) {
+        value_ = std::make_unique<std::string>(other.string());
     } else {
         std::visit(
             [&](const auto& value) {
@@ -171,7 +177,7 @@ bool Json::boolean() const {
 
 const std::string& Json::string() const {
     if (!is_string()) refuse(*this, "a string");
-    return std::get<std::string>(value_);
+    return *std::get<StringPointer>(value_);
 }
 
 double Json::number() const {
@@ -224,7 +230,7 @@ Json& Json::operator[](std::string_view key) {
     return found != object.end() ? found->second : object[std::string(key)];
 }
 
-const Json::Object& Json::items() const {
+const Json::Object& Json::items() const& {
     static const Object none;
     if (is_null()) return none;
     if (!is_object()) refuse(*this, "an object");
@@ -272,6 +278,7 @@ std::string Json::ascii() const {
 bool operator==(const Json& a, const Json& b) {
     if (a.is_array() && b.is_array()) return a.elements() == b.elements();
     if (a.is_object() && b.is_object()) return a.items() == b.items();
+    if (a.is_string() && b.is_string()) return a.string() == b.string();
     if (a.is_number() && b.is_number() && a.value_.index() != b.value_.index()) return a.number() == b.number();
     return a.value_ == b.value_;
 }

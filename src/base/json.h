@@ -22,7 +22,8 @@ namespace espalier {
 /// Null, a boolean, a number, a string, an array or an object (whose keys are kept in alphabetical order).
 ///
 /// As in nlohmann's library a list in braces is an object when each of its elements is a pair that begins with a
-/// string, and an array otherwise: Json{{"a", 1}, {"b", {1, 2}}} is {"a": 1, "b": [1, 2]}.
+/// string, and an array otherwise: Json{{"a", 1}, {"b", {1, 2}}} is {"a": 1, "b": [1, 2]}. Json{other} is an array of
+/// one; a copy is Json(other).
 class Json {
   public:
     using Array = std::vector<Json>;
@@ -68,12 +69,12 @@ class Json {
     }
     /// An integer that is not negative.
     [[nodiscard]] bool is_number_unsigned() const { return std::holds_alternative<std::uint64_t>(value_); }
-    [[nodiscard]] bool is_string() const { return std::holds_alternative<std::string>(value_); }
+    [[nodiscard]] bool is_string() const { return std::holds_alternative<StringPointer>(value_); }
     [[nodiscard]] bool is_array() const { return std::holds_alternative<ArrayPointer>(value_); }
     [[nodiscard]] bool is_object() const { return std::holds_alternative<ObjectPointer>(value_); }
 
-    /// bool, a number, std::string, or a std::map from names to one of them. Throws Error for another kind, and for a
-    /// number that T cannot hold.
+    /// bool, an integer, double, std::string, or a std::map from names to one of them. Throws Error for another kind,
+    /// and for a number that T cannot hold.
     template <typename T>
     [[nodiscard]] T get() const;
 
@@ -99,18 +100,20 @@ class Json {
     }
 
     /// Keys and values of an object; none of null.
-    [[nodiscard]] const Object& items() const;
+    [[nodiscard]] const Object& items() const&;
+    const Object& items() const&& = delete;  // they would go with their owner, before a loop over them
     /// Elements of an array.
     [[nodiscard]] Array::const_iterator begin() const { return elements().begin(); }
     [[nodiscard]] Array::const_iterator end() const { return elements().end(); }
-    [[nodiscard]] const Json& back() const { return elements().back(); }
+    [[nodiscard]] const Json& back() const { return element(size() - 1); }
 
     void push_back(Json value);  ///< null becomes an array
     void update(const Json& object);
     void erase(std::string_view key);
     void erase(std::integral auto place) { erase_element(static_cast<std::size_t>(place)); }
 
-    /// As text, in one line, or with `indent` spaces a level. Throws Error for a string that is not UTF-8.
+    /// As text, in one line, or with `indent` spaces a level. NaN and infinity, which JSON lacks, become null. Throws
+    /// Error for a string that is not UTF-8.
     [[nodiscard]] std::string dump(int indent = -1) const;
     /// In one line of ASCII, for messages: what is not UTF-8 becomes U+FFFD.
     [[nodiscard]] std::string ascii() const;
@@ -119,9 +122,11 @@ class Json {
     friend std::ostream& operator<<(std::ostream& out, const Json& json);
 
   private:
+    using StringPointer = std::unique_ptr<std::string>;
     using ArrayPointer = std::unique_ptr<Array>;
     using ObjectPointer = std::unique_ptr<Object>;
-    using Value = std::variant<std::nullptr_t, bool, std::int64_t, std::uint64_t, double, std::string, ArrayPointer,
+    // Sixteen bytes an element: a hostile file may hold a hundred million of them.
+    using Value = std::variant<std::nullptr_t, bool, std::int64_t, std::uint64_t, double, StringPointer, ArrayPointer,
                                ObjectPointer>;
 
     explicit Json(Value value);
@@ -156,8 +161,8 @@ template <typename T>
 T Json::get() const {
     if constexpr (std::is_same_v<T, bool>) {
         return boolean();
-    } else if constexpr (std::is_floating_point_v<T>) {
-        return static_cast<T>(number());
+    } else if constexpr (std::is_same_v<T, double>) {
+        return number();
     } else if constexpr (std::is_integral_v<T>) {
         return static_cast<T>(integer(static_cast<std::int64_t>(std::numeric_limits<T>::min()),
                                       static_cast<std::uint64_t>(std::numeric_limits<T>::max())));

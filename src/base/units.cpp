@@ -63,6 +63,12 @@ std::string format_seconds(double seconds) {
     return print("%ld h %02ld min", whole / 3600, whole % 3600 / 60);
 }
 
+std::string format_device_time(double seconds, const std::string& device) {
+    if (seconds < 60) return print("%.2g ", seconds) + device + " seconds";
+    if (seconds < 3600) return print("%.2g ", seconds / 60) + device + " minutes";
+    return print(seconds < 3.6e6 ? "%.3g " : "%.0f ", seconds / 3600) + device + " hours";
+}
+
 std::size_t peak_resident_bytes() {
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);

@@ -13,6 +13,8 @@ std::string format_bytes(double bytes);
 std::size_t parse_bytes(const std::string& text, const std::string& option);
 /// "0 s", "35 us", "4.2 ms", "63 ms", "0.8 s", "42 s", "3 min 05 s", "2 h 07 min".
 std::string format_seconds(double seconds);
+/// Time of all devices together: "0.4 GPU seconds", "12 GPU minutes", "3.1 GPU hours" for the device "GPU".
+std::string format_device_time(double seconds, const std::string& device);
 /// The largest resident set of this process so far, in bytes (getrusage).
 std::size_t peak_resident_bytes();
 

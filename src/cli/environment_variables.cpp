@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::string_view prefix = "ESPALIER_";
 
-/// Read by other than the options; tests/layering finds those that are missing here.
+/// Read by other than the options; tests/cli/test_process.py finds those that are missing here.
 constexpr std::array<std::string_view, 22> other_variables = {
     // the program
     "ESPALIER_COMMUNICATION_DEADLINE",

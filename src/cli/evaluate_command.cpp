@@ -27,7 +27,9 @@ std::vector<OptionSpec> evaluate_options() {
          false,
          true},
         {"sequence-length", "tokens of each window", "2048"},
-        {"json", "file to write the result to, as JSON; without a name, or with '-', one line is printed", {}},
+        {"json",
+         "file to write the result to, as JSON; without a file name, or with '-', it is printed as one line",
+         {}},
         {"config", "file with lines 'name = value' that set options", {}}};
     for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
     return specs;

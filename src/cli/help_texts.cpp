@@ -70,16 +70,16 @@ Exit status:
   1   a bug in Espalier: please report it
   2   wrong input: an option, a file or a model; or `inspect` found something wrong
   3   not enough memory or disk space
-  75  stopped between two blocks by SIGTERM, SIGUSR1 or Ctrl-C; the same command goes on. A second
+  75  stopped between two blocks by SIGTERM, SIGUSR1 or Ctrl-C; the same command continues. A second
       Ctrl-C ends at once. Under mpirun send SIGUSR1 to mpirun itself: at SIGTERM and Ctrl-C it ends
-      its ranks, and the block in work is lost
+      its ranks, and the unfinished block is lost
 
 Environment:
-  ESPALIER_NAME                    value of the option --name, for every command that has it
+  ESPALIER_NAME                    sets the option --name: ESPALIER_RO_BATCH=4 is --ro-batch 4
   ESPALIER_COMMUNICATION_DEADLINE  seconds to wait for another rank before all end [default: 21600]
   OMP_NUM_THREADS                  threads of each rank, when --threads is not given
-  OPENBLAS_CORETYPE                kernels of OpenBLAS; Haswell on machines of several kinds lets all of
-                                   them round alike
+  OPENBLAS_CORETYPE                which kernels OpenBLAS uses. With Haswell, machines with different
+                                   processors compute the same digits
 )";
 }
 

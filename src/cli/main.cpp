@@ -36,7 +36,7 @@ constexpr std::array<Command, 6> commands = {
      {"evaluate", evaluate_command, evaluate_options, "measures the perplexity of a model or a run"},
      {"inspect", inspect_command, inspect_options, "checks the files of a run or a model, and counts their zeros"},
      {"export", export_command, export_options, "writes a run as a Hugging Face folder"},
-     {"plan", plan_command, plan_options, "foresees memory and time of a run, and the best way to use 1 … 1024 GPUs"},
+     {"plan", plan_command, plan_options, "predicts memory and time of a run, and the best way to use 1 … 1024 GPUs"},
      {"doctor", doctor_command, doctor_options, "shows what is found here, what would be used, and how fast it is"}}};
 
 std::string usage() {

@@ -7,10 +7,11 @@ namespace espalier {
 std::vector<OptionSpec> network_options() {
     return {
         {"gpus-per-node",
-         "of a plan or dry run: GPUs (ranks) of one machine [default: as in --rates, else as is usual for the GPU]",
+         "for plans and dry runs: GPUs (ranks) of one machine [default: as in --rates, else as is usual for the GPU]",
          {}},
         {"network-bandwidth",
-         "of a plan or dry run: bytes a second that a rank sends, and as many that it receives, between machines, for "
+         "for plans and dry runs: bytes a second that a rank sends, and as many that it receives, between machines, "
+         "for "
          "instance 45GB [default: as in --rates, else as is usual for the GPU]",
          {}}};
 }

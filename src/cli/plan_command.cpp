@@ -15,10 +15,10 @@ namespace espalier {
 
 namespace {
 
-constexpr const char* plan_summary = "foresees memory and time of a run, and the best way to use 1 … 1024 GPUs";
+constexpr const char* plan_summary = "predicts memory and time of a run, and the best way to use 1 … 1024 GPUs";
 
 /// So that a command line of prune can be planned as it is.
-constexpr const char* ignored_by_plan = "option of prune without effect on the plan";
+constexpr const char* ignored_by_plan = "accepted as prune has it; changes nothing in a plan";
 
 }  // namespace
 

@@ -39,14 +39,17 @@ std::vector<OptionSpec> prune_options() {
          "dry run, which writes no run folder: computes the share of one rank of 1, 2, 4 … up to this many, and prints "
          "how the run would scale",
          {}},
-        {"dry-run-report", "of a dry run: file to write its numbers to, as JSON", {}},
-        {"rates", "of a dry run: rates of the network and the files, from `espalier doctor --rates FILE`", {}}};
+        {"dry-run-report", "for dry runs: file to write its numbers to, as JSON", {}},
+        {"rates", "for dry runs: rates of the network and the files, from `espalier doctor --rates FILE`", {}}};
     for (OptionSpec& spec : network_options()) specs.push_back(std::move(spec));
     for (OptionSpec& spec : pruning_options()) specs.push_back(std::move(spec));
     for (OptionSpec spec : std::initializer_list<OptionSpec>{
              {"only-blocks", "prune only blocks a to b, counted from 0, and leave the others dense; written a-b", {}},
              {"fresh", "delete what an earlier run left in --output, and start again", {}, true},
-             {"resume", "go on with the run in --output if there is one; this is done without it, too", {}, true},
+             {"resume",
+              "continue the run in --output if there is one: the default, so the option changes nothing",
+              {},
+              true},
              {"config", "file with lines 'name = value' that set options", {}}}) {
         specs.push_back(std::move(spec));
     }
@@ -229,9 +232,8 @@ int prune_command(Session& session, const CommandLine& line) {
             if (!ledger) return;
             ledger->leave();
             if (heard == signals.end()) throw BugError("internal error: the run stopped without a signal");
-            progress.line(
-                fmt::format("stopped by {}: {} of {} blocks are finished; the same command goes on with the others",
-                            name_of_signal(*heard), ledger->blocks_done(), source->config().blocks));
+            progress.line(fmt::format("stopped by {}: {} of {} blocks are finished; the same command continues",
+                                      name_of_signal(*heard), ledger->blocks_done(), source->config().blocks));
         });
         return static_cast<int>(ExitStatus::interrupted);
     }

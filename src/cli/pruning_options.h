@@ -1,5 +1,5 @@
 #pragma once
-/// The options that say how a model is pruned, for every command that prunes or foresees it.
+/// The options that say how a model is pruned, for every command that prunes or plans it.
 
 #include "src/cli/option_set.h"
 #include "src/prune/prune_options.h"

@@ -60,7 +60,16 @@ RopeConfig parse_rope_object(const Fields& fields, double theta, double max_posi
     RopeConfig rope;
     rope.theta = fields.number("rope_theta", theta);
     const std::string type = fields.text("rope_type", fields.text("type", "default"));
-    if (type == "default" || type == "dynamic") return rope;  // dynamic acts beyond max_position_embeddings only
+    if (fields.text("type", type.c_str()) != type)
+        fields.fail("type", "'" + type + "', as rope_type says, is expected");
+    if (type == "dynamic") return rope;  // it acts beyond max_position_embeddings only
+    if (type == "default") {
+        for (const char* const scales : {"factor", "low_freq_factor", "high_freq_factor", "attention_factor"}) {
+            if (!fields.has(scales) || fields.number(scales) == 1.0) continue;
+            fields.fail(scales, "of rope type 'default', which scales nothing, no other value than 1 is expected");
+        }
+        return rope;
+    }
     if (type != "linear" && type != "llama3" && type != "yarn") {
         throw InputError(fields.source() + ": rope type '" + type +
                          "' is not supported (default, linear, dynamic, llama3, yarn are)");
@@ -92,6 +101,7 @@ RopeConfig parse_rope_object(const Fields& fields, double theta, double max_posi
 
 RopeConfig parse_rope(const Json& json, const Fields& fields, const std::string& source) {
     const double theta = fields.number("rope_theta", 10000.0);
+    std::optional<RopeConfig> found;
     for (const char* const name : {"rope_parameters", "rope_scaling"}) {
         if (!fields.has(name)) continue;
         if (!json[name].is_object()) fields.fail(name, "an object is expected");
@@ -99,9 +109,15 @@ RopeConfig parse_rope(const Json& json, const Fields& fields, const std::string&
         // transformers 5 may nest by kind of attention; sequences within the window all use full attention.
         if (object->contains("full_attention") && (*object)["full_attention"].is_object())
             object = &(*object)["full_attention"];
-        return parse_rope_object(Fields(*object, source + ": " + name), theta,
-                                 fields.number("max_position_embeddings", 2048.0));
+        const RopeConfig rope = parse_rope_object(Fields(*object, source + ": " + name), theta,
+                                                  fields.number("max_position_embeddings", 2048.0));
+        if (fields.has("rope_theta") && rope.theta != theta) {
+            fields.fail("rope_theta", std::string("the one of ") + name + ", which differs, is expected");
+        }
+        if (found && *found != rope) fields.fail(name, "the same as rope_parameters is expected");
+        found = rope;
     }
+    if (found) return *found;
     RopeConfig rope;
     rope.theta = theta;
     return rope;

@@ -21,6 +21,8 @@ struct RopeConfig {
     double beta_fast = 32;                   ///< yarn
     double beta_slow = 1;                    ///< yarn
     std::optional<double> attention_factor;  ///< yarn; 0.1 ln(factor) + 1 when absent
+
+    bool operator==(const RopeConfig&) const = default;
 };
 
 struct ModelConfig {

@@ -45,13 +45,12 @@ std::string table(const std::vector<ScalingPoint>& points, bool weak) {
     for (const ScalingPoint& point : points) {
         const double base = points.front().measured.run_seconds, seconds = point.measured.run_seconds;
         const double speed_up = base / seconds;
-        text +=
-            fmt::format("{:>6}{:>14}{:>14}{:>12}{:>10.1f} %{:>14}{:>12}{:>10.2f}\n", point.ranks,
-                        fmt::format("{:.4f} s", point.measured.block_seconds), format_seconds(seconds),
-                        weak ? "" : fmt::format("{:.2f}", speed_up),
-                        100 * (weak ? speed_up : speed_up / static_cast<double>(point.ranks)),
-                        fmt::format("{:.4f} s", point.planned.block_seconds), format_seconds(point.planned.run_seconds),
-                        point.planned.block_seconds / point.measured.block_seconds);
+        text += fmt::format("{:>6}{:>14}{:>14}{:>12}{:>10.1f} %{:>14}{:>12}{:>10.2f}\n", point.ranks,
+                            format_seconds(point.measured.block_seconds), format_seconds(seconds),
+                            weak ? "" : fmt::format("{:.2f}", speed_up),
+                            100 * (weak ? speed_up : speed_up / static_cast<double>(point.ranks)),
+                            format_seconds(point.planned.block_seconds), format_seconds(point.planned.run_seconds),
+                            point.planned.block_seconds / point.measured.block_seconds);
     }
     return text;
 }

@@ -73,8 +73,8 @@ std::string describe(const RunPlan& plan, const RunTotals& totals, const DeviceM
         line("idle", fmt::format("{} of the {} ranks of a group hold no samples: more --shards would give them some",
                                  plan.ranks_without_samples, plan.ranks_of_group));
     }
-    line("run", fmt::format("{}, {:.3g} {} hours", format_seconds(plan.run_seconds), plan.device_hours(),
-                            device.is_gpu ? "GPU" : "rank"));
+    line("run", format_seconds(plan.run_seconds) + ", " +
+                    format_device_time(plan.device_seconds(), device.is_gpu ? "GPU" : "rank"));
     line("  blocks", fmt::format("{}: {:.4g} one after the other, {} each",
                                  format_seconds(plan.blocks_in_a_row * plan.block_seconds), plan.blocks_in_a_row,
                                  format_seconds(plan.block_seconds)));
@@ -101,13 +101,13 @@ std::string describe(const RunPlan& plan, const RunTotals& totals, const DeviceM
             text += fmt::format("  {:<36}{:>10}\n", item.name, format_bytes(static_cast<double>(item.bytes)));
         }
     }
-    text += fmt::format("\n{:<20}{:>12}{:>8}  {:<24}{}\n", "phase of a block", "seconds", "share", "bound by",
+    text += fmt::format("\n{:<20}{:>12}{:>8}  {:<24}{}\n", "phase of a block", "time", "share", "bound by",
                         "this rank communicates");
     for (const char* const phase : order_of_phases) {
         const auto found = plan.block.phases.find(phase);
         if (found == plan.block.phases.end()) continue;
         const double seconds = found->second.seconds, bytes = bytes_of(found->second.communication);
-        text += fmt::format("{:<20}{:>12.4f}{:>6.1f} %  {:<24}{}\n", readable(phase), seconds,
+        text += fmt::format("{:<20}{:>12}{:>6.1f} %  {:<24}{}\n", readable(phase), format_seconds(seconds),
                             100 * seconds / plan.block.seconds(), bound_of(seconds, spent_in(plan.block, phase)),
                             bytes > 0 ? format_bytes(bytes) : "");
     }
@@ -115,8 +115,8 @@ std::string describe(const RunPlan& plan, const RunTotals& totals, const DeviceM
 }
 
 std::string describe(const PlanTable& table) {
-    std::string text = fmt::format("{:>6}{:>8}{:>8}{:>10}{:>15}{:>10}{:>12}{:>13}{:>14}\n", "ranks", "groups", "shards",
-                                   "ro-batch", "time", "speed-up", "efficiency", "memory", "device hours");
+    std::string text = fmt::format("{:>6}{:>8}{:>8}{:>10}{:>15}{:>10}{:>12}{:>13}{:>16}\n", "ranks", "groups", "shards",
+                                   "ro-batch", "time", "speed-up", "efficiency", "memory", "device time");
     double base = 0;
     for (const auto& [ranks, plan] : table) {
         if (!plan) {
@@ -125,10 +125,10 @@ std::string describe(const PlanTable& table) {
         }
         if (base == 0) base = plan->run_seconds * static_cast<double>(ranks);
         const double speed_up = base / plan->run_seconds;
-        text += fmt::format("{:>6}{:>8}{:>8}{:>10}{:>15}{:>10.2f}{:>10.1f} %{:>13}{:>14.3g}\n", ranks,
-                            plan->block_groups, plan->shards, plan->ro_batch, format_seconds(plan->run_seconds),
-                            speed_up, 100 * speed_up / static_cast<double>(ranks),
-                            format_bytes(static_cast<double>(plan->memory_bytes)), plan->device_hours());
+        text += fmt::format(
+            "{:>6}{:>8}{:>8}{:>10}{:>15}{:>10.2f}{:>10.1f} %{:>13}{:>16}\n", ranks, plan->block_groups, plan->shards,
+            plan->ro_batch, format_seconds(plan->run_seconds), speed_up, 100 * speed_up / static_cast<double>(ranks),
+            format_bytes(static_cast<double>(plan->memory_bytes)), format_seconds(plan->device_seconds()));
     }
     return text + "Block groups and --ro-batch are the fastest that fit; both change the result (docs/cluster.md).\n";
 }

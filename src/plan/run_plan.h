@@ -34,7 +34,8 @@ struct RunPlan {
                                    ///< there, libraries
     bool bound_by_files = false;
 
-    double device_hours() const { return run_seconds * static_cast<double>(ranks) / 3600; }
+    double device_seconds() const { return run_seconds * static_cast<double>(ranks); }
+    double device_hours() const { return device_seconds() / 3600; }
 };
 
 /// Of the whole run and all ranks.

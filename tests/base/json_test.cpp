@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 namespace espalier {
 namespace {
 
@@ -60,6 +62,8 @@ TEST(Json, NumbersKeepTheirDigits) {
          {"0", "-1", "18446744073709551615", "-9223372036854775808", "0.1", "3e-07", "1.0", "1e+300"}) {
         EXPECT_EQ(Json::parse(text).dump(), text);
     }
+    EXPECT_EQ(Json{std::numeric_limits<double>::quiet_NaN()}.dump(), "[null]");
+    EXPECT_LE(sizeof(Json), 16U);
 }
 
 TEST(Json, ComparesNumbersOfEveryKind) {
@@ -82,6 +86,11 @@ TEST(Json, CopiesAreTheirOwn) {
     first["a"].erase(0);
     first.erase("b");
     EXPECT_EQ(first, (Json{{"a", {2, 3}}}));
+    first = first["a"];  // a part of itself
+    EXPECT_EQ(first, (Json{2, 3}));
+    const Json& same = first;
+    first = same;
+    EXPECT_EQ(first, (Json{2, 3}));
 }
 
 TEST(Json, WhatIsAskedForAndNotThereIsNamed) {
@@ -101,6 +110,7 @@ TEST(Json, WhatIsAskedForAndNotThereIsNamed) {
     expect_error([&] { static_cast<void>(json["n"].get<std::size_t>()); }, "from 0");
     expect_error([&] { static_cast<void>(json["x"].get<int>()); }, "an integer");
     expect_error([&] { static_cast<void>(json["n"].get<bool>()); }, "true or false");
+    expect_error([&] { static_cast<void>(Json::array().back()); }, "an array of 0 elements");
     EXPECT_EQ(json["n"].get<int>(), -1);
     EXPECT_EQ(json.value("n", 0), -1);
     EXPECT_EQ(json.value("other", 5), 5);

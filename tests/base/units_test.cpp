@@ -28,6 +28,10 @@ TEST(Units, BytesFromText) {
 }
 
 TEST(Units, Seconds) {
+    EXPECT_EQ(format_device_time(0.4, "GPU"), "0.4 GPU seconds");
+    EXPECT_EQ(format_device_time(720, "rank"), "12 rank minutes");
+    EXPECT_EQ(format_device_time(11160, "GPU"), "3.1 GPU hours");
+    EXPECT_EQ(format_device_time(3.6e7, "GPU"), "10000 GPU hours");
     EXPECT_EQ(format_seconds(0), "0 s");
     EXPECT_EQ(format_seconds(3.52e-5), "35 us");
     EXPECT_EQ(format_seconds(4.2e-4), "0.4 ms");

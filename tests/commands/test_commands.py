@@ -34,16 +34,18 @@ NOT_RUN: Dict[str, str] = {
     "git clone": "the address of a repository",
     "cd ": "changes the shell's folder",
     "tail -F": "follows a log until it is interrupted",
-    "jobs/demo.sh": "minutes; .ci/full and whoever tries the project run it",
+    "jobs/demo.sh": "minutes; .ci/full runs it, test_the_demo on a tiny model",
     "tests/run.sh": "it is what runs this test",
     "tests/systems.sh": "builds whole systems with debootstrap",
     "sudo apt-get": "installs packages",
     "python3 -m venv ~/cmake": "installs packages into the home folder",
+    "~/cmake/bin/pip": "installs packages into the home folder",
     "export PATH=~/cmake": "changes the shell's PATH",
     "tests/fuzz/run.sh": "minutes; a step of .ci/run",
     "tests/gpu/run.sh": "a GPU",
     "tests/benchmarks/gpu.sh": "a GPU",
-    "tests/benchmarks/run.sh": "a minute, and a target that only CI builds",
+    "tests/benchmarks/run.sh": "a target that only CI builds; .ci/run runs it on a tiny model",
+    "tests/same_bits.sh": "two builds; minutes",
     "tests/slurm/": "starts a Slurm; a step of .ci/run",
     "slurm/packages/stage.sh": "builds everything again",
     "slurm/env.sh": "says what this machine lacks, which is no fault of the script",
@@ -188,6 +190,22 @@ def test_the_command_runs(command: str, world: Path, tmp_path: Path) -> None:
         if entry.name not in outputs:
             (tmp_path / entry.name).symlink_to(entry)
     run(command, tmp_path)
+
+
+def test_the_demo(world: Path) -> None:
+    """With a model and texts of one's own, from the second step on."""
+    done = run("jobs/demo.sh --skip-install --espalier build/release/espalier --model DIR --calibration-text A.txt "
+               "--evaluation-text B.txt --samples 8 --sequence-length 16 --evaluation-tokens 256 --output demo", world)  # fmt: skip
+    table = [line.split()[0] for line in done.stdout.split("\n") if re.match(r"[a-z+]+(?: \*)? +[\d.,]+ +[\d.]+", line)]
+    methods = ["wanda++", "magnitude", "wanda", "sparsegpt", "rgs", "ro"]
+    assert table == ["dense", "wanda++", "dense", *methods], done.stdout
+    assert (world / "demo" / "comparison" / "report.html").exists() and list((world / "demo").glob("exported-*/config.json"))
+
+
+def test_what_ci_runs_instead_it_does_run() -> None:
+    ci = (REPOSITORY / ".ci" / "run").read_text()
+    for start in ("jobs/demo.sh", "tests/run.sh", "tests/fuzz/run.sh", "tests/slurm/", "tests/benchmarks/run.sh"):
+        assert start in ci, f"{start} is in NOT_RUN since .ci/run or .ci/full runs it, which it does not"
 
 
 def test_what_is_not_run_is_still_documented() -> None:

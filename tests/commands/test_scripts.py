@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import List
 
-from documents import REPOSITORY, scripts
+from documents import REPOSITORY, scripts, tracked
 
 # Beginning of a command whose failure is an answer: a question, not a step.
 QUESTIONS = (
@@ -20,6 +20,14 @@ def discarded(text: str) -> List[str]:
     """Lines that discard the output of what is no question."""
     lines = re.sub(r"\\\n", " ", text).split("\n")
     return [line.strip() for line in lines if DISCARDED.search(line) and not any(question in line for question in QUESTIONS)]
+
+
+def test_ci_builds_every_target_that_is_built_on_request() -> None:
+    texts = [(REPOSITORY / path).read_text() for path in tracked("*CMakeLists.txt", "*.cmake")]
+    targets = {name for text in texts for name in re.findall(r"add_executable\((\w+)\s+EXCLUDE_FROM_ALL", text)}
+    assert len(targets) >= 3
+    ci = (REPOSITORY / ".ci" / "run").read_text() + (REPOSITORY / "tests" / "run.sh").read_text()
+    assert not {name for name in targets if not re.search(rf"\b{name}\b", ci)}
 
 
 def test_no_script_discards_what_a_step_says() -> None:

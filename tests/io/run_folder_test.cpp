@@ -24,8 +24,10 @@ class RunFolderTest : public testing::Test {
 
 /// Everything that a block's metrics must hold.
 Json example_metrics(double error) {
-    return {{"pruned", true}, {"sparsity", 0.5}, {"error_final", error}, {"error_after_first_mask", error},
-            {"flops", 1.0},   {"seconds", 0.25}, {"peak_bytes", 100}};
+    return {{"pruned", true},       {"sparsity", {{"self_attn.q_proj", 0.5}}},
+            {"error_final", error}, {"error_after_first_mask", error},
+            {"flops", 1.0},         {"seconds", {{"mask", 0.25}}},
+            {"peak_bytes", 100}};
 }
 
 Manifest example_manifest() {
@@ -267,6 +269,20 @@ TEST_F(RunFolderTest, RefusesDamagedManifests) {
     expect_refused(other, {"damaged", "model.h5"});
     write_file(path_ / "manifest.json", good.dump().substr(0, 100));
     expect_input_error({"manifest.json", "JSON"}, [&] { static_cast<void>(run_.read_manifest()); });
+}
+
+TEST_F(RunFolderTest, MetricsOfTheWrongKindAreRefused) {
+    run_.prepare("{}");
+    const Json metrics = example_metrics(0.5);
+    for (const auto& [name, value] : metrics.items()) {
+        for (const Json& wrong : {Json("x"), Json(), Json{1}, Json{{"mask", "x"}}}) {
+            Json json = example_manifest().to_json();
+            json["blocks"][1]["metrics"][name] = wrong;
+            write_file(path_ / "manifest.json", json.dump());
+            expect_input_error({"manifest.json", "damaged", "block 2", name.c_str()},
+                               [&] { static_cast<void>(run_.read_manifest()); });
+        }
+    }
 }
 
 TEST_F(RunFolderTest, ManifestNumbersThatAreNegativeAreRefused) {

@@ -405,7 +405,7 @@ def test_compare_runs_every_step_and_then_reuses_them(tmp_path: Path, compare):
     own = "wanda++_at_3e-7 --method wanda++ --ro-learning-rate 3e-7"
     assert calls[7] == common + own + " --seed 1 --alpha 50 --device cpu --pattern 2:4 --samples 8"
     assert calls[3].endswith("--sequence-length 2048 --json out/perplexity/wanda.json --device cpu")
-    assert "[1/3] wanda, about" in done.stdout and "a long table" not in done.stdout
+    assert "[1/3] wanda\n" in done.stdout and "[2/3] rgs, about" in done.stdout and "a long table" not in done.stdout
     assert re.search(r"^wanda\+\+ at 3e-7 +20\.500", done.stdout, re.MULTILINE)
     parsed((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
 

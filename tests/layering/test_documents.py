@@ -10,12 +10,14 @@ from typing import List, Set
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DOCUMENTS = ["docs/architecture.md", "docs/method.md", "docs/formats.md"]
+DOCUMENTS = sorted(str(path.relative_to(REPOSITORY)) for folder in ("", "docs", "slurm/packages", "tests/emulation")
+                   for path in (REPOSITORY / folder).glob("*.md") if path.name != "CHANGELOG.md")  # fmt: skip
 FOLDERS = ("src", "kernels", "mpi", "io", "jobs", "slurm", "tests", "docs")
 SOURCES = {".h", ".cpp", ".cu", ".cuh", ".py", ".sh", ".sbatch"}
 
 CODE = re.compile(r"```(?:.|\n)*?```|^ {4}.*$|`[^`\n]+`", re.MULTILINE)  # and pictures
 TYPE = re.compile(r"(?<![\w./-])[A-Z][a-z0-9]+(?:[A-Z][a-z0-9]+)+\b")
+FOREIGN = {"BoostConfig", "Dockerfile", "PropagateResourceLimitsExcept", "pmix_v4", "pmix_v5"}  # of other projects
 QUOTED_TYPE = re.compile(r"`([A-Z][a-z]+\w*)(?:::|`)")
 MEMBER = re.compile(r"\b[A-Z]\w+::(\w+)")
 IDENTIFIER = re.compile(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)+)`")
@@ -49,9 +51,9 @@ def faults(text: str) -> List[str]:
     code = "\n".join(CODE.findall(text))
     types = set(TYPE.findall(code)) | set(QUOTED_TYPE.findall(text))
     return (
-        [f"{name} is no type of the sources" for name in sorted(types - types_of_sources())]
+        [f"{name} is no type of the sources" for name in sorted(types - types_of_sources() - FOREIGN)]
         + [f"{name} is not in the sources"
-           for name in sorted((set(MEMBER.findall(code)) | set(IDENTIFIER.findall(text))) - words_of_sources())]
+           for name in sorted((set(MEMBER.findall(code)) | set(IDENTIFIER.findall(text))) - words_of_sources() - FOREIGN)]
         + [f"{path} is no file" for path in sorted(set(PATH.findall(text))) if not exists(path)]
     )  # fmt: skip
 
@@ -59,8 +61,12 @@ def faults(text: str) -> List[str]:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_what_a_document_names_exists(document: str) -> None:
     text = (REPOSITORY / document).read_text()
-    assert len(PATH.findall(text)) + len(IDENTIFIER.findall(text)) > 2, "the patterns find what is to be checked"
     assert faults(text) == []
+
+
+def test_the_patterns_find_what_is_to_be_checked() -> None:
+    text = (REPOSITORY / "docs" / "architecture.md").read_text()
+    assert len(PATH.findall(text)) + len(IDENTIFIER.findall(text)) > 20
 
 
 @pytest.mark.parametrize("planted, fault", [

@@ -208,6 +208,9 @@ TEST(ModelConfig, RefusesUnknownRopes) {
         expect_refused("llama", {{"rope_scaling", scaling}}, words);
     };
     refused({{"rope_type", "longrope"}, {"factor", 4.0}}, {"longrope", "not supported"});
+    refused({{"factor", 8.0}}, {"rope_scaling", "'factor' is 8.0", "default"});
+    refused({{"type", "default"}, {"factor", 8.0}}, {"'factor' is 8.0", "default"});
+    refused({{"rope_type", "default"}, {"type", "linear"}, {"factor", 4.0}}, {"'type' is \"linear\"", "rope_type"});
     refused({{"type", "linear"}}, {"factor", "missing"});
     refused({{"type", "linear"}, {"factor", -1.0}}, {"factor", "positive"});
     refused({{"type", 3}}, {"type", "string"});
@@ -227,6 +230,18 @@ TEST(ModelConfig, RefusesUnknownRopes) {
         refused(changed, {field});
     }
     expect_refused("llama", {{"rope_theta", 0}}, {"rope_theta", "positive"});
+    // What is said twice is said alike.
+    const Json linear = {{"rope_type", "linear"}, {"factor", 2.0}, {"rope_theta", 500000.0}};
+    expect_refused("llama", {{"rope_theta", 10000.0}, {"rope_parameters", linear}},
+                   {"'rope_theta' is 10000.0", "rope_parameters"});
+    expect_refused("llama",
+                   {{"rope_theta", 500000.0},
+                    {"rope_parameters", linear},
+                    {"rope_scaling", {{"type", "linear"}, {"factor", 4.0}}}},
+                   {"'rope_scaling' is", "rope_parameters"});
+    EXPECT_NO_THROW(parse_tiny_config("llama", {{"rope_theta", 500000.0},
+                                                {"rope_parameters", linear},
+                                                {"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}}}));
 }
 
 // The configurations of well-known models, as published: what they carry without effect stays accepted.

@@ -109,7 +109,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., List[
 def test_signal_between_blocks(tmp_path: Path, undisturbed: Callable[..., List[bytes]], number: signal.Signals) -> None:
     log = stop_after(tmp_path / "run", 1, number, 1)
     assert "\nstopping after the present block" in log, "said at once, also where stderr is no terminal"
-    assert f"stopped by {number.name}" in log and "the same command goes on" in log
+    assert f"stopped by {number.name}" in log and "the same command continues" in log
     assert 1 <= blocks_done(tmp_path / "run") < 4
     finish(tmp_path / "run", 1)
     assert bytes_of(tmp_path / "run") == undisturbed()
