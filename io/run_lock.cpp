@@ -13,6 +13,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <optional>
 #include <system_error>
@@ -86,6 +87,13 @@ bool belongs_to_an_earlier_start_of_this_job(const Json& holder) {
            std::atol(text_field(holder, "slurm_restarts").c_str()) < std::atol(variable("SLURM_RESTART_COUNT").c_str());
 }
 
+int open_file(const std::filesystem::path& path, int flags) {
+    int descriptor = -1;
+    do descriptor = ::open(path.c_str(), flags | O_CLOEXEC, 0644);
+    while (descriptor < 0 && errno == EINTR);
+    return descriptor;
+}
+
 std::string read_descriptor(int descriptor) {
     std::array<char, 4096> text{};
     const ssize_t length = ::pread(descriptor, text.data(), text.size(), 0);
@@ -94,12 +102,26 @@ std::string read_descriptor(int descriptor) {
 
 /// What the lock says, null when it is torn; nothing when there is none.
 std::optional<Json> read_lock(const std::filesystem::path& path) {
-    const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    const int descriptor = open_file(path, O_RDONLY);
     if (descriptor < 0) return {};
     const std::string text = read_descriptor(descriptor);
     ::close(descriptor);
     const Json holder = Json::parse_or_null(text);
     return holder.is_object() ? holder : Json();
+}
+
+/// The same, but a young file without content is one that another machine, or a slow server, has still to write.
+std::optional<Json> read_lock_when_written(const std::filesystem::path& path) {
+    constexpr std::time_t time_to_write_it = 20;     // seconds
+    constexpr unsigned between_two_looks = 100'000;  // microseconds
+    std::optional<Json> holder = read_lock(path);
+    struct stat found {};
+    while (holder && holder->is_null() && ::stat(path.c_str(), &found) == 0 &&
+           std::time(nullptr) - found.st_mtime < time_to_write_it) {
+        ::usleep(between_two_looks);
+        holder = read_lock(path);
+    }
+    return holder;
 }
 
 /// Over the old content, which must not show behind the new one; not every file system truncates.
@@ -136,10 +158,10 @@ RunLock::RunLock(const RunFolder& folder, const std::string& run_id)
     : folder_(folder.path()), path_(folder.path() / "lock") {
     content_ = this_run(run_id).dump() + "\n";
     bool created = true;
-    descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    descriptor_ = open_file(path_, O_RDWR | O_CREAT | O_EXCL);
     if (descriptor_ < 0 && errno == EEXIST) {
         created = false;
-        descriptor_ = ::open(path_.c_str(), O_RDWR | O_CLOEXEC);
+        descriptor_ = open_file(path_, O_RDWR);
         if (descriptor_ < 0 && errno == ENOENT) refuse_for_now(folder_);
     }
     if (descriptor_ < 0) {
@@ -175,10 +197,7 @@ void RunLock::hold_by_flock(int error) {
 
 void RunLock::hold_by_file(bool created, int error) {
     if (!created) {
-        constexpr unsigned time_to_write_it = 1'000'000;  // microseconds
-        std::optional<Json> holder = read_lock(path_);
-        if (holder && holder->is_null()) ::usleep(time_to_write_it);
-        holder = read_lock(path_);
+        const std::optional<Json> holder = read_lock_when_written(path_);
         if (!holder) refuse_for_now(folder_);
         if (!holder->is_null() && !ran_on_this_machine_and_ended(*holder) &&
             !belongs_to_an_earlier_start_of_this_job(*holder)) {
@@ -189,7 +208,7 @@ void RunLock::hold_by_file(bool created, int error) {
         takeover_ = takeover_of(*holder);
         ::close(descriptor_);
         ::unlink(path_.c_str());
-        descriptor_ = ::open(path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+        descriptor_ = open_file(path_, O_RDWR | O_CREAT | O_EXCL);
         if (descriptor_ < 0) refuse_for_now(folder_);
     }
     try {

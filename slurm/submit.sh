@@ -33,5 +33,5 @@ job $job is submitted. Watch it:
   squeue -j $job                                   waiting, running, requeued
   tail -F ${job_name:-espalier-prune}_$job.log     a line a block
   $(stop_command) $job                             stop after the present block; the job is requeued and goes on
-  scancel $job                                     end it; slurm/submit.sh with the same words goes on later
+  scancel $job                                     end it; the same slurm/submit.sh command continues it later
 TEXT

@@ -5,7 +5,7 @@
 #   --method wanda
 #   --method wanda++ --alpha 10
 # Run i is written to FOLDER/00i, the table to FOLDER/runs.md and FOLDER/runs.csv. --at-once N runs N of them at a time.
-# The same words again go on with runs that have not finished.
+# The same command again continues the runs that have not finished.
 set -euo pipefail
 here=$(cd "$(dirname "$(readlink -f "$0")")" && pwd)
 # shellcheck source=slurm/job_options.sh

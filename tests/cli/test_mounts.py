@@ -12,6 +12,8 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Callable, Dict, List
 
@@ -146,8 +148,20 @@ def test_without_locks_the_file_protects(run: Run, mount: Path) -> None:
         else:
             refused(done, 2, "another run is writing", content["host"], "remove run/lock")
             assert json.loads(lock.read_text()) == content, name
-    lock.write_text("")  # killed before it wrote its name
+    lock.write_text("")  # killed before it wrote its name, a while ago
+    a_minute_ago = time.time() - 60
+    os.utime(lock, (a_minute_ago, a_minute_ago))
     assert "took over the lock" in succeeds(run(calls, *prune()))
+
+
+def test_without_locks_a_slow_writer_of_the_file_is_waited_for(run: Run, mount: Path) -> None:
+    succeeds(run(NO_LOCKS.format("ENOLCK"), *prune()))
+    lock = mount / "run" / "lock"
+    lock.write_text("")
+    writer = threading.Timer(1.5, lambda: lock.write_text(json.dumps(lock_of(host="another-machine"))))
+    writer.start()
+    refused(run(NO_LOCKS.format("ENOLCK"), *prune()), 2, "another run is writing", "another-machine")
+    writer.join()
 
 
 USUAL_REFUSALS = {

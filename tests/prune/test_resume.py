@@ -80,10 +80,11 @@ class Runner:
 
     def kill_at(self, output: Path, method: str, seconds: float) -> None:
         """SIGKILL at a moment that has nothing to do with what the run says."""
-        process = subprocess.Popen(self.command(output, method), env=environment(), stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(self.command(output, method), env=environment(), stderr=subprocess.PIPE, text=True)
         time.sleep(seconds)
         process.kill()
-        process.wait()
+        _, said = process.communicate()
+        assert process.returncode in (0, -signal.SIGKILL), said
 
     def reference(self, method: str) -> Path:
         """The run that nothing disturbed."""

@@ -88,11 +88,13 @@ def test_output_of_other_tokens(world: World) -> None:
 def test_output_locked_by_a_live_run(world: World) -> None:
     """A run that is stopped in the middle holds its folder; a second one names it and changes nothing."""
     command = [str(PROGRAM), *map(str, world.prune("--ro-rounds=100000", "--threads=1"))]
-    first = subprocess.Popen(command, cwd=world.folder, env=environment(), stderr=subprocess.DEVNULL)
+    said = world.folder / "first.log"
+    with said.open("w") as log:
+        first = subprocess.Popen(command, cwd=world.folder, env=environment(), stderr=log)
     try:
         deadline = time.monotonic() + SECONDS
         while not (world.output / "non_block.h5").exists():
-            assert time.monotonic() < deadline and first.poll() is None
+            assert time.monotonic() < deadline and first.poll() is None, said.read_text()
             time.sleep(0.01)
         first.send_signal(signal.SIGSTOP)
         for more in ([], ["--fresh"]):
