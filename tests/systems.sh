@@ -78,6 +78,8 @@ make_system() {
     fi
     debootstrap "${options[@]}" "$codename" "$root" "$(mirror)" "${script[@]}" >"$logs/debootstrap.log" 2>&1 ||
         { tail -n 20 "$logs/debootstrap.log" && refuse "debootstrap failed; $logs/debootstrap.log says why"; }
+    # Without this file mpirun waits seconds for a name server that knows no "localhost".
+    printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$(hostname)" >"$root/etc/hosts"
     # The network as it is here: names, proxies, and the certificates that were added to this machine's.
     apt-config dump | grep -iE '^Acquire::(http|https)::(Proxy|CaInfo)' >"$root/etc/apt/apt.conf.d/90host" || (($? == 1))  # 1: the host has none
     if compgen -G '/usr/local/share/ca-certificates/*.crt' >/dev/null; then
