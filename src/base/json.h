@@ -34,6 +34,8 @@ class Json {
         using std::runtime_error::runtime_error;
     };
 
+    // What a value can hold becomes one without a word: json["ranks"] = 3.
+    // NOLINTBEGIN(google-explicit-constructor)
     Json() = default;  ///< null
     Json(std::nullptr_t) {}
     Json(std::string text);
@@ -48,6 +50,7 @@ class Json {
     Json(Array values);
     Json(Object values);
     Json(std::initializer_list<Json> list);
+    // NOLINTEND(google-explicit-constructor)
     Json(const Json& other);
     Json(Json&& other) noexcept;
     Json& operator=(const Json& other);
