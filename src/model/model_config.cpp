@@ -60,8 +60,7 @@ RopeConfig parse_rope_object(const Fields& fields, double theta, double max_posi
     RopeConfig rope;
     rope.theta = fields.number("rope_theta", theta);
     const std::string type = fields.text("rope_type", fields.text("type", "default"));
-    if (fields.text("type", type) != type)
-        fields.fail("type", "'" + type + "', as rope_type says, is expected");
+    if (fields.text("type", type) != type) fields.fail("type", "'" + type + "', as rope_type says, is expected");
     if (type == "dynamic") return rope;  // it acts beyond max_position_embeddings only
     if (type == "default") {
         for (const char* const scales : {"factor", "low_freq_factor", "high_freq_factor", "attention_factor"}) {
