@@ -2,9 +2,9 @@
 # Compares two builds: pruned bits of every method, pattern and family on one and three ranks, and what `plan` counts.
 # For changes of structure, which must change none of them.
 #   tests/same_bits.sh BEFORE AFTER [--device cuda] [--every N]
-# BEFORE and AFTER are programs or build folders that hold one. With --device cuda they are builds of tests/emulation (or
-# for a GPU); with --every N only each N-th case runs. The status is 1 when anything differs, and each case that does is
-# named.
+# BEFORE and AFTER are programs or build folders that hold one. With --device cuda they are builds of tests/emulation
+# (or for a GPU); with --every N only each N-th case runs. The status is 1 when anything differs, and each case that
+# does is named.
 set -euo pipefail
 
 refuse() {
@@ -53,9 +53,9 @@ counts() { "$1" plan --json "${@:2}" | grep -v '"command_line"'; }
 
 cases=0 compared=0 differing=0
 due() { ((cases++ % every == 0)); }
-# compare NAME FUNCTION: what it prints for the one program and for the other. A program that fails is a difference, too.
+# compare NAME FUNCTION: what it prints for the one program and for the other. One that fails is a difference, too.
 compare() {
-    local outcome=() program text
+    local outcome=() program text difference
     due || return 0
     for program in "${programs[@]}"; do
         text=$("$2" "$program" 2>"$folder/log") || text="failed: $(tail -n 1 "$folder/log")"
@@ -64,8 +64,8 @@ compare() {
     compared=$((compared + 1))
     [[ ${outcome[0]} != "${outcome[1]}" || ${outcome[0]} == failed:* ]] || return 0
     differing=$((differing + 1))
-    printf '%s differs:\n' "$1"
-    diff <(printf '%s\n' "${outcome[0]}") <(printf '%s\n' "${outcome[1]}") | head -n 10 || true
+    difference=$(diff <(printf '%s\n' "${outcome[0]}") <(printf '%s\n' "${outcome[1]}")) || (($? == 1)) # they differ
+    printf '%s differs:\n%s\n' "$1" "$(head -n 10 <<<"${difference:-both: ${outcome[0]}}")"
 }
 
 prune() {
@@ -73,7 +73,7 @@ prune() {
     ((ranks == 1)) || launch=(mpirun -n "$ranks")
     rm -rf "$folder/run"
     "${launch[@]}" "$1" prune --device "$device" --model "$folder/$model" --calibration "$folder/$model.h5" \
-        --output "$folder/run" --method "$method" "${pattern[@]}" "${more[@]}" >&2
+        --output "$folder/run" --method "$method" "${pattern[@]}" "${more[@]}" >&2 || return 1
     bits "$folder/run"
 }
 plan() { counts "$1" "${words[@]}"; }
