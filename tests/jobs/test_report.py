@@ -1,4 +1,4 @@
-"""report.py, comparison.py and compare.sh on made-up metrics and with a made-up espalier."""
+"""report.py and comparison.py on made-up metrics."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import importlib
 import json
 import math
 import re
-import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from made_up_runs import MATRICES, made_up_metrics, write_run
+from report_page import PageParser, parsed
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
 sys.path.insert(0, str(JOBS))
@@ -20,77 +20,7 @@ report = importlib.import_module("report")
 report_drawing = importlib.import_module("report_drawing")
 report_figures = importlib.import_module("report_figures")
 
-MATRICES = [*(f"self_attn.{name}_proj" for name in "qkvo"), *(f"mlp.{name}_proj" for name in ("gate", "up", "down"))]
-VOID = {"meta", "br", "hr", "img", "input", "link"}
 PERPLEXITIES = {"dense": 34.5, "magnitude": 400.0, "wanda": 60.0, "wanda++": 46.0}
-
-
-def made_up_block(index: int, optimised: bool) -> dict:
-    """One block of a metrics.json."""
-    error = 0.004 * 1.1**index
-    block = {
-        "index": index,
-        "pruned": True,
-        "seconds": {"load": 0.01, "dense_pass": 2.0, "mask": 0.3, "propagate": 1.0},
-        "error_after_first_mask": error,
-        "error_final": error,
-        "sparsity": dict.fromkeys(MATRICES, 0.5),
-        "changed_mask_share": 0.0,
-        "peak_bytes": 1_000_000 + index,
-        "flops": 4e11,
-    }
-    if optimised:
-        block |= {
-            "error_final": 0.7 * error,
-            "changed_mask_share": 0.01,
-            "learning_rate": 1e-4,
-            "draws": [[3, 1], [0, 2]],
-        }
-        block["seconds"]["optimise"] = 7.5
-    return block
-
-
-def made_up_metrics(method: str, blocks: int = 4) -> dict:
-    """A metrics.json."""
-    optimised = method in ("ro", "wanda++")
-    entries = [made_up_block(index, optimised) for index in range(blocks)]
-    search = {
-        "learning_rate": 1e-4,
-        "candidates": [
-            {"learning_rate": rate, "held_out_error": error}
-            for rate, error in ((3e-7, 0.02), (1e-5, 0.012), (1e-4, 0.009), (1e-3, None))
-        ],
-    }
-    return {
-        "format": "espalier-metrics",
-        "version": 1,
-        "program_version": "0.1.0",
-        "method": method,
-        "pattern": "2:4",
-        "sparsity": 0.5,
-        "model": {"path": "/models/Tiny<1>", "model_type": "llama", "blocks": blocks, "block_weights": 1000},
-        "calibration": {"path": "/data/calibration.h5", "samples": 64, "sequence_length": 128, "sha256": "ab" * 32},
-        "device": "CPU, 2 thread(s)",
-        "ranks": 1,
-        "threads_per_rank": 2,
-        "options": {
-            "method": {"value": method, "origin": "command line"},
-            "alpha": {"value": "100", "origin": "default"},
-        },
-        "command_line": f"espalier prune --method {method}",
-        "learning_rate": search if optimised else None,
-        "total_seconds": sum(sum(entry["seconds"].values()) for entry in entries) + 1.5,
-        "peak_resident_bytes": 200 * 2**20,
-        "flops": 1.2e13,
-        "blocks": entries,
-    }
-
-
-def write_run(folder: Path, metrics: dict) -> Path:
-    """A run folder with these metrics."""
-    folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    return folder
 
 
 @pytest.fixture
@@ -112,53 +42,6 @@ def compared(tmp_path: Path) -> Path:
             arguments += ["--run", str(run), "--inspected", "--command-line", "compare.sh --samples 64"]
         assert comparison.main(arguments) == 0
     return path
-
-
-class PageParser(HTMLParser):
-    """Checks that elements are closed in order; collects texts, headings and attributes."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.open: list[str] = []
-        self.texts: list[tuple[str, str]] = []
-        self.attributes: list[tuple[str, str, str]] = []
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attributes]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.attributes += [(tag, name, value or "") for name, value in attributes]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes {self.open[-3:]}"
-        self.open.pop()
-
-    def handle_data(self, data: str) -> None:
-        if data.strip():
-            self.texts.append((self.open[-1] if self.open else "", data.strip()))
-
-    def all(self, tag: str) -> list[str]:
-        """Texts of the elements of a kind."""
-        return [text for kind, text in self.texts if kind == tag]
-
-
-def parsed(page: str) -> PageParser:
-    """Parse a page and check what must hold for every page."""
-    parser = PageParser()
-    parser.feed(page)
-    parser.close()
-    assert parser.open == []
-    tags = {tag for tag, _, _ in parser.attributes}
-    assert not tags & {"script", "link", "img", "iframe", "object", "use", "image"}
-    assert not [value for _, name, value in parser.attributes if name in ("src", "href", "xlink:href", "onload")]
-    assert "url(" not in page and "@import" not in page and "http" not in page
-    shown = " ".join(text for tag, text in parser.texts if tag != "style")
-    assert not re.search(r"\b(nan|inf|infinity|none|null)\b", shown, re.IGNORECASE)
-    drawn = [value for _, name, value in parser.attributes if name in ("d", "x", "y", "cx", "cy", "width", "transform")]
-    assert not [value for value in drawn if re.search("nan|inf|none|e[-+]", value, re.IGNORECASE)]
-    return parser
 
 
 def make_page(tmp_path: Path, *arguments: str | Path) -> PageParser:
@@ -350,103 +233,3 @@ def test_scales_cover_their_values_with_few_ticks(low: float, high: float):
 def test_tick_texts():
     texts = [report_drawing.tick_text(value) for value in (0, 0.002, 0.5, 30, 1200, 3e-7, 1e-4, 2e9)]
     assert texts == ["0", "0.002", "0.5", "30", "1,200", "3×10⁻⁷", "10⁻⁴", "2×10⁹"]
-
-
-# ---- compare.sh ------------------------------------------------------------------------------------------------------
-
-FAKE_ESPALIER = """#!/usr/bin/env bash
-set -eu
-printf '%s\\n' "$*" >>"$CALLS"
-action=$1
-while (($#)); do case $1 in --output) out=$2 ;; --method) method=$2 ;; --json) json=$2 ;; esac; shift; done
-case $action in
-    prune)
-        [[ $method != "${FAILING:-}" ]] || { echo "espalier: no memory" >&2; exit 3; }
-        [[ ! -e $out/manifest.json ]] || exit 0
-        mkdir -p "$out" && touch "$out/manifest.json" && cp "$METRICS" "$out/metrics.json" ;;
-    evaluate) printf '{\\n "perplexity": 20.5,\\n "windows": 9,\\n "seconds": 4.7\\n}\\n' >"$json" ;;
-    inspect) printf 'a long table\\nall holds\\n' ;;
-esac
-"""
-
-
-@pytest.fixture
-def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A function that runs compare.sh with a made-up espalier; returns its result and the calls of espalier."""
-    fake, calls, metrics = tmp_path / "espalier", tmp_path / "calls", tmp_path / "metrics.json"
-    fake.write_text(FAKE_ESPALIER)
-    fake.chmod(0o755)
-    metrics.write_text(json.dumps(made_up_metrics("wanda")))
-    (tmp_path / "model").mkdir()
-    for name in ("model/config.json", "calibration.h5", "evaluation.h5"):
-        (tmp_path / name).touch()
-    monkeypatch.setenv("CALLS", str(calls))
-    monkeypatch.setenv("METRICS", str(metrics))
-    monkeypatch.chdir(tmp_path)
-    usual = ["--model", "model", "--calibration", "calibration.h5", "--evaluation", "evaluation.h5", "--output", "out"]
-
-    def run(*arguments: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-        calls.write_text("")
-        command = [str(JOBS / "compare.sh"), *usual, "--espalier", str(fake), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False), calls.read_text().splitlines()
-
-    return run
-
-
-def test_compare_runs_every_step_and_then_reuses_them(tmp_path: Path, compare):
-    arguments = ["--methods", "wanda rgs", "--extra-run", "wanda++ at 3e-7", "--method wanda++ --ro-learning-rate 3e-7"]
-    shared = ["--samples", "8", "--", "--seed", "1", "--ro-learning-rate=auto", "--alpha", "50", "--device", "cpu"]
-    done, calls = compare(*arguments, *shared)
-    assert done.returncode == 0, done.stderr
-    assert [call.split()[0] for call in calls] == ["evaluate", *["prune", "inspect", "evaluate"] * 3]
-    common = "prune --model model --calibration calibration.h5 --output out/runs/"
-    assert calls[1] == common + "wanda --method wanda --seed 1 --device cpu --pattern 2:4 --samples 8"
-    assert calls[4] == common + "rgs --method rgs --seed 1 --alpha 50 --device cpu --pattern 2:4 --samples 8"
-    own = "wanda++_at_3e-7 --method wanda++ --ro-learning-rate 3e-7"
-    assert calls[7] == common + own + " --seed 1 --alpha 50 --device cpu --pattern 2:4 --samples 8"
-    assert calls[3].endswith("--sequence-length 2048 --json out/perplexity/wanda.json --device cpu")
-    assert "[1/3] wanda\n" in done.stdout and "[2/3] rgs, about" in done.stdout and "a long table" not in done.stdout
-    assert re.search(r"^wanda\+\+ at 3e-7 +20\.500", done.stdout, re.MULTILINE)
-    parsed((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
-
-    done, calls = compare(*arguments, *shared)
-    assert done.returncode == 0 and [call.split()[0] for call in calls] == ["prune"] * 3
-    assert "left for all" not in done.stdout
-
-
-def test_compare_goes_on_where_it_failed(tmp_path: Path, compare, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("FAILING", "wanda")
-    done, calls = compare("--methods", "magnitude wanda")
-    assert done.returncode == 3 and "prune of wanda ended with status 3" in done.stderr
-    assert (tmp_path / "out" / "logs" / "wanda.prune.log").read_text() == "espalier: no memory\n"
-    monkeypatch.delenv("FAILING")
-    done, calls = compare("--methods", "magnitude wanda")
-    assert done.returncode == 0
-    assert [call.split()[0] for call in calls] == ["prune", "prune", "inspect", "evaluate"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--modell", "x"], "--modell is not an option"),
-        (["--methods"], "--methods is not an option with a value"),
-        (["--methods", "wanda wanda"], "two runs would be called 'wanda'"),
-        (["--extra-run", "dense", "--seed 1"], "two runs would be called 'dense'"),
-        (["--extra-run", "../x", "--seed 1"], "does not begin with a letter or a digit"),
-        (["--sparsity", "0.6"], "--sparsity has no effect with --pattern 2:4"),
-        (["--samples", "many"], "whole numbers"),
-        (["--calibration", "absent"], "--calibration absent cannot be read"),
-        (["--espalier", "absent"], "no espalier program"),
-        (["--", "seed"], "'seed' is not an option of espalier prune"),
-    ],
-)
-def test_compare_refuses_wrong_command_lines(tmp_path: Path, compare, arguments: list[str], message: str):
-    done, calls = compare(*arguments)
-    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
-    assert calls == [] and not (tmp_path / "out").exists()
-
-
-def test_compare_keeps_comparisons_apart(compare):
-    assert compare("--methods", "wanda")[0].returncode == 0
-    done, calls = compare("--methods", "wanda", "--sequence-length", "64")
-    assert done.returncode == 2 and "out holds another comparison" in done.stderr and calls == []
