@@ -80,17 +80,16 @@ std::map<std::string, std::string> parse_weight_map(const std::string& text, con
         throw InputError(source + " has no object 'weight_map'");
     }
     std::map<std::string, std::string> weight_map;
-    for (const auto& item : index["weight_map"].items()) {
-        if (!item.second.is_string())
-            throw InputError(source + ": file of tensor '" + item.first + "' is not a string");
-        const auto name = item.second.get<std::string>();
+    for (const auto& [tensor, file] : index["weight_map"].items()) {
+        if (!file.is_string()) throw InputError(source + ": file of tensor '" + tensor + "' is not a string");
+        const auto name = file.get<std::string>();
         if (name.empty() || name == "." || name == ".." || name.find('/') != std::string::npos ||
             name.find('\0') != std::string::npos) {
             std::string shown = name;
             std::replace(shown.begin(), shown.end(), '\0', '?');
-            throw InputError(source + ": '" + shown + "' for tensor '" + item.first + "' is not a plain file name");
+            throw InputError(source + ": '" + shown + "' for tensor '" + tensor + "' is not a plain file name");
         }
-        weight_map.emplace(item.first, name);
+        weight_map.emplace(tensor, name);
     }
     if (weight_map.empty()) throw InputError(source + ": weight_map is empty");
     return weight_map;

@@ -31,9 +31,9 @@ SafetensorsEntry parse_entry(const Json& entry, const std::string& where, std::v
     for (const char* const field : {"dtype", "shape", "data_offsets"}) {
         if (!entry.contains(field)) throw InputError(where + " has no field '" + field + "'");
     }
-    for (const auto& item : entry.items()) {
-        if (item.first != "dtype" && item.first != "shape" && item.first != "data_offsets") {
-            warnings.push_back(where + " has an unknown field '" + item.first + "', which is ignored");
+    for (const auto& [field, value] : entry.items()) {
+        if (field != "dtype" && field != "shape" && field != "data_offsets") {
+            warnings.push_back(where + " has an unknown field '" + field + "', which is ignored");
         }
     }
     SafetensorsEntry parsed;
@@ -68,11 +68,11 @@ SafetensorsEntry parse_entry(const Json& entry, const std::string& where, std::v
 std::map<std::string, std::string> parse_metadata(const Json& metadata, const std::string& source) {
     if (!metadata.is_object()) throw InputError(source + ": __metadata__ is not an object");
     std::map<std::string, std::string> parsed;
-    for (const auto& item : metadata.items()) {
-        if (!item.second.is_string()) {
-            throw InputError(source + ": __metadata__ field '" + item.first + "' is not a string");
+    for (const auto& [key, value] : metadata.items()) {
+        if (!value.is_string()) {
+            throw InputError(source + ": __metadata__ field '" + key + "' is not a string");
         }
-        parsed[item.first] = item.second.get<std::string>();
+        parsed[key] = value.get<std::string>();
     }
     return parsed;
 }
@@ -133,13 +133,12 @@ SafetensorsHeader parse_safetensors_header(std::string_view text, std::uint64_t 
     const Json json = parse_strict_json(text, source + " header");
     if (!json.is_object()) throw InputError(source + ": the header is not a JSON object");
     SafetensorsHeader header;
-    for (const auto& item : json.items()) {
-        if (item.first == "__metadata__") {
-            header.metadata = parse_metadata(item.second, source);
+    for (const auto& [name, value] : json.items()) {
+        if (name == "__metadata__") {
+            header.metadata = parse_metadata(value, source);
             continue;
         }
-        header.tensors[item.first] =
-            parse_entry(item.second, source + ": tensor '" + item.first + "'", header.warnings);
+        header.tensors[name] = parse_entry(value, source + ": tensor '" + name + "'", header.warnings);
     }
     const std::uint64_t data_start = 8 + text.size();
     check_tiling(header, file_bytes - data_start, source);

@@ -111,9 +111,9 @@ std::string options_without_effect(const OptionSet& options, Method method) {
 /// One line for each place that values came from: "default: alpha 100, block-groups 1 ...".
 void announce_options(Progress& progress, const Json& options_with_origins) {
     std::map<std::string, std::string> by_origin;
-    for (const auto& item : options_with_origins.items()) {
-        std::string& line = by_origin[item.second["origin"].get<std::string>()];
-        line += fmt::format("{}{} {}", line.empty() ? "" : ", ", item.first, item.second["value"].get<std::string>());
+    for (const auto& [name, option] : options_with_origins.items()) {
+        std::string& line = by_origin[option["origin"].get<std::string>()];
+        line += fmt::format("{}{} {}", line.empty() ? "" : ", ", name, option["value"].get<std::string>());
     }
     for (const auto& [origin, line] : by_origin) progress.line(fmt::format("options ({}): {}", origin, line));
 }

@@ -30,8 +30,8 @@ std::string new_run_id() {
 std::string differences(const Json& before, const Json& now) {
     std::string text;
     std::set<std::string> names;
-    for (const auto& item : before.items()) names.insert(item.first);
-    for (const auto& item : now.items()) names.insert(item.first);
+    for (const auto& [name, value] : before.items()) names.insert(name);
+    for (const auto& [name, value] : now.items()) names.insert(name);
     for (const std::string& name : names) {
         const Json old_value = before.contains(name) ? before[name] : Json();
         const Json new_value = now.contains(name) ? now[name] : Json();

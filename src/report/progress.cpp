@@ -89,7 +89,7 @@ void Progress::summary(const Json& metrics) {
     double worst = 0, sum = 0, flops = 0, unchanged = 0;
     std::size_t pruned = 0;
     for (const Json& block : metrics.at("blocks")) {
-        for (const auto& item : block.at("seconds").items()) phases[item.first] += item.second.get<double>();
+        for (const auto& [phase, time] : block.at("seconds").items()) phases[phase] += time.get<double>();
         flops += block.at("flops").get<double>();
         if (!block.at("pruned").get<bool>()) continue;
         ++pruned;

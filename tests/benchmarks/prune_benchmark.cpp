@@ -88,9 +88,9 @@ int run(const std::vector<std::string>& words) {
     for (const Json& block : metrics.at("blocks")) {
         if (!block.at("pruned").get<bool>()) continue;
         flops += block.at("flops").get<double>();
-        for (const auto& phase : block.at("seconds").items()) {
-            phases[phase.first] += phase.second.get<double>();
-            seconds += phase.second.get<double>();
+        for (const auto& [phase, time] : block.at("seconds").items()) {
+            phases[phase] += time.get<double>();
+            seconds += time.get<double>();
         }
     }
     std::printf("\nSGEMM on the run's own shapes  %7.1f GFLOP/s before, %.1f after, on %d thread(s)\n", before / 1e9,

@@ -223,9 +223,9 @@ TEST_F(RunFolderTest, RefusesDamagedManifests) {
         expect_input_error(words, [&] { static_cast<void>(run_.read_manifest()); });
     };
     const Json good = example_manifest().to_json();
-    for (const auto& item : good.items()) {
+    for (const auto& [name, value] : good.items()) {
         Json without = good;
-        without.erase(item.first);
+        without.erase(name);
         expect_refused(without, {"damaged"});
     }
     Json other = good;
