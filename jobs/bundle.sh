@@ -24,6 +24,10 @@ for program in "$@"; do
     [[ -x $program ]] || { printf 'bundle.sh: %s is not a program\n' "$program" >&2 && exit 2; }
     cp "$program" "$folder/bin/"
     strip "$folder/bin/$(basename "$program")"
+    # What needs the CUDA libraries: beside the program, or where a build leaves it for its tests.
+    for module in "$(dirname "$program")"/{,../}libespalier_cuda.so; do
+        [[ ! -e $module ]] || { cp "$module" "$folder/bin/" && strip "$folder/bin/libespalier_cuda.so" && break; }
+    done
 done
 cp /usr/bin/orterun "$folder/openmpi/bin/mpirun"
 cp /usr/bin/orted "$folder/openmpi/bin/"
@@ -48,9 +52,8 @@ for library in "$system/pmix2/lib/libpmix.so.2" "$system/libmunge.so.2"; do
 done
 for plugin in "$mpi"/lib/openmpi3/*.so; do copy_needed "$plugin"; done
 
-# The CUDA libraries that the programs name, whichever version they were built with, and what those need themselves.
-for program in "$folder"/bin/*; do ldd "$program"; done |
-    awk '$1 ~ /^lib(cublas|cusolver|cusparse|nvJitLink|nccl)/ {print $1}' | sort -u >"$folder/cuda_libraries"
+# The CUDA libraries that the module names, whichever version it was built with, and what those need themselves.
+ldd "$folder"/bin/* | awk '$1 ~ /^lib(cublas|cusolver|cusparse|nvJitLink|nccl)/ {print $1}' | sort -u >"$folder/cuda_libraries"
 
 cat >"$folder/run" <<'RUN'
 #!/usr/bin/env bash
@@ -60,15 +63,14 @@ here=$(cd "$(dirname "$0")" && pwd)
 libraries=$here/lib
 known=$(ldconfig -p)
 IFS=: read -ra of_environment <<<"${LD_LIBRARY_PATH:-}"
-add_cuda_library() {  # add_cuda_library NAME: the folder of the first one found
+add_cuda_library() {  # add_cuda_library NAME: the folder of the first one found; without it there is only the CPU
     local place
     [[ $known != *"$1"* ]] || return 0
     for place in "${of_environment[@]}" "${CUDA_HOME:-/usr/local/cuda}"/{lib64,targets/x86_64-linux/lib} "${CUDA_LIBRARIES:-/nowhere}" \
         $(python3 -c 'import glob, sysconfig; print(*glob.glob(sysconfig.get_path("purelib") + "/nvidia/*/lib"))' 2>/dev/null); do
         [[ ! -e $place/$1 ]] || { libraries+=:$place && return; }
     done
-    printf 'run: %s was not found; set CUDA_LIBRARIES to its folder\n' "$1" >&2
-    exit 2
+    ! [[ -e /proc/driver/nvidia ]] || printf 'run: %s was not found; set CUDA_LIBRARIES to its folder\n' "$1" >&2
 }
 mapfile -t cuda_libraries <"$here/cuda_libraries"
 for name in "${cuda_libraries[@]}"; do add_cuda_library "$name"; done

@@ -322,11 +322,14 @@ std::unique_ptr<Device> make_cuda_device(const CudaOptions& options);
 
 /// What is known about NVIDIA GPUs on this machine, for `doctor` and for the choice of a device.
 struct CudaAvailability {
-    bool compiled_in = false;
     int gpus = 0;                    ///< 0 also when one of them is not usable
     std::string explanation;         ///< one line: "built without CUDA …", "no driver …", "2 GPUs: NVIDIA H100 …"
     std::vector<std::string> uuids;  ///< of the visible GPUs: two ranks must not share one unnoticed
 };
 CudaAvailability cuda_availability();
+
+/// Whether this program can use a GPU on some machine: whether its CUDA module (cuda_module.h) is there. Asks no
+/// driver.
+bool built_with_cuda();
 
 }  // namespace espalier

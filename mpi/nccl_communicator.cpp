@@ -240,7 +240,7 @@ std::unique_ptr<Exchange> NcclCommunicator::start_all_gather_bytes(std::span<std
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_nccl_communicator(Communicator& control, Device& device) {
+std::unique_ptr<Communicator> nccl::make_communicator(Communicator& control, Device& device) {
     return std::make_unique<NcclCommunicator>(control, device);
 }
 

@@ -11,8 +11,13 @@
 namespace espalier {
 
 /// Among the ranks of `control`, over which NCCL's unique id travels; each rank has a GPU of its own. Spans handed to
-/// it are memory of `device`. Both must outlive it. Collective. Throws InputError when the program was built without
-/// CUDA or two ranks share a GPU, ResourceError with NCCL's own words.
+/// it are memory of `device`. Both must outlive it. Collective. Throws InputError when two ranks share a GPU,
+/// ResourceError with NCCL's own words.
 std::unique_ptr<Communicator> make_nccl_communicator(Communicator& control, Device& device);
+
+namespace nccl {
+/// The same, inside of the CUDA module (kernels/cuda_module.h).
+std::unique_ptr<Communicator> make_communicator(Communicator& control, Device& device);
+}  // namespace nccl
 
 }  // namespace espalier

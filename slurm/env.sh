@@ -64,7 +64,7 @@ fi
 if has_library libhdf5; then good HDF5 "libhdf5"; else bad HDF5 "libhdf5 is not found" "module load hdf5, or apt-get install libhdf5-dev"; fi
 if [[ -x $program ]]; then
     if lost=$(ldd "$program" 2>/dev/null | grep 'not found' | awk '{print $1}' | tr '\n' ' ') && [[ -n $lost ]]; then
-        bad libraries "$program needs $lost" "load the modules it was built with (MPI, HDF5, CUDA), or use jobs/bundle.sh"
+        bad libraries "$program needs $lost" "load the modules it was built with (MPI, HDF5), or use jobs/bundle.sh"
     else
         # Without Slurm's variables: they would ask for MPI between the tasks that run this script.
         if version=$(env -i PATH="$PATH" LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" "$program" --version 2>&1); then

@@ -83,34 +83,40 @@ export_python() {
 # The CUDA path on the CPU: the emulator's own tests, every kernel, ranks, the whole program, the oracle. The order of
 # threads and streams is the one that shows most mistakes; emulation-more takes the others.
 emulation() {
-    configure emulation && cmake --build --preset emulation || return 1
-    $emulated/emulation_tests --gtest_brief=1 || return 1
-    run_shards 2 ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_ORDER=reverse ESPALIER_EMULATION_STREAMS=lazy \
-        $emulated/../unit_tests --gtest_brief=1 || return 1
-    ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_STREAMS=lazy mpirun -n 2 $emulated/../mpi_tests --ranks=2 --gtest_brief=1 || return 1
-    ESPALIER=$root/build/emulation/espalier "${pytest[@]}" tests/emulation || return 1
+    build_emulated && $emulated_tests --gtest_brief=1 || return 1
+    run_shards "${on_emulated_gpus[@]}" ESPALIER_EMULATION_ORDER=reverse ESPALIER_EMULATION_STREAMS=lazy \
+        build/release/tests/unit_tests --gtest_brief=1 || return 1
+    mpirun -n 2 "${on_emulated_gpus[@]}" ESPALIER_EMULATION_STREAMS=lazy \
+        build/release/tests/mpi_tests --ranks=2 --gtest_brief=1 || return 1
+    ESPALIER=$root/tests/emulation/espalier "${pytest[@]}" tests/emulation || return 1
     emulated_oracle "test_prune and (wanda or sparsegpt) and llama1 or test_perplexity and f32 or test_prune and bf16 and qwen3"
 }
-emulated=build/emulation/tests/emulation
+# Only the module of the CUDA sources, and what tests the emulator: the programs are those of the release build.
+build_emulated() {
+    [[ -x build/release/tests/mpi_tests ]] || build || return 1
+    configure emulation && cmake --build --preset emulation --target espalier_cuda emulation_tests
+}
+emulated_tests=build/emulation/tests/emulation/emulation_tests
+module=$root/build/emulation/libespalier_cuda.so
+on_emulated_gpus=(env "ESPALIER_CUDA_MODULE=$module" "LD_PRELOAD=$module" ESPALIER_TEST_DEVICE=cuda)  # as tests/emulation/espalier
 emulated_oracle() {
-    ESPALIER=$root/build/emulation/espalier ESPALIER_TEST_DEVICE=cuda "${pytest[@]}" tests/oracle/test_espalier.py -k "$1"
+    ESPALIER=$root/tests/emulation/espalier ESPALIER_TEST_DEVICE=cuda "${pytest[@]}" tests/oracle/test_espalier.py -k "$1"
 }
 kernel_tests='*Attention*:*CrossEntropy*:*Elementwise*:*Linear*:*Reductions*:*RmsNorm*:*Rmsprop*:*Rope*:*SparseGpt*:*ComputeType*:*Device*'
 
 emulation_more() {
-    configure emulation && cmake --build --preset emulation || return 1
-    run_shards 2 ESPALIER_TEST_DEVICE=cuda $emulated/../unit_tests --gtest_brief=1 || return 1
+    build_emulated && run_shards "${on_emulated_gpus[@]}" build/release/tests/unit_tests --gtest_brief=1 || return 1
     # As on an A100, whose blocks have less shared memory.
-    ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATED_SHARED_MEMORY=166912 $emulated/../unit_tests --gtest_brief=1 \
-        --gtest_filter='*Attention*' || return 1
-    ESPALIER_TEST_DEVICE=cuda mpirun -n 4 $emulated/../mpi_tests --ranks=4 --gtest_brief=1 || return 1
+    run_shards "${on_emulated_gpus[@]}" ESPALIER_EMULATED_SHARED_MEMORY=166912 build/release/tests/unit_tests \
+        --gtest_brief=1 --gtest_filter='*Attention*' || return 1
+    mpirun -n 4 "${on_emulated_gpus[@]}" build/release/tests/mpi_tests --ranks=4 --gtest_brief=1 || return 1
     emulated_oracle "test_prune and (bf16 or f16 or ((wanda or sparsegpt) and (llama1 or qwen3 or llama-bias)))"
 }
 
 emulation_asan() {
     build_asan && $asan/emulation/emulation_tests --gtest_brief=1 &&
-        run_shards 2 ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_ORDER=greedy $asan/unit_tests --gtest_brief=1 --gtest_filter="$kernel_tests" &&
-        run_shards 2 ESPALIER_TEST_DEVICE=cpu $asan/unit_tests --gtest_brief=1 --gtest_filter="-$kernel_tests"
+        run_shards ESPALIER_TEST_DEVICE=cuda ESPALIER_EMULATION_ORDER=greedy $asan/unit_tests --gtest_brief=1 --gtest_filter="$kernel_tests" &&
+        run_shards ESPALIER_TEST_DEVICE=cpu $asan/unit_tests --gtest_brief=1 --gtest_filter="-$kernel_tests"
 }
 asan=build/emulation-asan/tests
 build_asan() {
@@ -118,7 +124,7 @@ build_asan() {
     configure emulation-asan && cmake --build --preset emulation-asan --target unit_tests emulation_tests "$@"
 }
 emulation_asan_more() {
-    build_asan espalier && run_shards 2 ESPALIER_TEST_DEVICE=cpu $asan/unit_tests --gtest_brief=1 --gtest_filter="$kernel_tests" &&
+    build_asan espalier && run_shards ESPALIER_TEST_DEVICE=cpu $asan/unit_tests --gtest_brief=1 --gtest_filter="$kernel_tests" &&
         ESPALIER=$root/build/emulation-asan/espalier "${pytest[@]}" tests/oracle/test_espalier.py -k "(llama3 or qwen2) and not unstructured"
 }
 
@@ -126,23 +132,18 @@ emulation_asan_more() {
 # kernels have none.
 emulation_tsan() {
     build_tsan && $tsan/emulation/emulation_tests --gtest_brief=1 &&
-        run_shards 2 ESPALIER_TEST_DEVICE=cuda $tsan/kernel_tests --gtest_brief=1 --gtest_filter="$tsan_tests"
+        run_shards ESPALIER_TEST_DEVICE=cuda $tsan/kernel_tests --gtest_brief=1 --gtest_filter="$tsan_tests"
 }
 tsan=build/emulation-tsan/tests
 build_tsan() { configure emulation-tsan && cmake --build --preset emulation-tsan --target emulation_tests kernel_tests; }
 # Under ThreadSanitizer some tests of many sizes take minutes; others run the same kernels.
 tsan_tests='*:-Device.*:Attention.IsCausal:CrossEntropy.PanelsOfAnyWidth*:ScoreAndMask.EqualsTheOracle*'
 
-# run_shards N [VARIABLE=value...] PROGRAM...: a GoogleTest program as N processes, each with its share of the tests.
+# run_shards [VARIABLE=value...] PROGRAM...: a GoogleTest program as processes with a share of the tests each, more than
+# run at once, since some tests take long.
 run_shards() {
-    local count=$1 shard processes=() failed=0
-    shift
-    for ((shard = 0; shard < count; ++shard)); do
-        env OMP_NUM_THREADS=1 GTEST_TOTAL_SHARDS="$count" GTEST_SHARD_INDEX="$shard" "$@" &
-        processes+=($!)
-    done
-    for process in "${processes[@]}"; do wait "$process" || failed=1; done
-    return "$failed"
+    local count=$((6 * $(nproc)))
+    seq 0 $((count - 1)) | xargs -P "$(nproc)" -I{} env OMP_NUM_THREADS=1 GTEST_TOTAL_SHARDS="$count" GTEST_SHARD_INDEX={} "$@"
 }
 
 mpi_ranks='mpi_tests_[12358]'  # .ci/full: all of 1 to 8

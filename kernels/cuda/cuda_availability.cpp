@@ -1,7 +1,6 @@
-// Asks the CUDA runtime which GPUs are there. Linked statically, so that the program starts on machines without a
-// driver.
+// Asks the CUDA runtime which GPUs are there.
 #include "kernels/cuda/least_shared_bytes.h"
-#include "kernels/device.h"
+#include "kernels/cuda_module.h"
 
 #include <cuda_runtime_api.h>
 
@@ -28,16 +27,14 @@ constexpr int oldest_major = 8;
 
 CudaAvailability unusable(const std::string& why) {
     CudaAvailability found;
-    found.compiled_in = true;
     found.explanation = "built with CUDA; no usable GPU here: " + why;
     return found;
 }
 
 }  // namespace
 
-CudaAvailability cuda_availability() {
+CudaAvailability cuda::availability() {
     CudaAvailability found;
-    found.compiled_in = true;
     const cudaError_t status = cudaGetDeviceCount(&found.gpus);
     if (status != cudaSuccess) {
         cudaGetLastError();

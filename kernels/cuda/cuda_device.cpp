@@ -22,7 +22,7 @@ std::string readable(std::size_t bytes) {
 }  // namespace
 
 CudaDevice::CudaDevice(const CudaOptions& options) : gpu_(options.gpu) {
-    const CudaAvailability found = cuda_availability();
+    const CudaAvailability found = cuda::availability();
     if (options.gpu >= found.gpus) {
         throw InputError("--device cuda: GPU " + std::to_string(options.gpu) + " is not there (" + found.explanation +
                          "); use --device cpu");
@@ -192,7 +192,7 @@ void CudaDevice::fill_zero(TensorView tensor) {
     check(cudaMemsetAsync(tensor.data, 0, tensor.bytes(), stream_), "cudaMemsetAsync");
 }
 
-std::unique_ptr<Device> make_cuda_device(const CudaOptions& options) {
+std::unique_ptr<Device> cuda::make_device(const CudaOptions& options) {
     return std::make_unique<CudaDevice>(options);
 }
 

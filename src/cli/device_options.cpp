@@ -86,7 +86,7 @@ ChosenDevice make_device(const Session& session, const OptionSet& options) {
             return chosen;
         }
         if (choice == "cuda") throw InputError("--device cuda: " + found.explanation + "; use --device cpu");
-        if (found.compiled_in) chosen.note = "computing on the CPU: " + found.explanation;
+        if (built_with_cuda()) chosen.note = "computing on the CPU: " + found.explanation;
     }
     if (options.given("gpu-memory")) {
         throw InputError("--gpu-memory " + options.text("gpu-memory") + ": this run computes on the CPU");

@@ -1,4 +1,4 @@
-"""What the system and the environment see of the program: its name in ps, and variables that nothing reads.
+"""What the system and the environment see of the program: its name in ps, its libraries, variables that nothing reads.
 
 The program is $ESPALIER, by default build/release/espalier.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Dict, Set
@@ -40,6 +41,20 @@ def test_ps_and_top_show_its_name(tmp_path: Path) -> None:
     assert spins, "the program has not started itself again: this test proves nothing"
     assert name == PROGRAM.name[:15]
     assert words[0] == str(link).encode(), "argv[0] stays"
+
+
+def test_the_program_needs_no_nvidia_library(tmp_path: Path) -> None:
+    """They are the module's: the program starts without them, and without the module it says that it has none."""
+    libraries = subprocess.run(["ldd", str(PROGRAM)], capture_output=True, text=True, check=True).stdout
+    assert "libc.so" in libraries and not re.search(r"lib(cuda|cublas|cusolver|nccl)", libraries), libraries
+    alone = tmp_path / "espalier"
+    shutil.copy(PROGRAM, alone)
+    said = subprocess.run([str(alone), "--version"], env=environment(), capture_output=True, text=True, check=True).stdout
+    assert said.endswith(" (without CUDA)\n")
+    refused = subprocess.run([str(alone), "prune", "--model=synthetic:llama-tiny", "--calibration=synthetic:4x32",
+                              f"--output={tmp_path / 'run'}", "--device=cuda"],
+                             env=environment(), capture_output=True, text=True, check=False)  # fmt: skip
+    assert refused.returncode == 2 and "--device cuda: built without CUDA (no libespalier_cuda.so" in refused.stderr
 
 
 def variables_in_files() -> Set[str]:

@@ -1,7 +1,7 @@
 #pragma once
 /// Bytes between the emulated GPUs of several processes, over MPI. Messages have communicators and tags of their own
-/// beside the program's, and go on whenever the program waits in MPI: it is linked with wrappers of MPI_Init_thread,
-/// MPI_Finalize, MPI_Test and MPI_Testall that let streams run.
+/// beside the program's, and go on whenever the program waits in MPI: it is linked with, or preloads, wrappers of
+/// MPI_Init_thread, MPI_Finalize, MPI_Test and MPI_Testall that let streams run.
 
 #include <mpi.h>
 

@@ -1,8 +1,8 @@
 """The whole program on emulated GPUs: bits do not depend on their number, and what it says when they fail.
 
-The program is $ESPALIER, by default build/emulation/espalier. test_rank_invariance.py and the oracle run with it too:
-    ESPALIER=build/emulation/espalier pytest tests/prune/test_rank_invariance.py
-    ESPALIER=build/emulation/espalier ESPALIER_TEST_DEVICE=cuda pytest tests/oracle -k "f32 and prune"
+The program is $ESPALIER, by default tests/emulation/espalier. test_rank_invariance.py and the oracle run with it too:
+    ESPALIER=tests/emulation/espalier pytest tests/prune/test_rank_invariance.py
+    ESPALIER=tests/emulation/espalier ESPALIER_TEST_DEVICE=cuda pytest tests/oracle -k "f32 and prune"
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ESPALIER = os.environ.get("ESPALIER", str(ROOT / "build/emulation/espalier"))
+ESPALIER = os.environ.get("ESPALIER", str(ROOT / "tests/emulation/espalier"))
 METHODS = {
     "wanda": ["--method", "wanda"],
     "sparsegpt": ["--method", "sparsegpt"],
@@ -118,3 +118,16 @@ def test_too_few_gpus_and_too_little_memory(model: tuple[Path, Path], tmp_path: 
     assert small.returncode == 3 and "do not hold" in small.stderr, small.stderr
     none = prune(1, model, tmp_path / "none", METHODS["wanda"], ESPALIER_EMULATED_GPUS="0")
     assert none.returncode == 2 and "no CUDA-capable device" in none.stderr, none.stderr
+
+
+def test_a_module_that_cannot_be_loaded_is_said(model: tuple[Path, Path], tmp_path: Path) -> None:
+    """The CPU is taken, with a line that says why; --device cuda refuses."""
+    (tmp_path / "libespalier_cuda.so").write_text("no library")
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", "ESPALIER_CUDA_MODULE": str(tmp_path / "libespalier_cuda.so")}
+    prune = [ROOT / "build/release/espalier", "prune", "--method", "magnitude", "--model", model[0], "--calibration", model[1]]
+    for device, status in (("auto", 0), ("cuda", 2)):
+        done = subprocess.run([*prune, "--output", tmp_path / device, "--device", device], capture_output=True, text=True,
+                              env=variables, timeout=300)
+        assert done.returncode == status, done.stderr
+        assert "built with CUDA, but its libraries cannot be loaded" in done.stderr
+        assert "libespalier_cuda.so" in done.stderr and "LD_LIBRARY_PATH" in done.stderr

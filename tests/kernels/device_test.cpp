@@ -82,7 +82,7 @@ TEST(Device, CudaAvailabilityExplainsItself) {
     const CudaAvailability availability = cuda_availability();
     EXPECT_FALSE(availability.explanation.empty());
     EXPECT_EQ(availability.explanation.find('\n'), std::string::npos);
-    if (!availability.compiled_in) {
+    if (!built_with_cuda()) {
         EXPECT_EQ(availability.gpus, 0);
     }
 }

@@ -36,7 +36,7 @@ EDGES: Dict[str, Set[str]] = {
     },
 }  # fmt: skip
 # Where only one header of a folder is open to another.
-OPEN_HEADERS: Dict[Tuple[str, str], Set[str]] = {("mpi", "kernels"): {"kernels/device.h"}}
+OPEN_HEADERS: Dict[Tuple[str, str], Set[str]] = {("mpi", "kernels"): {"kernels/device.h", "kernels/cuda_module.h"}}
 
 # Library headers -> the only files that may include them.
 LIBRARIES: List[Tuple[str, str]] = [

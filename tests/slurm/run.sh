@@ -4,7 +4,7 @@
 #   tests/slurm/run.sh           what fits into some minutes
 #   tests/slurm/run.sh --all     also what waits for Slurm's own time limits
 #   tests/slurm/run.sh -k WORDS  only some, as pytest chooses
-# The program is $ESPALIER, by default build/release/espalier; GPUs are tested with build/emulation/espalier where it is.
+# The program is $ESPALIER, by default build/release/espalier; GPUs are tested with tests/emulation/espalier where build/emulation is.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
