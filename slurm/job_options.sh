@@ -96,7 +96,12 @@ take_job_options() {
 
 # Adds --device cuda to `rest`: else a node whose driver fails would compute on its CPU, for days.
 ask_for_gpus() {
-    [[ -z $gpus_per_node ]] || given_as device || rest+=(--device cuda)
+    [[ -n $gpus_per_node ]] || return 0
+    given_as device || rest+=(--device cuda)
+    [[ $("$ESPALIER" --version) == *'without CUDA'* ]] || return 0
+    local sentence="--gpus-per-node $gpus_per_node, but $ESPALIER is built without CUDA; build it with -DESPALIER_CUDA=ON"
+    [[ -n $dry_run ]] || refuse "$sentence"
+    printf '%s: %s\n' "${0##*/}" "$sentence" >&2
 }
 
 # Lines "#SBATCH ..." for what was taken; the time, the memory and the signal come from the plan when they were not given.

@@ -26,7 +26,7 @@ std::vector<OptionSpec> evaluate_options() {
          {},
          false,
          true},
-        {"sequence-length", "tokens of each window", "2048"},
+        {"sequence-length", "tokens of each window [default: those of a row of the file, at most 2048]", {}},
         {"json",
          "file to write the result to, as JSON; without a file name, or with '-', it is printed as one line",
          {}},
@@ -73,6 +73,10 @@ int evaluate_command(Session& session, const CommandLine& line) {
         set.emplace("evaluate", evaluate_options(), complete_json_option(line.arguments));
         source = open_model(set->text("model"));
         tokens = read_token_file(set->text("tokens"), source->config().vocabulary, TokenPurpose::evaluation);
+        if (!set->has("sequence-length")) {
+            constexpr std::size_t usual = 2048;
+            set->set_effective("sequence-length", std::to_string(std::min(usual, tokens.columns)), "token file");
+        }
         sequence_length = set->whole("sequence-length", 2);
         if (session.rank() == 0) source->verify_outer();
         const bool to_file = set->has("json") && set->text("json") != "-";
@@ -83,7 +87,7 @@ int evaluate_command(Session& session, const CommandLine& line) {
     check_devices(session, chosen);
     if (!chosen.note.empty()) progress.line(chosen.note);
     const Perplexity result = measure_perplexity(session, *chosen.device, *source, tokens.ids, sequence_length,
-                                                 [&](const std::string& text) { progress.live(text); });
+                                                 [&](const std::string& text) { progress.step(text); });
     session.agree([&] {
         if (session.rank() != 0) return;
         progress.live("");

@@ -23,7 +23,7 @@ int export_command(Session& session, const CommandLine& line) {
         std::filesystem::path output = set.text("output");
         if (!output.has_filename()) output = output.parent_path();
         const std::vector<std::string> remarks =
-            export_run(set.text("run"), output, dense, [&](const std::string& text) { progress.live(text); });
+            export_run(set.text("run"), output, dense, [&](const std::string& text) { progress.step(text); });
         for (const std::string& remark : remarks) progress.line(remark);
         progress.line("exported to " + output.string());
     });

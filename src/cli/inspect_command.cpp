@@ -48,14 +48,20 @@ int inspect_command(Session& session, const CommandLine& line) {
         std::optional<std::filesystem::path> dense;
         if (set.has("model")) dense = set.text("model");
         const Inspection inspection =
-            inspect_model(set.text("path"), dense, [&](const std::string& text) { progress.live(text); });
+            inspect_model(set.text("path"), dense, [&](const std::string& text) { progress.step(text); });
         progress.live("");
         for (const std::string& remark : inspection.remarks) progress.line(remark);
         print_table(inspection);
         for (const std::string& checked : inspection.checked) std::printf("checked: %s\n", checked.c_str());
         for (const std::string& fault : inspection.faults) std::printf("FAULT: %s\n", fault.c_str());
         sound = inspection.faults.empty();
-        std::printf(sound ? "all holds\n" : "%zu fault(s)\n", inspection.faults.size());
+        if (!sound)
+            std::printf("%zu fault(s)\n", inspection.faults.size());
+        else if (inspection.checked.empty())
+            std::printf(
+                "neither a run nor an export: nothing to check but what can be read (--model DENSE compares)\n");
+        else
+            std::printf("all holds\n");
     });
     return sound ? 0 : static_cast<int>(ExitStatus::input);
 }

@@ -1,10 +1,12 @@
 #include "kernels/cpu/blas_core.h"
+#include "kernels/device.h"
 #include "src/base/error.h"
 #include "src/base/stop_request.h"
 #include "src/base/version.h"
 #include "src/cli/commands.h"
 #include "src/cli/environment_variables.h"
 #include "src/cli/help_texts.h"
+#include "src/cli/nearest_name.h"
 
 #include <malloc.h>
 #include <unistd.h>
@@ -69,7 +71,10 @@ int run(Session& session, const std::vector<std::string>& words) {
         return words.empty() ? static_cast<int>(ExitStatus::input) : 0;
     }
     if (words[0] == "--version") {
-        if (session.rank() == 0) std::printf("espalier %s\n", std::string(program_version).c_str());
+        if (session.rank() == 0) {
+            std::printf("espalier %s%s\n", std::string(program_version).c_str(),
+                        built_with_cuda() ? "" : " (without CUDA)");
+        }
         return 0;
     }
     CommandLine line{{words.begin() + 1, words.end()}, "espalier"};
@@ -79,7 +84,10 @@ int run(Session& session, const std::vector<std::string>& words) {
         warn_of_unread_variables(session);
         return command.run(session, line);
     }
-    throw InputError("there is no command '" + words[0] + "' (espalier --help lists them)");
+    std::vector<std::string> names;
+    for (const Command& command : commands) names.emplace_back(command.name);
+    throw InputError("there is no command '" + words[0] + "'" + did_you_mean(nearest_name(words[0], names)) +
+                     " (espalier --help lists them)");
 }
 
 /// Libraries read some variables at their own start, so the program starts itself again with better ones, unless the

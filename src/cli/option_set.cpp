@@ -1,6 +1,7 @@
 #include "src/cli/option_set.h"
 
 #include "src/base/error.h"
+#include "src/cli/nearest_name.h"
 
 #include <boost/program_options.hpp>
 
@@ -122,6 +123,14 @@ OptionSet::OptionSet(const std::string& command, std::vector<OptionSpec> specs,
             refuse_repeated(parsed, " in --config " + path);
             take(parsed, "config file");
         }
+    } catch (const po::unknown_option& error) {
+        std::vector<std::string> names;
+        for (const OptionSpec& spec : specs_) names.push_back(spec.name);
+        const std::string found = error.get_option_name();  // with dashes on the command line, without in a file
+        const std::string nearest =
+            nearest_name(found.substr(std::min(found.size(), found.find_first_not_of('-'))), names);
+        throw InputError("there is no option '" + found + "'" + did_you_mean(nearest.empty() ? "" : "--" + nearest) +
+                         " (espalier " + command + " --help lists them)");
     } catch (const po::error& error) {
         throw InputError(one_line(error.what()) + " (espalier " + command + " --help lists the options)");
     }

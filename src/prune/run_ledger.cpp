@@ -146,7 +146,7 @@ void RunLedger::start_or_resume(const ModelSource& source) {
         manifest_ = std::move(held);
         seconds_before_ = manifest_.provenance.value("seconds", 0.0);
     }
-    done_before_ = manifest_.blocks.size();
+    const std::size_t done_before = manifest_.blocks.size();
     manifest_.program_version = program_version;
     manifest_.model_path = lasting_name(options_.model);
     manifest_.model_identity = model_identity;
@@ -157,9 +157,9 @@ void RunLedger::start_or_resume(const ModelSource& source) {
     if (manifest_.complete) return;
     write_text_atomically(run_.path() / "config.json", source.config_text());
     save();
-    if (done_before_ > 0) {
+    if (done_before > 0) {
         opening_.push_back(
-            fmt::format("resuming: {} of {} blocks are finished", done_before_, manifest_.blocks_in_model));
+            fmt::format("resuming: {} of {} blocks are finished", done_before, manifest_.blocks_in_model));
     }
 }
 
@@ -241,7 +241,11 @@ void RunLedger::record_block(std::size_t block, const BlockRecord& record) {
     manifest_.blocks[block] = record;
     save();
     take_outer_file(false);
-    progress_.block(record.metrics, manifest_.blocks.size(), manifest_.blocks_in_model, done_before_);
+    std::size_t to_prune = 0;
+    for (std::size_t other = 0; other < manifest_.blocks_in_model; ++other) {
+        if (options_.prunes(other) && !manifest_.blocks.contains(other)) ++to_prune;
+    }
+    progress_.block(record.metrics, manifest_.blocks.size(), manifest_.blocks_in_model, to_prune);
 }
 
 Json RunLedger::metrics(std::size_t peak_resident_bytes) const {

@@ -79,7 +79,6 @@ class RunLedger {
     std::unique_ptr<EventLog> events_;
     std::string model_type_;
     std::size_t block_weights_ = 0;
-    std::size_t done_before_ = 0;
     double seconds_before_ = 0;
     Stopwatch since_start_;
     std::future<FileRecord> outer_file_;

@@ -65,23 +65,33 @@ void Progress::live(const std::string& text) {
     live_shown_ = true;
 }
 
-void Progress::block(const Json& metrics, std::size_t done, std::size_t total, std::size_t done_before) {
+void Progress::step(const std::string& text) {
+    if (terminal_) return live(text);
+    if (since_start_.seconds() - last_step_ < 10) return;
+    last_step_ = since_start_.seconds();
+    line(text);
+}
+
+void Progress::block(const Json& metrics, std::size_t done, std::size_t total, std::size_t to_prune) {
     const auto seconds = metrics.at("seconds").get<std::map<std::string, double>>();
     // The search of a learning rate is in one block only.
     if (seconds.contains("learning_rate_search")) searched_ += seconds.at("learning_rate_search");
-    const double elapsed = since_start_.seconds() - searched_;
-    const double remaining =
-        elapsed / static_cast<double>(std::max<std::size_t>(1, done - done_before)) * static_cast<double>(total - done);
+    const bool pruned = metrics.at("pruned").get<bool>();
+    if (pruned) ++pruned_;
+    // Copied blocks take no time that would tell of the others.
+    const double each = (since_start_.seconds() - searched_) / static_cast<double>(std::max<std::size_t>(1, pruned_));
+    const std::string left =
+        pruned_ == 0 && to_prune > 0 ? "not known yet" : format_seconds(each * static_cast<double>(to_prune));
     const double before = metrics.at("error_after_first_mask").get<double>();
     const bool optimised = metrics.contains("error_final_first_draw");
     const double after = metrics.at(optimised ? "error_final_first_draw" : "error_final").get<double>();
-    const std::string error = !metrics.at("pruned").get<bool>() ? std::string("copied")
-                              : optimised                       ? fmt::format("error {:.3e} -> {:.3e}", before, after)
-                                                                : fmt::format("error {:.3e}", after);
+    const std::string error = !pruned     ? std::string("copied")
+                              : optimised ? fmt::format("error {:.3e} -> {:.3e}", before, after)
+                                          : fmt::format("error {:.3e}", after);
     line(fmt::format("block {:>3} ({}/{})  {:.2f} s ({})  {}  {}  ETA {}", metrics.at("index").get<std::size_t>(), done,
                      total, sum_of(seconds), phase_text(seconds), error,
-                     format_bytes(metrics.at("peak_bytes").get<double>()), format_seconds(remaining)));
-    if (done < total) live(fmt::format("{}/{} blocks, {} left", done, total, format_seconds(remaining)));
+                     format_bytes(metrics.at("peak_bytes").get<double>()), left));
+    if (done < total) live(fmt::format("{}/{} blocks, time left: {}", done, total, left));
 }
 
 void Progress::summary(const Json& metrics) {

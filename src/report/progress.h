@@ -19,9 +19,12 @@ class Progress {
     void line(const std::string& text);
     /// Replaces the live line, on a terminal only.
     void live(const std::string& text);
-    /// A finished block: `metrics` as in metrics.json. `done` of `total` blocks are finished, `done_before` of them by
-    /// an earlier session.
-    void block(const Json& metrics, std::size_t done, std::size_t total, std::size_t done_before);
+    /// How far a command has come that writes nothing else: a live line on a terminal, elsewhere a line every ten
+    /// seconds.
+    void step(const std::string& text);
+    /// A finished block: `metrics` as in metrics.json. `done` of `total` blocks are finished, and `to_prune` of the
+    /// others are to be pruned rather than copied.
+    void block(const Json& metrics, std::size_t done, std::size_t total, std::size_t to_prune);
     /// The end of a run, from metrics.json as a whole.
     void summary(const Json& metrics);
 
@@ -30,7 +33,9 @@ class Progress {
     bool visible_;
     bool terminal_;
     bool live_shown_ = false;
-    double searched_ = 0;  ///< seconds of learning-rate searches so far
+    double last_step_ = 0;    ///< seconds since the start
+    std::size_t pruned_ = 0;  ///< blocks, in this session
+    double searched_ = 0;     ///< seconds of learning-rate searches so far
     Stopwatch since_start_;
 };
 

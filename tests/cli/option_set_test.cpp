@@ -104,7 +104,7 @@ TEST(OptionSet, ForeignVariablesOfTheEnvironmentAreLeftAlone) {
 }
 
 TEST(OptionSet, RefusesUnknownOptionsAndAbbreviations) {
-    expect_refused({"--model", "m", "--alpa", "3"}, {"alpa", "--help"});
+    expect_refused({"--model", "m", "--alpa", "3"}, {"'--alpa'", "did you mean --alpha?", "--help"});
     expect_refused({"--mod", "m"}, {"mod"});
     expect_refused({"--model", "m", "--ro-s", "3"}, {"ro-s"});
     expect_refused({"--model", "m", "-a", "3"}, {"a"});

@@ -107,9 +107,10 @@ def test_perplexity_has_the_same_digits(model: tuple[Path, Path], tmp_path: Path
         assert re.fullmatch(r"perplexity \d+\.\d{6} \(T = 16, 15 windows\)\n", out)
         texts.add((out, json.loads(file.read_text())["perplexity"]))
     assert len(texts) == 1
-    bare = run(0, ["evaluate", "--model", str(model[0]), "--tokens", str(model[1]), "--sequence-length", "16", "--json"]).stdout
-    line, report = bare.splitlines()
+    evaluate = ["evaluate", "--model", str(model[0]), "--tokens", str(model[1])]
+    line, report = run(0, [*evaluate, "--sequence-length", "16", "--json"]).stdout.splitlines()
     assert (line + "\n", json.loads(report)["perplexity"]) in texts
+    assert "(T = 24, 10 windows)" in run(0, evaluate).stdout, "windows are the file's rows"
 
 
 def test_one_failing_rank_ends_all(model: tuple[Path, Path], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = Path(os.environ.get("ESPALIER", REPOSITORY / "build" / "release" / "espalier")).resolve()
-EMULATED = REPOSITORY / "build" / "emulation" / "espalier"
+EMULATED = REPOSITORY / "tests" / "emulation" / "espalier"
 EVERYTHING = os.environ.get("ESPALIER_SLURM_TESTS") == "all"
 
 if "SLURM_CONF" not in os.environ:
@@ -139,6 +139,21 @@ def test_the_script_is_shown_and_not_submitted(tmp_path: Path) -> None:
 )
 def test_wrong_submissions_are_refused(tmp_path: Path, words: List[str], sentence: str) -> None:
     assert sentence in shell(REPOSITORY / "slurm" / "submit.sh", *words, status=2, folder=tmp_path).stderr
+
+
+def test_gpus_need_a_program_built_with_cuda(tmp_path: Path) -> None:
+    """A build without it is refused here rather than by its job; the script can still be looked at."""
+    without = tmp_path / "espalier"
+    without.write_text(f"""#!/bin/sh
+[ "$1" = --version ] && echo 'espalier 1.0 (without CUDA)' && exit
+exec {PROGRAM} "$@"
+""")
+    without.chmod(0o755)
+    command = ["env", f"ESPALIER={without}", REPOSITORY / "slurm" / "submit.sh", *SMALL, "--output=x", "--gpus-per-node=2"]
+    refused = shell(*command, status=2, folder=tmp_path).stderr
+    assert "is built without CUDA" in refused and "-DESPALIER_CUDA=ON" in refused
+    shown = shell(*command, "--dry-run", folder=tmp_path)
+    assert "is built without CUDA" in shown.stderr and "#SBATCH --gpus-per-node=2" in shown.stdout
 
 
 def dry_script(folder: Path, *words: object, script: str = "submit.sh") -> str:
@@ -340,7 +355,8 @@ def test_a_forgotten_srun(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-needs_emulation = pytest.mark.skipif(not EMULATED.exists(), reason="build/emulation is not built (tests/run.sh emulation)")
+needs_emulation = pytest.mark.skipif(not (REPOSITORY / "build/emulation/libespalier_cuda.so").exists(),
+                                     reason="build/emulation is not built (tests/run.sh emulation)")
 
 
 @needs_emulation

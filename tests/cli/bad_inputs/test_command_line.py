@@ -9,7 +9,7 @@ import pytest
 from world import World, start
 
 COMMAND_LINES: Dict[str, tuple] = {
-    "unknown option": (["--sampels=4"], ["--sampels"]),
+    "unknown option": (["--sampels=4"], ["'--sampels'", "did you mean --samples?"]),
     "abbreviation": (["--sample=4"], ["--sample"]),
     "single dash": (["-samples=4"], ["-s"]),
     "word without option": (["wanda"], ["wanda"]),
