@@ -24,11 +24,16 @@ for program in "$@"; do
     [[ -x $program ]] || { printf 'bundle.sh: %s is not a program\n' "$program" >&2 && exit 2; }
     cp "$program" "$folder/bin/"
     strip "$folder/bin/$(basename "$program")"
-    # What needs the CUDA libraries: beside the program, or where a build leaves it for its tests.
-    for module in "$(dirname "$program")"/{,../}libespalier_cuda.so; do
-        [[ ! -e $module ]] || { cp "$module" "$folder/bin/" && strip "$folder/bin/libespalier_cuda.so" && break; }
+    # What needs the CUDA libraries: beside the program, where a build leaves it for its tests, or installed.
+    for module in "$(dirname "$program")"/{,../,../lib*/espalier/}libespalier_cuda.so; do
+        [[ -e $module ]] || continue
+        [[ ! -e $folder/bin/libespalier_cuda.so ]] || cmp -s "$module" "$folder/bin/libespalier_cuda.so" ||
+            { printf 'bundle.sh: %s belongs to another build than the first program\n' "$program" >&2 && exit 2; }
+        cp "$module" "$folder/bin/"
+        break
     done
 done
+if [[ -e $folder/bin/libespalier_cuda.so ]]; then strip "$folder/bin/libespalier_cuda.so"; fi
 cp /usr/bin/orterun "$folder/openmpi/bin/mpirun"
 cp /usr/bin/orted "$folder/openmpi/bin/"
 cp -r /usr/share/openmpi "$folder/openmpi/share/"

@@ -2,13 +2,13 @@
 // and stays until the program ends.
 #include "kernels/cuda_module.h"
 #include "src/base/error.h"
-#include "src/base/version.h"
 
 #include <dlfcn.h>
 
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 namespace espalier {
 
@@ -60,16 +60,15 @@ LoadedModule load() {
 #endif
     void* const handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
     if (handle == nullptr) {
-        return {nullptr, nullptr,
-                "built with CUDA, but its libraries cannot be loaded (" + last_error() +
-                    "); install the CUDA runtime, cuBLAS, cuSOLVER and NCCL, or name their folders in LD_LIBRARY_PATH"};
+        return {
+            nullptr, nullptr,
+            "built with CUDA, but its module cannot be loaded (" + last_error() +
+                "); where that is a library of NVIDIA's, install cuBLAS, cuSOLVER and NCCL, or name their folders in "
+                "LD_LIBRARY_PATH"};
     }
     const auto* const module = static_cast<const CudaModule*>(dlsym(handle, "espalier_cuda_module"));
-    if (module == nullptr || module->program_version != program_version) {
-        return {nullptr, nullptr,
-                file.string() + " belongs to another version of this program (" +
-                    (module == nullptr ? last_error() : std::string(module->program_version)) + " rather than " +
-                    std::string(program_version) + "); install both from one build"};
+    if (module == nullptr || std::string_view(module->identity) != CUDA_MODULE_IDENTITY) {
+        return {nullptr, nullptr, file.string() + " belongs to another build of this program; install both from one"};
     }
     return {handle, module, {}};
 }

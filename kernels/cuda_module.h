@@ -1,7 +1,7 @@
 #pragma once
 /// The part of the program that needs NVIDIA's libraries is a module, libespalier_cuda.so, which is loaded when a GPU
 /// is to be used. So the program starts where those libraries are not installed, and on a CPU does not keep 200 MiB of
-/// them in memory. Builds with sanitizers link the module's sources instead.
+/// them in memory. Emulated builds with sanitizers link the module's sources instead.
 
 #include "kernels/device.h"
 
@@ -11,7 +11,7 @@ namespace espalier {
 
 /// What the module offers, under the name `espalier_cuda_module`.
 struct CudaModule {
-    const char* program_version;  ///< of the program that it belongs to
+    const char* identity;  ///< of the build that it belongs to
     CudaAvailability (*availability)();
     std::unique_ptr<Device> (*make_device)(const CudaOptions& options);
 };

@@ -19,11 +19,16 @@ bad() {
     printf '  MISSING  %-18s %s\n           %-18s -> %s\n' "$1" "$2" '' "$3"
     missing=$((missing + 1))
 }
+# The program, and the module that needs the CUDA libraries where it has one.
+files=("$program")
+for module in "$(dirname "$program")"/{,../,../lib*/espalier/}libespalier_cuda.so; do
+    if [[ -e $module ]]; then files+=("$module") && break; fi
+done
 # has_library NAME: where the loader would find it, or the program has it.
 has_library() {
     local folders folder
     [[ $(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null) != *"$1"* ]] || return 0
-    [[ ! -x $program || $(ldd "$program" 2>/dev/null) != *"$1"*"=> /"* ]] || return 0
+    [[ ! -x $program || $(ldd "${files[@]}" 2>/dev/null) != *"$1"*"=> /"* ]] || return 0
     IFS=: read -ra folders <<<"${LD_LIBRARY_PATH:-}"
     for folder in "${folders[@]}"; do
         if compgen -G "$folder/$1*" >/dev/null; then return; fi
@@ -63,8 +68,8 @@ else
 fi
 if has_library libhdf5; then good HDF5 "libhdf5"; else bad HDF5 "libhdf5 is not found" "module load hdf5, or apt-get install libhdf5-dev"; fi
 if [[ -x $program ]]; then
-    if lost=$(ldd "$program" 2>/dev/null | grep 'not found' | awk '{print $1}' | tr '\n' ' ') && [[ -n $lost ]]; then
-        bad libraries "$program needs $lost" "load the modules it was built with (MPI, HDF5), or use jobs/bundle.sh"
+    if lost=$(ldd "${files[@]}" 2>/dev/null | grep 'not found' | awk '{print $1}' | tr '\n' ' ') && [[ -n $lost ]]; then
+        bad libraries "$program needs $lost" "load the modules it was built with (MPI, HDF5, CUDA), or use jobs/bundle.sh"
     else
         # Without Slurm's variables: they would ask for MPI between the tasks that run this script.
         if version=$(env -i PATH="$PATH" LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}" "$program" --version 2>&1); then

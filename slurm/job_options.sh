@@ -96,10 +96,14 @@ take_job_options() {
 
 # Adds --device cuda to `rest`: else a node whose driver fails would compute on its CPU, for days.
 ask_for_gpus() {
-    [[ -n $gpus_per_node ]] || return 0
-    given_as device || rest+=(--device cuda)
-    [[ $("$ESPALIER" --version) == *'without CUDA'* ]] || return 0
-    local sentence="--gpus-per-node $gpus_per_node, but $ESPALIER is built without CUDA; build it with -DESPALIER_CUDA=ON"
+    [[ -z $gpus_per_node ]] || given_as device || rest+=(--device cuda)
+}
+
+# A program without CUDA would fail on the GPUs' nodes, after hours in the queue. The script can be looked at all the same.
+check_program() {
+    [[ -n $gpus_per_node && $("$ESPALIER" --version) == *'without CUDA'* ]] || return 0
+    local sentence="--gpus-per-node $gpus_per_node, but $ESPALIER is built without CUDA"
+    sentence+="; build it with -DESPALIER_CUDA=ON"
     [[ -n $dry_run ]] || refuse "$sentence"
     printf '%s: %s\n' "${0##*/}" "$sentence" >&2
 }

@@ -21,6 +21,7 @@ if [[ -n ${ESPALIER_FRESH:-} ]] || { given_as fresh && [[ " ${rest[*]} " != *" -
     refuse "give --fresh as a word of this command: from a file or ESPALIER_FRESH the run would start over at every requeue"
 fi
 ask_for_gpus
+check_program
 plan_job "${rest[@]}"
 script=$(fill "$here/prune.sbatch" "${rest[@]}")
 printf '%s\n' "$script"

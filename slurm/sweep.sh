@@ -55,6 +55,7 @@ done
 time_limit=$job_time memory=${given_memory:-${most_memory}M} signal_before=$longest_signal
 
 [[ -n $own_devices ]] || ask_for_gpus
+check_program
 sbatch_options+=("--array=0-$((${#runs[@]} - 1))$at_once")
 script=$(fill "$here/sweep.sbatch" "$folder/table.txt" "$folder" "${rest[@]}")
 printf '%s\n' "$script"

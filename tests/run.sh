@@ -93,12 +93,17 @@ emulation() {
 }
 # Only the module of the CUDA sources, and what tests the emulator: the programs are those of the release build.
 build_emulated() {
-    [[ -x build/release/tests/mpi_tests ]] || build || return 1
+    if [[ -e build/release/tests/mpi_tests ]]; then
+        cmake --build --preset release --target espalier unit_tests mpi_tests || return 1
+    else
+        build || return 1
+    fi
     configure emulation && cmake --build --preset emulation --target espalier_cuda emulation_tests
 }
 emulated_tests=build/emulation/tests/emulation/emulation_tests
 module=$root/build/emulation/libespalier_cuda.so
-on_emulated_gpus=(env "ESPALIER_CUDA_MODULE=$module" "LD_PRELOAD=$module" ESPALIER_TEST_DEVICE=cuda)  # as tests/emulation/espalier
+# As in tests/emulation/espalier.
+on_emulated_gpus=(env "ESPALIER_CUDA_MODULE=$module" "LD_PRELOAD=$module" ESPALIER_TEST_DEVICE=cuda)
 emulated_oracle() {
     ESPALIER=$root/tests/emulation/espalier ESPALIER_TEST_DEVICE=cuda "${pytest[@]}" tests/oracle/test_espalier.py -k "$1"
 }

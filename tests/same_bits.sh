@@ -2,9 +2,9 @@
 # Compares two builds: pruned bits of every method, pattern and family on one and three ranks, and what `plan` counts.
 # For changes of structure, which must change none of them.
 #   tests/same_bits.sh BEFORE AFTER [--device cuda] [--every N]
-# BEFORE and AFTER are programs or build folders that hold one. With --device cuda they are builds of tests/emulation
-# (or for a GPU); with --every N only each N-th case runs. The status is 1 when anything differs, and each case that
-# does is named.
+# BEFORE and AFTER are programs or build folders that hold one. With --device cuda they are for a GPU, or start one with
+# emulated GPUs as tests/emulation/espalier does; with --every N only each N-th case runs. The status is 1 when anything
+# differs, and each case that does is named.
 set -euo pipefail
 
 refuse() {

@@ -2,7 +2,7 @@
 # The build stage of Dockerfile and espalier.def: builds espalier and puts everything that the runtime stage takes into PREFIX.
 #   slurm/packages/stage.sh PREFIX [options of cmake]
 # PREFIX/bin       espalier; its CUDA module is in PREFIX/lib/espalier
-# PREFIX/lib       the CUDA libraries that it loads (empty without CUDA), so that the runtime image needs no toolkit
+# PREFIX/lib       the CUDA libraries that it loads (without CUDA none), so that the runtime image needs no toolkit
 # PREFIX/jobs, PREFIX/slurm, PREFIX/venv     the scripts, and the Python packages of those in jobs/
 # PREFIX/packages  the apt packages that the runtime stage installs, found from the program: the same script serves Debian 12
 #                  and Ubuntu 24.04, whose names differ (libhdf5-103-1 and libhdf5-103-1t64)

@@ -81,6 +81,7 @@ options_of_size() {
 }
 
 ask_for_gpus
+check_program
 largest_size=${list[-1]}
 if [[ $KIND == strong && -z $(value_of shards '') ]]; then
     # One number of shards for all sizes, with work for every rank of the largest: sums are the same, and so are the bits.

@@ -75,7 +75,8 @@ int evaluate_command(Session& session, const CommandLine& line) {
         tokens = read_token_file(set->text("tokens"), source->config().vocabulary, TokenPurpose::evaluation);
         if (!set->has("sequence-length")) {
             constexpr std::size_t usual = 2048;
-            set->set_effective("sequence-length", std::to_string(std::min(usual, tokens.columns)), "token file");
+            const std::size_t row = tokens.columns >= 2 ? tokens.columns : tokens.ids.size();
+            set->set_effective("sequence-length", std::to_string(std::min(usual, row)), "token file");
         }
         sequence_length = set->whole("sequence-length", 2);
         if (session.rank() == 0) source->verify_outer();

@@ -126,7 +126,8 @@ OptionSet::OptionSet(const std::string& command, std::vector<OptionSpec> specs,
     } catch (const po::unknown_option& error) {
         std::vector<std::string> names;
         for (const OptionSpec& spec : specs_) names.push_back(spec.name);
-        const std::string found = error.get_option_name();  // with dashes on the command line, without in a file
+        const std::string given = error.get_option_name();  // with dashes on the command line, without in a file
+        const std::string found = given.substr(0, given.find('='));
         const std::string nearest =
             nearest_name(found.substr(std::min(found.size(), found.find_first_not_of('-'))), names);
         throw InputError("there is no option '" + found + "'" + did_you_mean(nearest.empty() ? "" : "--" + nearest) +

@@ -12,7 +12,7 @@ namespace espalier {
 
 namespace {
 
-/// Program, libraries, CUDA's host side (docs/performance.md: 200 MB resident with CUDA, about 60 without).
+/// Program, libraries, CUDA's host side (docs/performance.md: 200 MB resident where a GPU is used, else about 60).
 constexpr std::size_t process_bytes = std::size_t{300} << 20;
 
 /// Groups of more ranks have their alike ranks rehearsed once: their parts of matrices differ by some rows.

@@ -57,6 +57,11 @@ def test_the_program_needs_no_nvidia_library(tmp_path: Path) -> None:
     assert refused.returncode == 2 and "--device cuda: built without CUDA (no libespalier_cuda.so" in refused.stderr
 
 
+def test_a_misspelt_command_is_answered_with_the_nearest() -> None:
+    done = subprocess.run([str(PROGRAM), "prnue"], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "there is no command 'prnue'; did you mean prune?" in done.stderr
+
+
 def variables_in_files() -> Set[str]:
     """Every ESPALIER_... of scripts, tests and sources, but for macros and what only CMake knows."""
     named: Set[str] = set()

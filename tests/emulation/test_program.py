@@ -120,14 +120,27 @@ def test_too_few_gpus_and_too_little_memory(model: tuple[Path, Path], tmp_path: 
     assert none.returncode == 2 and "no CUDA-capable device" in none.stderr, none.stderr
 
 
+def prune_with_module(module: Path, model: tuple[Path, Path], output: Path, device: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([ROOT / "build/release/espalier", "prune", "--method", "magnitude", "--model", model[0],
+                           "--calibration", model[1], "--output", output, "--device", device],
+                          env={**os.environ, "OMP_NUM_THREADS": "1", "ESPALIER_CUDA_MODULE": str(module)},
+                          capture_output=True, text=True, timeout=300)
+
+
 def test_a_module_that_cannot_be_loaded_is_said(model: tuple[Path, Path], tmp_path: Path) -> None:
     """The CPU is taken, with a line that says why; --device cuda refuses."""
-    (tmp_path / "libespalier_cuda.so").write_text("no library")
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", "ESPALIER_CUDA_MODULE": str(tmp_path / "libespalier_cuda.so")}
-    prune = [ROOT / "build/release/espalier", "prune", "--method", "magnitude", "--model", model[0], "--calibration", model[1]]
+    module = tmp_path / "libespalier_cuda.so"
+    module.write_text("no library")
     for device, status in (("auto", 0), ("cuda", 2)):
-        done = subprocess.run([*prune, "--output", tmp_path / device, "--device", device], capture_output=True, text=True,
-                              env=variables, timeout=300)
+        done = prune_with_module(module, model, tmp_path / device, device)
         assert done.returncode == status, done.stderr
-        assert "built with CUDA, but its libraries cannot be loaded" in done.stderr
-        assert "libespalier_cuda.so" in done.stderr and "LD_LIBRARY_PATH" in done.stderr
+        assert "its module cannot be loaded" in done.stderr and str(module) in done.stderr
+        assert "LD_LIBRARY_PATH" in done.stderr
+
+
+def test_a_module_of_another_build_is_refused(model: tuple[Path, Path], tmp_path: Path) -> None:
+    """Its classes may differ: what it says of itself is looked at before anything of it is called."""
+    (tmp_path / "other.c").write_text('struct { const char *identity; } espalier_cuda_module = {"of another build"};\n')
+    subprocess.run(["cc", "-shared", "-fPIC", tmp_path / "other.c", "-o", tmp_path / "other.so"], check=True)
+    done = prune_with_module(tmp_path / "other.so", model, tmp_path / "run", "cuda")
+    assert done.returncode == 2 and "other.so belongs to another build of this program" in done.stderr

@@ -89,6 +89,21 @@ def test_inspect_finds_a_flipped_bit_anywhere(world: World, share: int) -> None:
     assert file.name in done.stdout + done.stderr
 
 
+def test_inspect_says_what_it_has_checked(world: World) -> None:
+    """Of a dense model alone there is nothing that could be wrong."""
+    world.own_run()
+    assert start(["inspect", "out"], world.folder).stdout.endswith("all holds\n")
+    assert start(["inspect", "out", "--model=model"], world.folder).stdout.endswith("all holds\n")
+    alone = start(["inspect", "model"], world.folder)
+    assert alone.returncode == 0 and "neither a run nor an export" in alone.stdout and "all holds" not in alone.stdout
+
+
+def test_time_left_is_that_of_blocks_to_prune(world: World) -> None:
+    done = start(world.prune("--only-blocks=0-0", output=world.folder / "first"), world.folder)
+    blocks = [line for line in done.stderr.splitlines() if line.startswith("block ")]
+    assert len(blocks) == 2 and blocks[0].endswith("ETA 0 s"), f"after the first only a copy is left: {blocks}"
+
+
 @pytest.mark.parametrize("file", ["non_block.h5", "config.json", "model.h5"])
 def test_inspect_finds_a_damaged_file(world: World, file: str) -> None:
     path = world.own_run() / file
