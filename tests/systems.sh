@@ -15,6 +15,7 @@ refuse() {
 }
 
 repository=$(cd "$(dirname "$0")/.." && pwd)
+arguments=("$@")
 release='' only='' keep=false folder=''
 while (($#)); do
     case $1 in
@@ -42,6 +43,10 @@ esac
 [[ $only =~ ^(demo|tests)?$ ]] || refuse "--only $only is neither demo nor tests"
 ((EUID == 0)) || refuse "chroot and mount need root"
 command -v debootstrap >/dev/null || refuse "debootstrap is not here; apt-get install debootstrap"
+# Mounts in a namespace of their own end with this script, whatever ends it.
+if [[ $(readlink /proc/self/ns/mnt) == "$(readlink /proc/$PPID/ns/mnt)" ]]; then
+    exec unshare --mount --propagation slave bash "$0" "${arguments[@]}"
+fi
 [[ -z $(git -C "$repository" status --porcelain --untracked-files=no) ]] ||
     printf 'systems.sh: what is not committed is not in the clone that is tested\n' >&2
 
