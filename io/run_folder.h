@@ -43,37 +43,6 @@ struct FileRecord {
     std::string xxh3;
 };
 
-/// A committed block with what the run measured on it.
-struct BlockRecord {
-    FileRecord file;
-    Json metrics;
-};
-
-/// manifest.json. `options` are the effective values that decide the result; a resumed run must have the same.
-struct Manifest {
-    std::string run_id;
-    std::string program_version;
-    std::string model_path, model_identity;
-    std::string calibration_path, calibration_sha256;
-    std::size_t blocks_in_model = 0;
-    Json options;        ///< decide the result
-    Json provenance;     ///< command line, origins of options, host, ranks … of the last session
-    Json learning_rate;  ///< of the regional optimiser: value, and the search when it was `auto`; null before it is
-                         ///< known
-    std::map<std::size_t, BlockRecord> blocks;
-    std::vector<FileRecord> outer_files;  ///< of a complete run: non_block.h5, model.h5, config.json
-    bool complete = false;
-
-    Json to_json() const;
-    /// Throws InputError naming `source`.
-    static Manifest from_json(const Json& json, const std::string& source);
-    /// SHA-256 over everything that decides the result: program version, model, calibration tokens, options.
-    std::string configuration_sha256() const;
-
-  private:
-    void check(std::size_t listed_blocks, const std::string& source) const;
-};
-
 class RunFolder {
   public:
     explicit RunFolder(std::filesystem::path path) : path_(std::move(path)) {}
@@ -83,12 +52,15 @@ class RunFolder {
     static std::string block_file(std::size_t block);
     static constexpr const char* outer_file = "non_block.h5";
     static constexpr const char* linked_file = "model.h5";
+    /// What a manifest's field "format" says.
+    static constexpr const char* manifest_format = "espalier-run";
 
     bool has_manifest() const;
-    /// Throws InputError when there is none or it cannot be used.
-    Manifest read_manifest() const;
+    /// manifest.json, whatever it says (src/weights/manifest.h knows). Throws InputError when there is none, or when it
+    /// is not JSON.
+    Json read_manifest() const;
     /// Replaces manifest.json atomically; the new one holds the hash of the one before.
-    void write_manifest(const Manifest& manifest) const;
+    void write_manifest(Json manifest) const;
 
     /// Creates the folder, or checks that it is empty, holds a run, or what a run of the model with this config.json
     /// leaves when it is killed before its first manifest. Throws InputError when it holds anything else, or cannot be

@@ -7,10 +7,6 @@
 
 namespace espalier {
 
-IndexRange part_of(std::size_t count, std::size_t parts, std::size_t index) {
-    return {index * count / parts, (index + 1) * count / parts};
-}
-
 Topology::Topology(std::size_t ranks, std::size_t blocks, std::size_t groups, std::size_t samples, std::size_t shards)
     : ranks_(ranks), samples_(samples), shards_(shards), at_a_time_(std::min(ranks, groups)) {
     if (groups == 0 || groups > blocks) {

@@ -10,24 +10,13 @@
 ///   l mod D.
 /// - To pass all samples through dense blocks, every rank of the world takes a contiguous run of them.
 
+#include "src/base/index_range.h"
+
 #include <cstddef>
 #include <optional>
 #include <vector>
 
 namespace espalier {
-
-/// Half-open range of indices.
-struct IndexRange {
-    std::size_t begin = 0;
-    std::size_t end = 0;
-    std::size_t size() const { return end - begin; }
-    bool contains(std::size_t index) const { return index >= begin && index < end; }
-    bool operator==(const IndexRange&) const = default;
-};
-
-/// Part `index` of `parts` nearly equal contiguous parts of 0 … count-1: [index count / parts, (index + 1) count /
-/// parts).
-IndexRange part_of(std::size_t count, std::size_t parts, std::size_t index);
 
 /// The blocks of one group and the world ranks that work on them, in data-rank order.
 struct BlockGroup {

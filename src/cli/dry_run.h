@@ -2,7 +2,7 @@
 /// `prune --dry-run-ranks P`.
 
 #include "src/cli/commands.h"
-#include "src/prune/prune_options.h"
+#include "src/method/prune_options.h"
 #include "src/report/progress.h"
 #include "src/weights/model_source.h"
 

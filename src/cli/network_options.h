@@ -1,8 +1,8 @@
 #pragma once
 /// The options that describe the network of a plan or a dry run.
 
-#include "mpi/network_model.h"
 #include "src/cli/option_set.h"
+#include "src/plan/network_model.h"
 
 #include <vector>
 

@@ -2,7 +2,7 @@
 /// The options that say how a model is pruned, for every command that prunes or plans it.
 
 #include "src/cli/option_set.h"
-#include "src/prune/prune_options.h"
+#include "src/method/prune_options.h"
 #include "src/weights/model_source.h"
 
 #include <cstddef>

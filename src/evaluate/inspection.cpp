@@ -5,9 +5,9 @@
 #include "io/hdf5_handle.h"
 #include "src/base/error.h"
 #include "src/base/json.h"
-#include "src/prune/block_writer.h"
-#include "src/prune/prune_options.h"
+#include "src/method/prune_options.h"
 #include "src/weights/checkpoint_source.h"
+#include "src/weights/mask_bits.h"
 #include "src/weights/mask_check.h"
 #include "src/weights/run_source.h"
 

@@ -3,10 +3,10 @@
 #include "mpi/tensor_collectives.h"
 #include "mpi/tensor_communicator.h"
 #include "src/base/error.h"
+#include "src/blocks/block_loader.h"
+#include "src/blocks/group_context.h"
 #include "src/model/decoder_block.h"
-#include "src/prune/block_loader.h"
-#include "src/prune/group_context.h"
-#include "src/prune/hidden_states.h"
+#include "src/samples/hidden_states.h"
 #include "src/weights/block_reader.h"
 #include "src/weights/embedding.h"
 

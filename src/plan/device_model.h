@@ -2,8 +2,8 @@
 /// How fast a device is, in the few numbers that a plan needs: measured by `espalier doctor --rates FILE`, or from a
 /// table of GPU types.
 
-#include "mpi/network_model.h"
 #include "src/base/json.h"
+#include "src/plan/network_model.h"
 
 #include <cstddef>
 #include <filesystem>

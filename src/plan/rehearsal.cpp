@@ -1,11 +1,11 @@
 #include "src/plan/rehearsal.h"
 
 #include "src/base/error.h"
-#include "src/prune/block_loader.h"
+#include "src/blocks/block_loader.h"
+#include "src/method/rounding_loss.h"
 #include "src/prune/block_pruner.h"
 #include "src/prune/dense_front.h"
-#include "src/prune/embedded_samples.h"
-#include "src/prune/rounding_loss.h"
+#include "src/samples/embedded_samples.h"
 
 #include <algorithm>
 #include <functional>

@@ -3,14 +3,15 @@
 /// time: on a modelled device and network for `plan`, on the real device and a modelled network for a dry run.
 
 #include "kernels/device.h"
-#include "mpi/dry_run_communicator.h"
+#include "mpi/topology.h"
+#include "src/blocks/phase_clock.h"
+#include "src/method/prune_options.h"
 #include "src/model/block_layout.h"
 #include "src/model/model_config.h"
 #include "src/plan/device_model.h"
+#include "src/plan/dry_run_communicator.h"
 #include "src/plan/modelled_device.h"
 #include "src/prune/memory_plan.h"
-#include "src/prune/phase_clock.h"
-#include "src/prune/prune_options.h"
 #include "src/weights/model_source.h"
 
 #include <map>

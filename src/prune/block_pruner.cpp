@@ -2,12 +2,12 @@
 
 #include "kernels/device_numbers.h"
 #include "src/base/error.h"
-#include "src/prune/block_masker.h"
-#include "src/prune/output_error.h"
-#include "src/prune/regional_gradient.h"
-#include "src/prune/regional_optimizer.h"
-#include "src/prune/sample_reader.h"
-#include "src/prune/sparsegpt.h"
+#include "src/method/block_masker.h"
+#include "src/method/output_error.h"
+#include "src/method/regional_gradient.h"
+#include "src/method/sparsegpt.h"
+#include "src/optimize/regional_optimizer.h"
+#include "src/samples/sample_reader.h"
 #include "src/weights/model_source.h"
 
 #include <algorithm>
@@ -176,8 +176,8 @@ void BlockPruner::optimise_regionally(const DensePass& dense, const HiddenStates
 
 double BlockPruner::sum_over(const std::vector<std::size_t>& samples, const std::vector<double>& mine) const {
     std::vector<double> values;
-    for (const std::size_t sample : samples) {
-        if (context_.my_samples().contains(sample)) values.push_back(mine[sample - context_.my_samples().begin]);
+    for (const std::size_t sample : context_.mine_of(samples)) {
+        values.push_back(mine[sample - context_.my_samples().begin]);
     }
     return sum_in_sample_order(context_, samples, values);
 }

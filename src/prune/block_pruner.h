@@ -2,12 +2,12 @@
 /// Prunes one decoder block after the other with any method. Reads like docs/method.md; the steps are in the files it
 /// names.
 
+#include "src/blocks/group_context.h"
+#include "src/blocks/phase_clock.h"
+#include "src/method/prune_options.h"
+#include "src/optimize/learning_rate_search.h"
 #include "src/prune/block_report.h"
-#include "src/prune/group_context.h"
-#include "src/prune/hidden_states.h"
-#include "src/prune/learning_rate_search.h"
-#include "src/prune/phase_clock.h"
-#include "src/prune/prune_options.h"
+#include "src/samples/hidden_states.h"
 
 #include <functional>
 #include <optional>

@@ -2,8 +2,8 @@
 /// What a run measures on one block while it prunes it: `blocks` entries of metrics.json.
 
 #include "src/base/json.h"
+#include "src/blocks/phase_clock.h"
 #include "src/model/block_layout.h"
-#include "src/prune/phase_clock.h"
 
 #include <array>
 #include <cstddef>

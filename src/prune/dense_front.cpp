@@ -1,6 +1,6 @@
 #include "src/prune/dense_front.h"
 
-#include "src/prune/sample_reader.h"
+#include "src/samples/sample_reader.h"
 
 namespace espalier {
 

@@ -5,7 +5,7 @@
 #include "mpi/communicator.h"
 #include "mpi/topology.h"
 #include "src/model/decoder_block.h"
-#include "src/prune/hidden_states.h"
+#include "src/samples/hidden_states.h"
 
 #include <memory>
 #include <vector>

@@ -2,9 +2,9 @@
 
 #include "src/base/error.h"
 #include "src/base/units.h"
-#include "src/prune/drawn_samples.h"
-#include "src/prune/learning_rate_search.h"
-#include "src/prune/weight_partition.h"
+#include "src/blocks/weight_partition.h"
+#include "src/samples/drawn_samples.h"
+#include "src/samples/sample_split.h"
 
 #include <algorithm>
 #include <numeric>
@@ -131,10 +131,8 @@ class Planner {
         const RegionalOptimizationOptions& ro = needs_.options.ro;
         const std::size_t samples = needs_.options.samples;
         std::vector<std::size_t> populations = {samples};
-        if (!ro.learning_rate) {  // the search leaves some out
-            populations.push_back(0);
-            for (std::size_t n = 0; n < samples; ++n) populations.back() += is_held_out(n, samples) ? 0 : 1;
-        }
+        // The search leaves some out.
+        if (!ro.learning_rate) populations.push_back(split_samples(samples).training.size());
         MiniBatchSums most;
         for (const std::size_t population : populations) {
             const std::size_t count = std::min(ro.samples, population);

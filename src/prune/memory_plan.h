@@ -3,10 +3,11 @@
 /// the dense pass and regional optimisation allocate, item by item.
 
 #include "mpi/ordered_sum.h"
+#include "mpi/topology.h"
+#include "src/method/pass_types.h"
 #include "src/model/block_layout.h"
 #include "src/model/model_config.h"
-#include "src/prune/pass_types.h"
-#include "src/prune/sample_store.h"
+#include "src/samples/sample_store.h"
 
 #include <cstddef>
 #include <string>

@@ -2,7 +2,7 @@
 /// A whole pruning run on one rank: embed, block after block (read, gather, prune, write, propagate), commit.
 
 #include "mpi/session.h"
-#include "src/prune/prune_options.h"
+#include "src/method/prune_options.h"
 #include "src/prune/run_ledger.h"
 #include "src/report/progress.h"
 #include "src/weights/model_source.h"

@@ -123,7 +123,7 @@ void RunLedger::start_or_resume(const ModelSource& source) {
     const Json deciding = options_.deciding_values();
     const std::string model_identity = source.identity();
     if (run_.has_manifest()) {
-        Manifest held = run_.read_manifest();
+        Manifest held = Manifest::read(run_);
         Json before = held.options, now = deciding;
         before["model"] = held.model_identity;
         before["calibration tokens"] = held.calibration_sha256;
@@ -197,7 +197,7 @@ void RunLedger::save() {
                             {"host", host.data()},
                             {"saved", utc_time()},
                             {"seconds", seconds_before_ + since_start_.seconds()}};
-    run_.write_manifest(manifest_);
+    manifest_.write(run_);
 }
 
 void RunLedger::start_outer_file(const ModelSource& source) {

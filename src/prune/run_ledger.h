@@ -1,12 +1,12 @@
 #pragma once
 /// Rank 0's books of a run: lock, manifest, metrics, events, and the files outside of the blocks.
 
-#include "io/run_folder.h"
 #include "src/base/clock.h"
-#include "src/prune/learning_rate_search.h"
-#include "src/prune/prune_options.h"
+#include "src/method/prune_options.h"
+#include "src/optimize/learning_rate_search.h"
 #include "src/report/event_log.h"
 #include "src/report/progress.h"
+#include "src/weights/manifest.h"
 #include "src/weights/model_source.h"
 
 #include <cstddef>

@@ -3,8 +3,8 @@
 /// they stopped. Rank 0 enters it into the ledger.
 
 #include "mpi/session.h"
-#include "src/prune/block_writer.h"
-#include "src/prune/learning_rate_search.h"
+#include "src/blocks/block_writer.h"
+#include "src/optimize/learning_rate_search.h"
 #include "src/prune/run_ledger.h"
 #include "src/report/progress.h"
 

@@ -78,7 +78,7 @@ void CommittedBlocks::verify_block(std::size_t block) const {
 }
 
 RunSource::RunSource(const std::filesystem::path& path)
-    : ModelSource(config_of_run(path), (path / "config.json").string()), run_(path), manifest_(run_.read_manifest()) {
+    : ModelSource(config_of_run(path), (path / "config.json").string()), run_(path), manifest_(Manifest::read(run_)) {
     if (!manifest_.complete) {
         throw InputError(path.string() + " holds an unfinished run (" + std::to_string(manifest_.blocks.size()) +
                          " of " + std::to_string(config().blocks) + " blocks); repeat its prune command to finish it");

@@ -1,7 +1,7 @@
 #pragma once
 /// What a run has written, as a source: its committed blocks while it goes on, the whole model once it is complete.
 
-#include "io/run_folder.h"
+#include "src/weights/manifest.h"
 #include "src/weights/model_source.h"
 
 #include <map>

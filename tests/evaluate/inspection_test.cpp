@@ -85,9 +85,9 @@ TEST_F(InspectionTest, NoticesMasksThatDoNotFitTheWeights) {
     }
     for (const VectorShape& vector : source.layout().vectors()) add(vector.name, {vector.size}, vector.size * 4);
     tensors.push_back({checkpoint_name(1, "self_attn.q_proj.mask"), DType::u8, {16, 2}, mask});
-    Manifest manifest = run.read_manifest();
+    Manifest manifest = Manifest::read(run);
     manifest.blocks.at(1).file = run.commit_block(1, tensors, {}, [](const std::filesystem::path&) {});
-    run.write_manifest(manifest);
+    manifest.write(run);
     expect_fault(inspect(false), "is not +0.0");
 }
 

@@ -1,7 +1,7 @@
 // Perplexity has the same digits on every number of ranks: those of all windows at their places in one product.
+#include "src/blocks/block_loader.h"
 #include "src/evaluate/perplexity.h"
 #include "src/model/decoder_block.h"
-#include "src/prune/block_loader.h"
 #include "src/weights/checkpoint_source.h"
 #include "src/weights/embedding.h"
 #include "tests/support/ranks.h"

@@ -1,5 +1,6 @@
 // The input is manifest.json. What is accepted is the same after being written and read again.
-#include "io/run_folder.h"
+#include "src/weights/manifest.h"
+
 #include "tests/fuzz/fuzz_target.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

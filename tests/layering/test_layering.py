@@ -27,14 +27,14 @@ EDGES: Dict[str, Set[str]] = {
     "src/model": {"src/base", "kernels"},
     "src/weights": {"src/base", "kernels", "src/model", "io"},
     "src/report": {"src/base"},
-    "src/prune": {"src/base", "kernels", "mpi", "io", "src/model", "src/weights", "src/report"},
-    "src/evaluate": {"src/base", "kernels", "mpi", "io", "src/model", "src/weights", "src/report", "src/prune"},
-    "src/plan": {"src/base", "kernels", "mpi", "io", "src/model", "src/weights", "src/report", "src/prune"},
-    "src/cli": {
-        "src/base", "kernels", "mpi", "io", "src/model", "src/weights", "src/report", "src/prune", "src/evaluate",
-        "src/plan",
-    },
-}  # fmt: skip
+    "src/blocks": {"src/base", "kernels", "mpi", "io", "src/model", "src/weights"},
+}
+for upper, lower in (("src/samples", "src/blocks"), ("src/method", "src/samples"), ("src/optimize", "src/method")):
+    EDGES[upper] = EDGES[lower] | {lower}
+EDGES["src/prune"] = EDGES["src/optimize"] | {"src/optimize", "src/report"}
+for upper in ("src/evaluate", "src/plan"):
+    EDGES[upper] = EDGES["src/prune"] | {"src/prune"}
+EDGES["src/cli"] = EDGES["src/plan"] | {"src/evaluate", "src/plan"}
 # Where only one header of a folder is open to another.
 OPEN_HEADERS: Dict[Tuple[str, str], Set[str]] = {("mpi", "kernels"): {"kernels/device.h", "kernels/cuda_module.h"}}
 

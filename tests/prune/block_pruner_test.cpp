@@ -1,8 +1,8 @@
 // A whole block pruned by every method: the checks that need no paper.
 #include "src/prune/block_pruner.h"
 
-#include "src/prune/block_masker.h"
-#include "src/prune/regional_optimizer.h"
+#include "src/method/block_masker.h"
+#include "src/optimize/regional_optimizer.h"
 #include "src/weights/mask_check.h"
 #include "tests/support/expect.h"
 #include "tests/support/prune_problem.h"

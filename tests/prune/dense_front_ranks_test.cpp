@@ -1,7 +1,7 @@
 // Samples reach the ranks of a block group from all ranks, wherever they lie.
 #include "mpi/tensor_communicator.h"
 #include "src/prune/dense_front.h"
-#include "src/prune/sample_reader.h"
+#include "src/samples/sample_reader.h"
 #include "tests/support/ranks.h"
 #include "tests/support/test_device.h"
 

@@ -2,8 +2,8 @@
 /// One random block with calibration samples, pruned by the program's own BlockPruner in any group of ranks.
 
 #include "mpi/tensor_communicator.h"
+#include "src/method/pass_types.h"
 #include "src/prune/block_pruner.h"
-#include "src/prune/pass_types.h"
 #include "tests/support/test_device.h"
 #include "tests/support/tiny_model.h"
 

@@ -239,10 +239,10 @@ TEST_F(ExportTest, UnfinishedRunsAreRefused) {
     make_tiny_model("llama").write(model_);
     prune_to_folder(session_, options(Method::wanda));
     const RunFolder folder(run_);
-    Manifest manifest = folder.read_manifest();
+    Manifest manifest = Manifest::read(folder);
     manifest.complete = false;
     manifest.blocks.erase(1);
-    folder.write_manifest(manifest);
+    manifest.write(folder);
     expect_input_error({"unfinished", "1 of 2 blocks"}, [&] { export_it(); });
     expect_input_error({"unfinished"}, [&] { static_cast<void>(open_model(run_)); });
 }

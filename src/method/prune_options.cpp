@@ -1,0 +1,123 @@
+#include "src/method/prune_options.h"
+
+#include "src/base/error.h"
+
+#include <array>
+#include <cmath>
+#include <utility>
+
+namespace espalier {
+
+namespace {
+constexpr std::array<std::pair<Method, std::string_view>, 6> methods = {{{Method::magnitude, "magnitude"},
+                                                                         {Method::wanda, "wanda"},
+                                                                         {Method::sparsegpt, "sparsegpt"},
+                                                                         {Method::rgs, "rgs"},
+                                                                         {Method::ro, "ro"},
+                                                                         {Method::wanda_plus_plus, "wanda++"}}};
+}
+
+std::string_view name_of(Method method) {
+    for (const auto& [value, name] : methods) {
+        if (value == method) return name;
+    }
+    throw BugError("internal error: unknown method");
+}
+
+Method method_from_name(std::string_view name) {
+    std::string known;
+    for (const auto& [value, word] : methods) {
+        if (word == name) return value;
+        known += (known.empty() ? "" : ", ") + std::string(word);
+    }
+    throw InputError("--method '" + std::string(name) + "' is not one of " + known);
+}
+
+bool uses_regional_gradient(Method method) {
+    return method == Method::rgs || method == Method::wanda_plus_plus;
+}
+
+bool uses_regional_optimization(Method method) {
+    return method == Method::ro || method == Method::wanda_plus_plus;
+}
+
+namespace {
+constexpr std::array<std::pair<RegionalCompute, std::string_view>, 3> computes = {
+    {{RegionalCompute::float32, "float32"}, {RegionalCompute::tf32, "tf32"}, {RegionalCompute::sixteen_bit, "16bit"}}};
+}
+
+std::string_view name_of(RegionalCompute compute) {
+    for (const auto& [value, name] : computes) {
+        if (value == compute) return name;
+    }
+    throw BugError("internal error: unknown way to compute");
+}
+
+RegionalCompute regional_compute_from_name(std::string_view name) {
+    for (const auto& [value, word] : computes) {
+        if (word == name) return value;
+    }
+    throw InputError("--ro-compute '" + std::string(name) + "' is not one of float32, tf32, 16bit");
+}
+
+std::string_view name_of(LearningRateScaling scaling) {
+    switch (scaling) {
+        case LearningRateScaling::none:
+            return "none";
+        case LearningRateScaling::sqrt:
+            return "sqrt";
+        case LearningRateScaling::linear:
+            return "linear";
+    }
+    throw BugError("internal error: unknown learning-rate scaling");
+}
+
+DType RegionalOptimizationOptions::type_of_passes(const Device& device, DType run) const {
+    if (compute != RegionalCompute::sixteen_bit) return DType::f32;
+    return device.compute_dtype(run == DType::f32 ? DType::bf16 : run);
+}
+
+double RegionalOptimizationOptions::scaled_rate(double base) const {
+    const auto size = static_cast<double>(batch);
+    switch (scaling) {
+        case LearningRateScaling::none:
+            return base;
+        case LearningRateScaling::sqrt:
+            return base * std::sqrt(size);
+        case LearningRateScaling::linear:
+            return base * size;
+    }
+    throw BugError("internal error: unknown learning-rate scaling");
+}
+
+Json PruneOptions::deciding_values() const {
+    Json values = {{"method", name_of(method)},
+                   {"pattern", pattern.name()},
+                   {"sparsity", pattern.sparsity},
+                   {"samples", samples},
+                   {"sequence-length", sequence_length},
+                   {"seed", seed},
+                   {"input-norm", input_norm == InputNorm::sum ? "sum" : "mean"},
+                   {"block-groups", block_groups},
+                   {"shards", shards},
+                   {"output-dtype", name_of(output_dtype)},
+                   {"device", on_gpu ? "cuda" : "cpu"},
+                   {"arithmetic", arithmetic},
+                   {"only-blocks", nullptr}};
+    if (only_blocks) {
+        values["only-blocks"] = std::to_string(only_blocks->begin) + "-" + std::to_string(only_blocks->end - 1);
+    }
+    if (uses_regional_gradient(method)) values["alpha"] = alpha;
+    if (uses_regional_optimization(method)) {
+        values["ro-samples"] = ro.samples;
+        values["ro-rounds"] = ro.rounds;
+        values["ro-learning-rate"] = ro.learning_rate ? Json(*ro.learning_rate) : Json("auto");
+        values["ro-batch"] = ro.batch;
+        values["ro-lr-scaling"] = name_of(ro.scaling);
+        values["hold-mask"] = ro.hold_mask;
+        if (on_gpu) values["ro-compute"] = name_of(ro.compute);
+    }
+    return values;
+}
+
+}  // namespace espalier

@@ -1,0 +1,83 @@
+#pragma once
+/// Everything that decides what a pruning run does: one plain struct, filled by the command line, validated once,
+/// written whole into the manifest.
+
+#include "kernels/device.h"
+#include "src/base/dtype.h"
+#include "src/base/index_range.h"
+#include "src/base/json.h"
+#include "src/base/pruning_pattern.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace espalier {
+
+enum class Method { magnitude, wanda, sparsegpt, rgs, ro, wanda_plus_plus };
+
+std::string_view name_of(Method method);
+/// Throws InputError listing the methods.
+Method method_from_name(std::string_view name);
+
+/// Score with regional gradients: rgs, wanda++.
+bool uses_regional_gradient(Method method);
+/// Rounds of masking and optimising: ro, wanda++.
+bool uses_regional_optimization(Method method);
+
+/// c_j = sqrt(sum of squares) over all tokens, or with the mean over samples.
+enum class InputNorm { sum, mean };
+
+/// Growth of the learning rate with the mini-batch size B: 1, sqrt(B) or B.
+enum class LearningRateScaling { none, sqrt, linear };
+std::string_view name_of(LearningRateScaling scaling);
+
+/// How the passes of regional optimisation multiply on a GPU: float32 weights exactly or as TensorFloat-32, or weights
+/// rounded to 16 bits. Masters are float32 in all of them, and the CPU computes in float32.
+enum class RegionalCompute { float32, tf32, sixteen_bit };
+std::string_view name_of(RegionalCompute compute);
+/// Throws InputError.
+RegionalCompute regional_compute_from_name(std::string_view name);
+
+struct RegionalOptimizationOptions {
+    std::size_t samples = 32;                    ///< M, drawn in each round
+    std::size_t rounds = 5;                      ///< K
+    std::optional<double> learning_rate = 3e-7;  ///< absent: `auto`, searched on the first block
+    std::size_t batch = 1;                       ///< samples of an optimiser step
+    LearningRateScaling scaling = LearningRateScaling::sqrt;
+    bool hold_mask = false;
+    RegionalCompute compute = RegionalCompute::tf32;
+
+    /// Type of the weights in the passes of regional optimisation, when the run's weights are of type `run`.
+    DType type_of_passes(const Device& device, DType run) const;
+    /// The rate of an optimiser step for a searched or given base rate.
+    double scaled_rate(double base) const;
+};
+
+struct PruneOptions {
+    std::filesystem::path model, calibration, output;
+    Method method = Method::wanda_plus_plus;
+    PruningPattern pattern = {2, 4, 0.5};
+    std::size_t samples = 128;
+    std::size_t sequence_length = 2048;
+    std::uint64_t seed = 0;
+    double alpha = 100;
+    RegionalOptimizationOptions ro;
+    InputNorm input_norm = InputNorm::sum;
+    std::size_t block_groups = 1;
+    std::size_t shards = 8;
+    DType output_dtype = DType::f32;
+    std::optional<IndexRange> only_blocks;  ///< prune only these; the others are copied
+    bool fresh = false;
+    bool on_gpu = false;
+    std::string arithmetic;  ///< Device::arithmetic: a run stays with the rounding that it began with
+
+    bool prunes(std::size_t block) const { return !only_blocks || only_blocks->contains(block); }
+    /// The values that decide the result, for the manifest: equal JSON means equal pruned weights.
+    Json deciding_values() const;
+};
+
+}  // namespace espalier

@@ -1,0 +1,96 @@
+#pragma once
+/// Regional optimisation (Wanda++ §4.2): rounds of masking and of RMSprop steps that pull the pruned block's outputs
+/// towards the dense ones, on samples drawn anew in each round.
+
+#include "mpi/ordered_sum.h"
+#include "src/blocks/group_context.h"
+#include "src/blocks/phase_clock.h"
+#include "src/method/block_masker.h"
+#include "src/method/prune_options.h"
+#include "src/model/decoder_block.h"
+#include "src/optimize/optimized_weights.h"
+#include "src/samples/dense_outputs.h"
+#include "src/samples/drawn_samples.h"
+#include "src/samples/hidden_states.h"
+
+#include <array>
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <vector>
+
+namespace espalier {
+
+/// Products of float32 matrices are computed as `compute` says while it lives, and exactly afterwards.
+class Float32ProductsScope {
+  public:
+    Float32ProductsScope(Device& device, RegionalCompute compute) : device_(device) {
+        device.set_float32_products(compute == RegionalCompute::float32 ? Float32Products::exact
+                                                                        : Float32Products::tf32);
+    }
+    Float32ProductsScope(const Float32ProductsScope&) = delete;
+    Float32ProductsScope& operator=(const Float32ProductsScope&) = delete;
+    ~Float32ProductsScope() { device_.set_float32_products(Float32Products::exact); }
+
+  private:
+    Device& device_;
+};
+
+/// What stays the same while one block is optimised, possibly several times (learning-rate search).
+struct RegionalProblem {
+    std::size_t block = 0;
+    DecoderBlock& decoder;
+    const HiddenStates& x;
+    const DenseOutputs& dense_outputs;
+    const InputNormCollector& dense_norms;  ///< every sample observed with the dense weights
+    const BlockMasker& masker;
+    const std::function<void()>& on_idle;  ///< called after every round, for bookkeeping that should not wait longer
+};
+
+class RegionalOptimizer {
+  public:
+    using AfterFirstMask = std::function<void(const std::vector<std::size_t>& drawn)>;
+
+    /// `weights` are the run's weights of the block, dense when run() begins; `mask` is written in this rank's part.
+    /// Both outlive the object.
+    RegionalOptimizer(const GroupContext& context, const PruneOptions& options, const RegionalProblem& problem,
+                      BlockWeights& weights, BlockTensor& mask, PhaseClock& clock);
+
+    /// All rounds from the run's weights, drawing from `population` (ascending sample indices). After the mask of the
+    /// first round `after_first_mask` gets its samples, ascending, when given. Returns the draws of each round. Throws
+    /// NonFiniteError when weights or activations overflow. Collective.
+    std::vector<std::vector<std::size_t>> run(const std::vector<std::size_t>& population, double learning_rate,
+                                              const AfterFirstMask& after_first_mask);
+
+    /// The last mask, by input norms over `samples` with the optimised weights; the run's weights become the masked
+    /// ones, rounded to the output type. Collective.
+    void finish(const std::vector<std::size_t>& samples);
+
+    /// The present weights as statistics and errors are measured with them.
+    const BlockWeights& measured_weights() { return weights_.rounded_for_measuring(); }
+
+  private:
+    InputNorms current_norms(const std::vector<std::size_t>& samples);
+    void apply_mask(const InputNorms& norms);
+    void optimise(const std::vector<std::size_t>& draws);
+    void step_alone(const std::vector<StepSample>& samples);
+    void step_together(const std::vector<StepSample>& samples, const std::vector<std::size_t>& offsets);
+    /// Finishes a matrix's gradient sum and steps this rank's rows [parts[me], parts[me + 1]) of it.
+    void step_part(LinearLayer layer, const PartOffsets& parts, OrderedSum& sum);
+    void output_gradient(const StepSample& sample);
+
+    GroupContext context_;
+    const PruneOptions& options_;
+    RegionalProblem problem_;
+    PhaseClock& clock_;
+    OptimizedWeights weights_;
+    BlockTensor& mask_;
+    RmspropStep step_;
+    InputNormCollector norms_;
+    PartTensor square_average_;                            ///< RMSprop's v of this rank's part
+    PartTensor gradient_;                                  ///< of this rank's part, mini-batches only
+    std::map<std::size_t, std::vector<OrderedSum>> sums_;  ///< by mini-batch size (the last of a round may be smaller)
+    Tensor output_;                                        ///< f(x), then the gradient of the loss
+};
+
+}  // namespace espalier

@@ -1,0 +1,96 @@
+#include "src/samples/drawn_samples.h"
+
+#include <algorithm>
+
+namespace espalier {
+
+StepAssignment StepAssignment::spread(std::size_t ranks) {
+    return {ranks, false, 0};
+}
+
+StepAssignment StepAssignment::all_on(std::size_t ranks, std::size_t only) {
+    return {ranks, true, only};
+}
+
+std::vector<std::size_t> StepAssignment::offsets(std::size_t batch) const {
+    std::vector<std::size_t> offsets(ranks_ + 1, 0);
+    const std::size_t computing = std::min(batch, ranks_);
+    for (std::size_t r = 0; r < ranks_; ++r) {
+        if (alone_)
+            offsets[r + 1] = r >= only_ ? batch : 0;
+        else
+            offsets[r + 1] = r < computing ? part_of(batch, computing, r).end : batch;
+    }
+    return offsets;
+}
+
+DrawnSamples::DrawnSamples(const GroupContext& context, const HiddenStates& x, const DenseOutputs& dense_outputs,
+                           std::vector<std::size_t> draws, std::size_t batch, StepAssignment assignment)
+    : context_(context),
+      x_(x),
+      dense_outputs_(dense_outputs),
+      draws_(std::move(draws)),
+      batch_(batch),
+      assignment_(assignment) {
+    if (steps() > 0) start(0);
+}
+
+std::size_t DrawnSamples::size_of_step(std::size_t step) const {
+    return std::min(batch_, draws_.size() - step * batch_);
+}
+
+StepSample DrawnSamples::next_buffers(Slot& slot) {
+    if (slot.used == slot.x.size()) {
+        const std::size_t tokens = context_.tokens, hidden = context_.config.hidden_size;
+        slot.x.push_back(context_.device.make_tensor(x_.dtype(), tokens, hidden));
+        slot.outputs.push_back(context_.device.make_tensor(dense_outputs_.kept().dtype(), tokens, hidden));
+    }
+    ++slot.used;
+    return {slot.x[slot.used - 1], slot.outputs[slot.used - 1]};
+}
+
+StepSample DrawnSamples::on_device(std::size_t sample, Slot& slot) {
+    const TensorView x = x_.sample(sample), output = dense_outputs_.kept().sample(sample);
+    if (!x_.on_host()) return {x, output};
+    const StepSample copied = next_buffers(slot);
+    context_.device.start_copy(x, copied.x);
+    slot.copy = context_.device.start_copy(output, copied.kept_output);
+    return copied;
+}
+
+void DrawnSamples::start(std::size_t step) {
+    Slot& slot = slots_[step % 2];
+    slot.samples.clear();
+    slot.used = 0;
+    slot.copy = 0;
+    const std::vector<std::size_t> offsets = offsets_of_step(step);
+    std::vector<Message> sends, receives;
+    const auto add_messages = [](std::vector<Message>& messages, std::size_t rank, const StepSample& sample) {
+        for (const TensorView part : {sample.x, sample.kept_output}) {
+            messages.push_back({static_cast<int>(rank), part.data, part.bytes()});
+        }
+    };
+    for (std::size_t r = 0; r < context_.ranks(); ++r) {
+        for (std::size_t position = offsets[r]; position < offsets[r + 1]; ++position) {
+            const std::size_t sample = draws_[step * batch_ + position], holder = context_.holder_of(sample);
+            if (r == context_.me()) {
+                slot.samples.push_back(holder == r ? on_device(sample, slot) : next_buffers(slot));
+                if (holder != r) add_messages(receives, holder, slot.samples.back());
+            } else if (holder == context_.me()) {
+                add_messages(sends, r, on_device(sample, slot));
+            }
+        }
+    }
+    if (!sends.empty()) context_.device.wait_for_copy(slot.copy);
+    slot.exchange = context_.group.start_exchange(sends, receives);
+}
+
+std::vector<StepSample> DrawnSamples::take(std::size_t step) {
+    if (step + 1 < steps()) start(step + 1);
+    Slot& slot = slots_[step % 2];
+    slot.exchange->finish();
+    context_.device.wait_for_copy(slot.copy);
+    return slot.samples;
+}
+
+}  // namespace espalier
