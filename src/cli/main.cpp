@@ -85,6 +85,7 @@ int run(Session& session, const std::vector<std::string>& words) {
         return command.run(session, line);
     }
     std::vector<std::string> names;
+    names.reserve(commands.size());
     for (const Command& command : commands) names.emplace_back(command.name);
     throw InputError("there is no command '" + words[0] + "'" + did_you_mean(nearest_name(words[0], names)) +
                      " (espalier --help lists them)");
