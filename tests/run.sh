@@ -101,9 +101,9 @@ build_emulated() {
     configure emulation && cmake --build --preset emulation --target espalier_cuda emulation_tests
 }
 emulated_tests=build/emulation/tests/emulation/emulation_tests
-module=$root/build/emulation/libespalier_cuda.so
+emulated_module=$root/build/emulation/libespalier_cuda.so
 # As in tests/emulation/espalier.
-on_emulated_gpus=(env "ESPALIER_CUDA_MODULE=$module" "LD_PRELOAD=$module" ESPALIER_TEST_DEVICE=cuda)
+on_emulated_gpus=(env "ESPALIER_CUDA_MODULE=$emulated_module" "LD_PRELOAD=$emulated_module" ESPALIER_TEST_DEVICE=cuda)
 emulated_oracle() {
     ESPALIER=$root/tests/emulation/espalier ESPALIER_TEST_DEVICE=cuda "${pytest[@]}" tests/oracle/test_espalier.py -k "$1"
 }

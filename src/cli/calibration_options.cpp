@@ -10,9 +10,9 @@ namespace espalier {
 
 CalibrationTokens choose_calibration(OptionSet& options, const TokenTable& table, const std::string& file) {
     TokenTable rows = table;
-    constexpr std::size_t usual_samples = 128, usual_length = 2048;
+    constexpr std::size_t usual_samples = 128;
     if (!options.has("sequence-length")) {
-        options.set_effective("sequence-length", std::to_string(std::min(usual_length, table.columns)),
+        options.set_effective("sequence-length", std::to_string(std::min(longest_by_default, table.columns)),
                               "calibration file");
     }
     CalibrationTokens calibration;

@@ -9,6 +9,9 @@
 
 namespace espalier {
 
+/// Tokens of a sample or window, at most, unless --sequence-length says otherwise.
+inline constexpr std::size_t longest_by_default = 2048;
+
 /// Samples and sequence length from the options and what the file holds; cuts the tokens accordingly and records the
 /// values that were not given. Throws InputError naming `file`.
 CalibrationTokens choose_calibration(OptionSet& options, const TokenTable& table, const std::string& file);

@@ -2,6 +2,7 @@
 #include "io/token_file.h"
 #include "src/base/clock.h"
 #include "src/base/error.h"
+#include "src/cli/calibration_options.h"
 #include "src/cli/commands.h"
 #include "src/evaluate/perplexity.h"
 #include "src/report/progress.h"
@@ -74,9 +75,8 @@ int evaluate_command(Session& session, const CommandLine& line) {
         source = open_model(set->text("model"));
         tokens = read_token_file(set->text("tokens"), source->config().vocabulary, TokenPurpose::evaluation);
         if (!set->has("sequence-length")) {
-            constexpr std::size_t usual = 2048;
             const std::size_t row = tokens.columns >= 2 ? tokens.columns : tokens.ids.size();
-            set->set_effective("sequence-length", std::to_string(std::min(usual, row)), "token file");
+            set->set_effective("sequence-length", std::to_string(std::min(longest_by_default, row)), "token file");
         }
         sequence_length = set->whole("sequence-length", 2);
         if (session.rank() == 0) source->verify_outer();

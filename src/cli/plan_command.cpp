@@ -126,7 +126,7 @@ int plan_command(Session& session, const CommandLine& line) {
     if (!set.has("samples")) set.set_effective("samples", "128", "default");
     if (!set.has("sequence-length")) {
         const std::size_t longest = source->config().longest_sequence();
-        set.set_effective("sequence-length", std::to_string(std::min<std::size_t>(2048, longest)), "default");
+        set.set_effective("sequence-length", std::to_string(std::min(longest_by_default, longest)), "default");
     }
     PruneOptions options =
         parse_pruning_options(set, *source, set.whole("samples", 1), set.whole("sequence-length", 1));
