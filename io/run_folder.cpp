@@ -124,11 +124,12 @@ FileRecord RunFolder::commit_block(std::size_t block, const std::vector<FileTens
     return commit_file(temporary, block_file(block));
 }
 
-FileRecord RunFolder::write_linked_file(std::size_t blocks, const std::vector<std::string>& outer_tensors) const {
+FileRecord RunFolder::write_linked_file(const std::vector<std::string>& blocks,
+                                        const std::vector<std::string>& outer_tensors) const {
     const std::filesystem::path temporary = path_ / (std::string(linked_file) + ".tmp");
     Hdf5Writer file(temporary);
-    for (std::size_t block = 0; block < blocks; ++block) {
-        const std::string group = "/model/layers/" + std::to_string(block);
+    for (std::size_t block = 0; block < blocks.size(); ++block) {
+        const std::string group = hdf5_path(blocks[block]);
         file.external_link(group, block_file(block), group);
     }
     for (const std::string& name : outer_tensors) {

@@ -17,7 +17,6 @@
 #include <filesystem>
 #include <functional>
 #include <map>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -78,8 +77,9 @@ class RunFolder {
                             const std::function<void(const std::filesystem::path&)>& audit, int threads = 1) const;
     /// Flushes a closed temporary file and renames it to `file`.
     FileRecord commit_file(const std::filesystem::path& temporary, const std::string& file) const;
-    /// model.h5: one logical file over all others. Tensor names of a block come without their prefix.
-    FileRecord write_linked_file(std::size_t blocks, const std::vector<std::string>& outer_tensors) const;
+    /// model.h5: one logical file over all others. `blocks`: what the names of each block's tensors begin with.
+    FileRecord write_linked_file(const std::vector<std::string>& blocks,
+                                 const std::vector<std::string>& outer_tensors) const;
     /// Size and checksum of a file as it is now.
     FileRecord record_of(const std::string& file) const;
 

@@ -12,7 +12,8 @@ so after an interruption the same command goes on, and with more methods it adds
   --model DIR            Hugging Face folder
   --calibration FILE     tokens for pruning
   --evaluation FILE      tokens for perplexity
-  --output DIR           gets runs/, perplexity/, logs/, comparison.json and report.html
+  --requests FILE        downstream tasks to score every model in, from prepare_requests.py
+  --output DIR           gets runs/, perplexity/, scores/, logs/, comparison.json and report.html
   --methods "A B ..."    [default: magnitude wanda sparsegpt rgs ro wanda++]
   --extra-run NAME "OPTIONS"
                          one more run under a name of its own, with options of espalier prune, separated by blanks;
@@ -23,11 +24,11 @@ so after an interruption the same command goes on, and with more methods it adds
   --sequence-length T    tokens of a calibration sample and of an evaluation window
                          [default: the calibration file's, at most 2048; 2048 for evaluation]
   --espalier PATH        program [default: build/release/espalier of this source tree, or the one in PATH]
-  --launcher "COMMAND"   put before prune and evaluate, e.g. "mpirun -n 2"
+  --launcher "COMMAND"   put before prune, evaluate and score, e.g. "mpirun -n 2"
 
 Options after -- go to every run that can use them: --ro-* and --hold-mask to ro and wanda++, --alpha to rgs and
-wanda++; --device and --threads go to evaluate as well. The table and the report need Python 3.9 or later, without
-other packages. The exit status is that of the first step that fails, 2 for a wrong command line.
+wanda++; --device and --threads go to evaluate and score as well. The table and the report need Python 3.9 or later,
+without other packages. The exit status is that of the first step that fails, 2 for a wrong command line.
 END
 }
 
@@ -38,7 +39,7 @@ refuse() {
 
 # ---- command line ----------------------------------------------------------------------------------------------------
 
-model='' calibration='' evaluation='' output='' espalier='' samples='' sequence_length='' sparsity=''
+model='' calibration='' evaluation='' requests='' output='' espalier='' samples='' sequence_length='' sparsity=''
 pattern=2:4
 methods='magnitude wanda sparsegpt rgs ro wanda++'
 launcher=()
@@ -88,6 +89,7 @@ set_value() {
         --model) model=$2 ;;
         --calibration) calibration=$2 ;;
         --evaluation) evaluation=$2 ;;
+        --requests) requests=$2 ;;
         --output) output=$2 ;;
         --methods) methods=$2 ;;
         --pattern) pattern=$2 ;;
@@ -109,6 +111,7 @@ check_command_line() {
     [[ $samples$sequence_length =~ ^[0-9]*$ ]] || refuse "--samples and --sequence-length are whole numbers"
     [[ -r $calibration ]] || refuse "--calibration $calibration cannot be read"
     [[ -r $evaluation ]] || refuse "--evaluation $evaluation cannot be read"
+    [[ -z $requests || -r $requests ]] || refuse "--requests $requests cannot be read"
     for row in "${!names[@]}"; do collect_for "$row"; done
 }
 
@@ -129,78 +132,22 @@ find_python() {
     printf 'compare.sh: no Python 3.9 or later here, so there will be no table and no report\n' >&2
 }
 
-# One output folder holds one comparison: perplexities of other tokens or of another model do not mix.
+# One output folder holds one comparison: numbers of other tokens, tasks or another model do not mix. Tasks may be added
+# later; from then on they are part of it.
 keep_request() {
-    local request
+    local request known=''
+    mkdir -p "$output"/{runs,perplexity,scores,logs}
+    if [[ -e $output/request.txt ]]; then
+        known=$(sed -n 's/^requests //p' "$output/request.txt")
+        [[ -n $requests ]] || requests=$known
+    fi
     request="model $(realpath "$model")"$'\n'"evaluation $(realpath "$evaluation")"$'\n'"sequence length $window"
-    mkdir -p "$output"/{runs,perplexity,logs}
-    if [[ -e $output/request.txt && $(<"$output/request.txt") != "$request" ]]; then
+    if [[ -e $output/request.txt ]] &&
+        [[ $(sed '/^requests /d' "$output/request.txt") != "$request" || (-n $known && $(realpath "$requests") != "$known") ]]; then
         refuse "$output holds another comparison ($(tr '\n' ';' <"$output/request.txt" | sed 's/;$//; s/;/, /g'))"
     fi
+    [[ -z $requests ]] || request+=$'\n'"requests $(realpath "$requests")"
     printf '%s\n' "$request" >"$output/request.txt"
-}
-
-# ---- options of one run ----------------------------------------------------------------------------------------------
-
-declare -A option_value option_origin # by name; a value is empty for a switch
-option_order=()
-
-# collect ORIGIN WORD...: take options such as --seed 1 --hold-mask; the first of a name stays.
-collect() {
-    local origin=$1 name value
-    shift
-    while (($#)); do
-        [[ $1 == --?* ]] || refuse "'$1' is not an option of espalier prune"
-        name=${1%%=*} value=''
-        if [[ $1 == *=* ]]; then
-            value=${1#*=}
-        elif (($# > 1)) && [[ $2 != --* ]]; then
-            value=$2
-            shift
-        fi
-        shift
-        [[ -z ${option_origin[$name]:-} ]] || continue
-        option_order+=("$name")
-        option_value[$name]=$value option_origin[$name]=$origin
-    done
-}
-
-# collect_for ROW: all options of a row, its own before those of the command line.
-collect_for() {
-    local words common=(--pattern "$pattern")
-    read -r -a words <<<"${own_options[$1]}"
-    [[ -z $sparsity ]] || common+=(--sparsity "$sparsity")
-    [[ -z $samples ]] || common+=(--samples "$samples")
-    [[ -z $sequence_length ]] || common+=(--sequence-length "$sequence_length")
-    option_value=() option_origin=() option_order=()
-    collect own "${words[@]}"
-    collect shared "${shared[@]}"
-    collect shared "${common[@]}"
-}
-
-method_now() {
-    printf '%s' "${option_value[--method]:-wanda++}"
-}
-
-# can_use NAME: whether the row whose options are collected has a use for an option.
-can_use() {
-    case $1 in
-        --ro-* | --hold-mask) [[ $(method_now) == ro || $(method_now) == wanda++ ]] ;;
-        --alpha) [[ $(method_now) == rgs || $(method_now) == wanda++ ]] ;;
-        --sparsity) [[ ${option_value[--pattern]} == unstructured ]] ;;
-    esac
-}
-
-# list_options [NAME...]: set `options` to the collected ones (of these names), without shared ones of no use.
-list_options() {
-    local name
-    options=()
-    for name in "${option_order[@]}"; do
-        (($# == 0)) || [[ " $* " == *" $name "* ]] || continue
-        [[ ${option_origin[$name]} == own ]] || can_use "$name" || continue
-        options+=("$name")
-        [[ -z ${option_value[$name]} ]] || options+=("${option_value[$name]}")
-    done
 }
 
 # ---- time left -------------------------------------------------------------------------------------------------------
@@ -214,13 +161,15 @@ prune_passes() {
     local n rounds drawn
     n=$(whole_option --samples 128) rounds=$(whole_option --ro-rounds 5)
     drawn=$(whole_option --ro-samples $((n < 32 ? n : 32)))
-    case $(method_now) in
-        sparsegpt) printf '%d' $((6 * n)) ;;
-        rgs) printf '%d' $((4 * n)) ;;
-        ro) printf '%d' $((4 * n + 4 * rounds * drawn)) ;;
-        wanda++) printf '%d' $((6 * n + 4 * rounds * drawn)) ;;
-        *) printf '%d' $((2 * n)) ;;
-    esac
+    local method passes=2  # statistics, and on to the next block
+    method=$(method_now)
+    [[ $method != rgs* && $method != wanda++* ]] || passes=$((passes + 2))
+    [[ $method != *sparsegpt* ]] || passes=$((passes + 4))
+    if [[ $method == ro || $method == *+ro || $method == wanda++* ]]; then
+        printf '%d' $(((passes + 2) * n + 4 * rounds * drawn))
+    else
+        printf '%d' $((passes * n))
+    fi
 }
 
 # whole_option NAME DEFAULT: a collected option if it is a whole number; what is not is for espalier to refuse.
@@ -289,11 +238,15 @@ folder_of() {
     if [[ $1 == dense ]]; then printf '%s' "$model"; else printf '%s/runs/%s' "$output" "$(folder_name "$1")"; fi
 }
 
-# is_evaluated NAME: whether its perplexity is there and newer than the model and the tokens.
+# is_newer FILE NAME INPUT: whether a result is there and newer than the model and what it was measured with.
+is_newer() {
+    local folder
+    folder=$(folder_of "$2")
+    [[ -s $1 && $1 -nt $3 && $1 -nt $folder/manifest.json && $1 -nt $folder/config.json ]]
+}
+
 is_evaluated() {
-    local file folder
-    file=$(perplexity_file "$1") folder=$(folder_of "$1")
-    [[ -s $file && $file -nt $evaluation && $file -nt $folder/manifest.json && $file -nt $folder/config.json ]]
+    is_newer "$(perplexity_file "$1")" "$1" "$evaluation"
 }
 
 # evaluate NAME: with --device and --threads of the collected options.
@@ -304,10 +257,26 @@ evaluate() {
         --sequence-length "$window" --json "$(perplexity_file "$1")" "${options[@]}"
 }
 
+scores_file() {
+    printf '%s/scores/%s.json' "$output" "$(folder_name "$1")"
+}
+
+# score NAME: in the tasks, when there are some, with the options of evaluate.
+score() {
+    local options file
+    [[ -n $requests ]] || return 0
+    file=$(scores_file "$1")
+    ! is_newer "$file" "$1" "$requests" || return 0
+    list_options --device --threads
+    step "$1" score "${launcher[@]}" "$espalier" score --model "$(folder_of "$1")" --requests "$requests" \
+        --output "$file" "${options[@]}"
+}
+
 record() {
     local more=()
     [[ -n $python ]] || return 0
     [[ $1 == dense ]] || more=(--run "$(folder_of "$1")" --inspected)
+    [[ -z $requests ]] || more+=(--scores "$(scores_file "$1")")
     "$python" "$here/comparison.py" add "$output/comparison.json" --name "$1" --perplexity "$(perplexity_file "$1")" \
         --command-line "$command_line" "${more[@]}"
 }
@@ -316,6 +285,7 @@ measure_dense() {
     printf 'dense model\n'
     collect_for 0
     is_evaluated dense || evaluate dense
+    score dense
     record dense
     windows=$(number_in "$(perplexity_file dense)" windows)
 }
@@ -334,6 +304,7 @@ compare_row() {
         step "$name" inspect "$espalier" inspect "$folder" --model "$model"
         evaluate "$name"
     fi
+    score "$name"
     record "$name"
     [[ $new == false ]] || measure $((SECONDS - start)) $(($(prune_passes) + windows))
 }
@@ -348,7 +319,7 @@ show_first() {
 finish() {
     printf '\n'
     if [[ -z $python ]]; then
-        printf 'perplexities: %s/perplexity\n' "$output"
+        printf 'perplexities: %s/perplexity%s\n' "$output" "${requests:+, scores: $output/scores}"
         return
     fi
     "$python" "$here/comparison.py" print "$output/comparison.json"
@@ -372,6 +343,8 @@ main() {
 }
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=jobs/run_options.sh
+source "$here/run_options.sh"
 command_line=$(printf '%q ' "$0" "$@")
 python=''
 main "$@"

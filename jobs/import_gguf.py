@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checkpoint_folder import HeaderEntry, InputRefused, folder_in_progress, safetensors_header, write_json
+from formats.checkpoint_folder import HeaderEntry, folder_in_progress, safetensors_header
+from formats.json_file import InputRefused, write_json
 
 try:
     import numpy as np

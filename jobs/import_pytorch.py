@@ -17,7 +17,6 @@ the very end. Exit status 2 and one sentence on stderr when the folder cannot be
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -25,19 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoint_folder import (
-    HeaderEntry,
-    InputRefused,
-    folder_in_progress,
-    locate_model_folder,
-    safetensors_header,
-    write_json,
-)
+from formats.checkpoint_folder import HeaderEntry, folder_in_progress, locate_model_folder, safetensors_header
+from formats.json_file import InputRefused, read_json, write_json
 
 try:
     from safetensors import SafetensorError, safe_open
 
-    from pytorch_file import ITEM_BYTES, PickledTensor, PytorchFile
+    from formats.pytorch_file import ITEM_BYTES, PickledTensor, PytorchFile
 except ModuleNotFoundError as missing:
     sys.exit(f"import_pytorch.py: the Python package {missing.name} is missing; run "
              "jobs/virtual_environment.sh build/venv jobs/requirements.txt and then this with build/venv/bin/python")
@@ -74,19 +67,6 @@ class Configuration:
         if family not in FAMILIES:
             raise InputRefused(f"{self.path}: 'model_type' is {family!r}; {', '.join(FAMILIES)} are supported")
         return family
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputRefused(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise InputRefused(f"{path} is not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise InputRefused(f"{path} is not a JSON object")
-    return value
 
 
 def block_shapes(config: Configuration) -> dict[str, tuple[int, ...]]:
@@ -143,7 +123,7 @@ def find_files(folder: Path) -> dict[str, set[str] | None]:
         return {SINGLE_FILE: None}
     if not (folder / INDEX_FILE).exists():
         raise InputRefused(f"{folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}")
-    weight_map = read_object(folder / INDEX_FILE).get("weight_map")
+    weight_map = read_json(folder / INDEX_FILE).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputRefused(f"{folder / INDEX_FILE} has no object 'weight_map' with entries")
     files: dict[str, set[str] | None] = {}
@@ -244,7 +224,7 @@ def import_pytorch(source: Path, output: Path) -> list[Shard]:
         raise InputRefused(f"{folder} is not a folder")
     if any(folder.glob("*.safetensors")):
         raise InputRefused(f"{folder} holds safetensors already: there is nothing to import")
-    config = Configuration(folder / "config.json", read_object(folder / "config.json"))
+    config = Configuration(folder / "config.json", read_json(folder / "config.json"))
     shards = open_shards(folder, config)
     with folder_in_progress(output) as partial:
         write_folder(folder, partial, shards)

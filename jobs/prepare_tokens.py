@@ -31,8 +31,9 @@ import random
 import sys
 from pathlib import Path
 
-from checkpoint_folder import InputRefused
-from documents import read_documents
+from formats.json_file import InputRefused
+from formats.documents import read_documents
+from formats.numbers import positive
 
 # HDF5's locks fail on many network mounts. HDF5 reads this when it is loaded, and it wins over `locking=False` below.
 os.environ["HDF5_USE_FILE_LOCKING"] = "FALSE"
@@ -41,7 +42,8 @@ try:
     import numpy as np
     import tokenizers
 
-    from text_tokenizer import TextTokenizer, load_tokenizer
+    from formats.hdf5_file import write_hdf5
+    from formats.text_tokenizer import TextTokenizer, load_tokenizer
 except ModuleNotFoundError as missing:
     sys.exit(f"prepare_tokens.py: the Python package {missing.name} is missing; run "
              "jobs/virtual_environment.sh build/venv jobs/requirements.txt and then this with build/venv/bin/python")
@@ -95,25 +97,6 @@ def cut_windows(
     return np.array(ids[: windows * length], dtype=np.int32).reshape(windows, length)
 
 
-def write_tokens(output: Path, rows: np.ndarray, attributes: dict[str, str | int]) -> None:
-    """Write /input_ids with its attributes, readable by HDF5 1.8 and later, without any time stamp."""
-    partial = output.with_name(output.name + ".partial")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with h5py.File(partial, "w", libver=("v108", "v110"), locking=False) as file:
-                dataset = file.create_dataset("input_ids", data=rows, dtype="<i4", track_times=False)
-                for name, value in attributes.items():
-                    dataset.attrs[name] = value
-            os.replace(partial, output)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else error  # HDF5's own message is a paragraph
-        raise InputRefused(f"cannot write {output}: {reason}") from error
-
-
 def prepare(options: argparse.Namespace) -> np.ndarray:
     """Read, tokenise, sample and write; returns the rows."""
     tokenizer = load_tokenizer(options.tokenizer, options.add_bos)
@@ -138,16 +121,8 @@ def prepare(options: argparse.Namespace) -> np.ndarray:
     }
     if options.kind == "calibration":
         attributes["seed"] = options.seed
-    write_tokens(options.output, rows, attributes)
+    write_hdf5(options.output, {"input_ids": rows}, attributes, attributes_of="input_ids")
     return rows
-
-
-def positive(text: str) -> int:
-    """A command-line integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return value
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:

@@ -11,6 +11,8 @@
 /// are read together. Outputs must not alias inputs unless "in place" is said. Results depend on shapes and values
 /// only, never on the number of threads: every sum has an order fixed by the shape. Shape errors are bugs (BugError).
 
+#include "kernels/memory_ledger.h"
+#include "kernels/optimizer_step.h"
 #include "src/base/pruning_pattern.h"
 #include "src/base/tensor.h"
 
@@ -26,11 +28,13 @@ namespace espalier {
 
 class Device;
 
+/// Names the memory that kernels take and give back themselves.
+constexpr const char* working_memory = "working memory of kernels";
+
 /// Owns device memory of one tensor; returned by Device::make_tensor. Movable. An empty Tensor owns nothing.
 class Tensor {
   public:
     Tensor() = default;
-    Tensor(Device& device, TensorView view) : device_(&device), view_(view) {}
     Tensor(Tensor&& other) noexcept;
     Tensor& operator=(Tensor&& other) noexcept;
     Tensor(const Tensor&) = delete;
@@ -42,8 +46,12 @@ class Tensor {
     bool empty() const { return view_.empty(); }
 
   private:
+    friend class Device;
+    Tensor(Device& device, TensorView view, const char* name) : device_(&device), view_(view), name_(name) {}
+
     Device* device_ = nullptr;
     TensorView view_;
+    const char* name_ = nullptr;
 };
 
 /// Score of weight (i, j): |W_ij| x (alpha G_ij + c_j). A term that is absent (empty view) drops out: without both the
@@ -52,14 +60,6 @@ struct ScoreTerms {
     TensorView gradient;     ///< G [rows, in], or empty
     TensorView input_norms;  ///< c [1, in], or empty
     float alpha = 0;
-};
-
-/// One RMSprop step (Tieleman & Hinton 2012, no momentum): v <- decay v + (1 - decay) g^2; w <- w - rate g / (sqrt(v) +
-/// epsilon).
-struct RmspropStep {
-    float learning_rate = 0;
-    float decay = 0.99F;
-    float epsilon = 1e-8F;
 };
 
 /// Sizes of one attention call. Query head h reads key/value head h / (query_heads / key_value_heads).
@@ -79,6 +79,9 @@ struct WeightGradient {
     GradientPanelConsumer consume;
     std::function<void()> finished;  ///< called after the last panel, before the next gradient begins
 };
+
+/// Who decides which weights a SparseGPT sweep removes: the sweep itself, column by column, or the mask it is given.
+enum class SweepMask { chosen, given };
 
 /// How products of float32 matrices are computed: exactly rounded inputs, or inputs rounded to TensorFloat-32 (10
 /// mantissa bits), which GPUs multiply about eight times faster. Sums are float32 in both.
@@ -108,7 +111,8 @@ class HostBuffer {
 
 class Device {
   public:
-    Device() = default;
+    /// Tensors may take `budget` bytes together.
+    explicit Device(std::size_t budget, OverBudget excess = OverBudget::refused) : memory_(budget, excess) {}
     Device(const Device&) = delete;
     Device& operator=(const Device&) = delete;
     virtual ~Device() = default;
@@ -118,6 +122,8 @@ class Device {
     /// What decides how results are rounded: "OpenBLAS Haswell", "NVIDIA H100 80GB HBM3". A run goes on only with the
     /// same.
     virtual std::string arithmetic() const = 0;
+    /// Of a GPU; none on a CPU. Decides how much memory some operations take while they run.
+    virtual std::size_t multiprocessors() const = 0;
     /// Compute type of passes with weights of type `weights`.
     virtual DType compute_dtype(DType weights) const = 0;
     /// Applies to the products that follow. The CPU always multiplies exactly.
@@ -134,17 +140,12 @@ class Device {
 
     // ---- memory
     // ---------------------------------------------------------------------------------------------------------
-    /// Allocates an uninitialised tensor. Throws ResourceError with sizes when there is no room. The device outlives
-    /// it.
-    Tensor make_tensor(DType dtype, std::size_t rows, std::size_t columns);
-    virtual std::byte* allocate(std::size_t bytes) = 0;
-    virtual void release(std::byte* memory, std::size_t bytes) noexcept = 0;
-    /// Bytes that tensors may take together; without a limit (the CPU) the largest number.
-    virtual std::size_t memory_budget() const = 0;
-    /// Bytes allocated now, and the most so far since construction or reset_peak().
-    virtual std::size_t allocated_bytes() const = 0;
-    virtual std::size_t peak_bytes() const = 0;
-    virtual void reset_peak() = 0;
+    /// Allocates an uninitialised tensor. `name`, a literal, says in plans and errors what the memory is for: "hidden
+    /// states". Throws ResourceError with sizes and names when there is no room. The device outlives the tensor.
+    Tensor make_tensor(DType dtype, std::size_t rows, std::size_t columns, const char* name);
+    /// What tensors take, by name, and may take together; without a limit (the CPU) that is the largest number.
+    const MemoryLedger& memory() const { return memory_; }
+    void reset_memory_peak() { memory_.reset_peak(); }
     /// Page-locked memory for HostBuffer. Throws ResourceError. The only operations that any thread may call.
     virtual std::byte* allocate_host(std::size_t bytes) = 0;
     virtual void release_host(std::byte* memory, std::size_t bytes) noexcept = 0;
@@ -197,8 +198,9 @@ class Device {
     /// compute type. In place (dx = dy) is allowed.
     virtual void rms_norm_backward(TensorView x, TensorView weight, TensorView inverse_rms, TensorView dy,
                                    bool accumulate, TensorView dx) = 0;
-    /// Rotates x [T, heads * head_size] in place, dimension i with i + head_size / 2; cosine and sine are [T',
-    /// head_size / 2] with T' >= T. `inverse` rotates back: the gradient of the rotation.
+    /// Rotates x [T, heads * head_size] in place: of each head dimension i with i + width / 2, where cosine and sine
+    /// are [T', width / 2] with T' >= T and width <= head_size; what lies behind `width` stays. `inverse` rotates back:
+    /// the gradient of the rotation.
     virtual void apply_rope(TensorView x, std::size_t head_size, TensorView cosine, TensorView sine, bool inverse) = 0;
     /// Causal softmax(q k^T / sqrt(head_size)) v. q, out [T, query_heads * head_size]; k, v [T, key_value_heads *
     /// head_size]. log_sum_exp [query_heads, T] is kept for the backward pass.
@@ -266,21 +268,19 @@ class Device {
     /// not be used.
     virtual void score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight,
                                 TensorView mask, TensorView unusable) = 0;
-    /// One step on `weight` with state `square_average` (v). With a mask, gradient and weight of removed weights are
-    /// zero. `rounded`, when not empty, gets the new weights in its own type.
-    virtual void rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
-                              TensorView weight, TensorView rounded) = 0;
+    /// One step of an optimiser on rows of a matrix.
+    virtual void optimizer_step(const OptimizerStep& step, const OptimizedRows& rows) = 0;
     /// gram [n, n], of which only the upper triangle is read, <- upper Cholesky factor U of (gram + damping mean(diag)
     /// I)^-1, as SparseGPT uses it (U^T U = inverse), zeros below. Inputs never used (zero diagonal) are marked 1 in
     /// `dead_inputs` [1, n] uint8 and get diagonal 1 first. Returns false when the matrix is not positive definite;
     /// gram is then unchanged.
     virtual bool factor_inverse_gram(float damping, TensorView gram, TensorView dead_inputs) = 0;
-    /// SparseGPT's column sweep over rows of `weight` [rows, n] with U = `factor`: removes by W^2 / U_jj^2 and spreads
-    /// each error over the columns to the right. Column blocks of 128 (the largest multiple of M below for N:M).
-    /// `dead_inputs` [1, n] uint8 marks inputs whose weights are zeroed first. Counts non-finite scores as
-    /// score_and_mask.
+    /// SparseGPT's column sweep over rows of `weight` [rows, n] with U = `factor`: removes by W^2 / U_jj^2, or what
+    /// `mask` says, and spreads each error over the columns to the right. Column blocks of 128 (the largest multiple of
+    /// M below for N:M). `dead_inputs` [1, n] uint8 marks inputs whose weights are zeroed first. Writes a chosen mask
+    /// and counts non-finite scores as score_and_mask; a given mask is only read, and has no scores.
     virtual void sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern,
-                                 TensorView weight, TensorView mask, TensorView unusable) = 0;
+                                 SweepMask origin, TensorView weight, TensorView mask, TensorView unusable) = 0;
 
     // ---- dtypes
     // ---------------------------------------------------------------------------------------------------------
@@ -289,6 +289,16 @@ class Device {
     virtual void convert(TensorView source, TensorView destination) = 0;
     /// Rounds float32 values to what `dtype` can hold, in place.
     virtual void round_to(DType dtype, TensorView values) = 0;
+
+  protected:
+    void set_memory_budget(std::size_t bytes) { memory_ = MemoryLedger(bytes); }  // before there are tensors
+    /// At least one byte, aligned for any operation; null when there is none left.
+    virtual std::byte* allocate(std::size_t bytes) = 0;
+    virtual void release(std::byte* memory) noexcept = 0;
+
+  private:
+    friend class Tensor;
+    MemoryLedger memory_;
 };
 
 /// A phase of the work as profilers show it (NVTX), from construction to destruction.

@@ -17,7 +17,9 @@ class DeviceNumbers {
 
   public:
     DeviceNumbers(Device& device, std::size_t count)
-        : device_(device), storage_(device.make_tensor(std::is_same_v<T, double> ? DType::f64 : DType::u64, 1, count)) {
+        : device_(device),
+          storage_(device.make_tensor(std::is_same_v<T, double> ? DType::f64 : DType::u64, 1, count,
+                                      "numbers for the host")) {
         device.fill_zero(storage_);
     }
 

@@ -1,5 +1,6 @@
 #include "mpi/nccl_communicator.h"
 
+#include "kernels/cuda/stream.h"
 #include "mpi/deadline.h"
 #include "src/base/clock.h"
 #include "src/base/error.h"
@@ -19,38 +20,12 @@ namespace espalier {
 
 namespace {
 
-void check_cuda(cudaError_t status, const char* call) {
-    if (status != cudaSuccess) throw ResourceError(std::string(call) + " failed: " + cudaGetErrorString(status));
-}
-
-/// A point in a stream.
-class Event {
-  public:
-    Event() { check_cuda(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cudaEventCreateWithFlags"); }
-    Event(const Event&) = delete;
-    Event& operator=(const Event&) = delete;
-    ~Event() { cudaEventDestroy(event_); }
-
-    void record(cudaStream_t stream) { check_cuda(cudaEventRecord(event_, stream), "cudaEventRecord"); }
-    void delay(cudaStream_t stream) const { check_cuda(cudaStreamWaitEvent(stream, event_, 0), "cudaStreamWaitEvent"); }
-    bool has_passed() const {
-        const cudaError_t status = cudaEventQuery(event_);
-        if (status != cudaErrorNotReady) check_cuda(status, "cudaEventQuery");
-        return status == cudaSuccess;
-    }
-
-  private:
-    cudaEvent_t event_ = nullptr;
-};
+using cuda::Event;
 
 class NcclCommunicator final : public Communicator {
   public:
     NcclCommunicator(Communicator& control, Device& device)
         : control_(control), device_(device), compute_(static_cast<cudaStream_t>(device.stream())) {
-        int lowest = 0, highest = 0;
-        check_cuda(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "cudaDeviceGetStreamPriorityRange");
-        check_cuda(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, highest),
-                   "cudaStreamCreateWithPriority");
         connect();
         poll_ = device.add_wait_poll([this] { watch(); });
     }
@@ -61,7 +36,6 @@ class NcclCommunicator final : public Communicator {
             ncclCommAbort(communicator_);
         else
             disconnect();
-        cudaStreamDestroy(stream_);
     }
 
     int rank() const override { return control_.rank(); }
@@ -144,7 +118,7 @@ class NcclCommunicator final : public Communicator {
     }
     /// Runs while the host waits for the GPU: has a peer failed, or been away for too long?
     void watch() {
-        while (!under_way_.empty() && under_way_.front().end->has_passed()) under_way_.pop_front();
+        while (!under_way_.empty() && under_way_.front().end->has_passed("an NCCL exchange")) under_way_.pop_front();
         if (under_way_.empty()) return;
         ncclResult_t state = ncclSuccess;
         check(ncclCommGetAsyncError(communicator_, &state), "ncclCommGetAsyncError");
@@ -161,7 +135,7 @@ class NcclCommunicator final : public Communicator {
     Communicator& control_;
     Device& device_;
     cudaStream_t compute_;
-    cudaStream_t stream_ = nullptr;
+    cuda::Stream stream_ = cuda::Stream::of_highest_priority();
     ncclComm_t communicator_ = nullptr;
     std::deque<UnderWay> under_way_;
     int poll_ = 0;

@@ -1,6 +1,5 @@
 #include "mpi/ordered_sum.h"
 
-#include <algorithm>
 #include <utility>
 
 namespace espalier {
@@ -30,29 +29,19 @@ std::vector<TreeNode> nodes_of_leaves(std::size_t begin, std::size_t end) {
     return nodes;
 }
 
-OrderedSumBuffers buffers_of_sum(std::span<const std::size_t> leaf_offsets, std::size_t rank) {
-    OrderedSumBuffers buffers;
-    const std::size_t begin = leaf_offsets[rank], end = leaf_offsets[rank + 1];
-    for (std::size_t leaf = begin; leaf < end; ++leaf) {
-        buffers.accumulators = std::max(buffers.accumulators, nodes_of_leaves(begin, leaf).size() + 1);
-    }
-    for (std::size_t r = 0; r + 1 < leaf_offsets.size(); ++r) {
-        (r == rank ? buffers.nodes : buffers.arriving) += nodes_of_leaves(leaf_offsets[r], leaf_offsets[r + 1]).size();
-    }
-    return buffers;
-}
-
-OrderedSum::OrderedSum(Device& device, Communicator& group, std::size_t length, std::vector<std::size_t> leaf_offsets)
+OrderedSum::OrderedSum(Device& device, Communicator& group, std::size_t length, std::vector<std::size_t> leaf_offsets,
+                       const char* name)
     : device_(device),
       group_(group),
       length_(length),
       leaf_offsets_(std::move(leaf_offsets)),
+      name_(name),
       next_leaf_(leaf_offsets_[static_cast<std::size_t>(group.rank())]) {}
 
 Tensor OrderedSum::take_buffer() {
     if (spare_.empty()) {
         ++kept_buffers_;
-        return device_.make_tensor(DType::f32, 1, length_);
+        return device_.make_tensor(DType::f32, 1, length_, name_);
     }
     Tensor buffer = std::move(spare_.back());
     spare_.pop_back();
@@ -104,7 +93,8 @@ void OrderedSum::start_reduce(const PartOffsets& parts) {
             sends.push_back({static_cast<int>(r), part.data, part.bytes()});
         }
         for (std::size_t n = 0; n < nodes_of_leaves(leaf_offsets_[r], leaf_offsets_[r + 1]).size(); ++n) {
-            Tensor& buffer = received_[r].emplace_back(device_.make_tensor(DType::f32, 1, parts[me + 1] - parts[me]));
+            Tensor& buffer = received_[r].emplace_back(
+                device_.make_tensor(DType::f32, 1, parts[me + 1] - parts[me], "sums of other ranks"));
             receives.push_back({static_cast<int>(r), buffer.view().data, buffer.view().bytes()});
         }
     }
@@ -127,7 +117,7 @@ void OrderedSum::finish_reduce(TensorView part) {
                 push(stack, nodes[n], std::move(partials_[n].sum));
                 continue;
             }
-            Tensor own = device_.make_tensor(DType::f32, 1, part.size());
+            Tensor own = device_.make_tensor(DType::f32, 1, part.size(), "sums of other ranks");
             device_.copy(slice(partials_[n].sum, parts_[me], parts_[me + 1]), own);
             push(stack, nodes[n], std::move(own));
         }

@@ -16,7 +16,6 @@
 
 #include <cstddef>
 #include <memory>
-#include <span>
 #include <vector>
 
 namespace espalier {
@@ -34,20 +33,14 @@ struct TreeNode {
 /// The nodes a rank is left with after adding leaves [begin, end) in order, merging only siblings.
 std::vector<TreeNode> nodes_of_leaves(std::size_t begin, std::size_t end);
 
-/// What an OrderedSum holds on one rank, counted for plans of memory.
-struct OrderedSumBuffers {
-    std::size_t accumulators = 0;  ///< of the whole length: the leaf that is added to, beside the nodes before it
-    std::size_t nodes = 0;         ///< of them left after the last leaf
-    std::size_t arriving = 0;  ///< other ranks' nodes: of each this rank's part, to which a copy of its own is added
-};
-OrderedSumBuffers buffers_of_sum(std::span<const std::size_t> leaf_offsets, std::size_t rank);
-
 /// One vector's sum over leaves. Begin and end every leaf of this rank in ascending order, then start_reduce on every
 /// rank.
 class OrderedSum {
   public:
-    /// `length` floats; the leaves of data rank r are [leaf_offsets[r], leaf_offsets[r + 1]).
-    OrderedSum(Device& device, Communicator& group, std::size_t length, std::vector<std::size_t> leaf_offsets);
+    /// `length` floats, whose memory is named `name`; the leaves of data rank r are [leaf_offsets[r], leaf_offsets[r +
+    /// 1]).
+    OrderedSum(Device& device, Communicator& group, std::size_t length, std::vector<std::size_t> leaf_offsets,
+               const char* name);
 
     /// The accumulator of the next leaf of this rank, zeroed, [1, length]. Valid until end_leaf.
     TensorView begin_leaf();
@@ -80,6 +73,7 @@ class OrderedSum {
     Communicator& group_;
     std::size_t length_;
     std::vector<std::size_t> leaf_offsets_;
+    const char* name_;
     std::size_t next_leaf_;
     Tensor leaf_;
     std::vector<Partial> partials_;

@@ -195,10 +195,12 @@ std::vector<std::string> Session::collect_posts() {
 void Session::fail(const Error& error) const {
     heed_stop_signals();  // MPI ends a job's other ranks with SIGTERM, also one that is about to speak here
     constexpr unsigned step = 300'000, longest = 3'000'000;  // microseconds
+    // What all ranks know one of them says, and ends the others with it. Those speak only if it could not: after a time
+    // in which even a machine that is busy with much else lets it.
+    constexpr unsigned patience = 4'000'000;
     const int speaker = error.rank().value_or(rank_);
-    const unsigned turn =
-        error.rank() ? (speaker == rank_ ? 0U : 1U + static_cast<unsigned>(rank_)) : static_cast<unsigned>(rank_);
-    usleep(std::min(longest, step * turn));
+    const unsigned turn = std::min(longest, step * static_cast<unsigned>(rank_));
+    usleep(!error.rank() ? turn : speaker == rank_ ? 0U : patience + turn);
     std::fputs(error_line(error, size_ > 1 ? std::optional<int>(speaker) : std::nullopt).c_str(), stderr);
     std::fflush(stderr);
     const int status = static_cast<int>(error.status());

@@ -57,11 +57,8 @@ build() {
 cmake_options=()
 [[ -z ${ESPALIER_WERROR:-} ]] || cmake_options+=(-DESPALIER_WERROR="$ESPALIER_WERROR")
 
-# What is about time runs when nothing else does; the time of dry runs, which takes minutes, when it is asked for.
-binary() {
-    "${pytest[@]}" tests/cli tests/prune tests/plan tests/evaluate -k "not in_a_second and not takes_the_time" &&
-        "${pytest[@]}" -n 0 tests/plan -k in_a_second
-}
+binary() { "${pytest[@]}" tests/cli tests/prune tests/plan tests/evaluate -k "not takes_the_time"; }
+# With nothing beside it, and some minutes long.
 dry_run_time() { "${pytest[@]}" -n 0 tests/plan -k takes_the_time; }
 
 jobs_python() {
@@ -75,9 +72,19 @@ commands_python() {
         build/venv/bin/python -m pytest "${pytest_options[@]}" tests/commands
 }
 
+has_pytorch_2() {
+    /usr/bin/python3 -c 'import importlib.metadata, sys
+versions = [part.version for part in importlib.metadata.distributions(name="torch")]
+sys.exit(not versions or int(versions[0].split(".")[0]) < 2)'
+}
+
 export_python() {
     jobs/virtual_environment.sh build/venv-transformers tests/export/requirements.txt --system-site-packages &&
-        build/venv-transformers/bin/python -m pytest "${pytest_options[@]}" tests/export
+        build/venv-transformers/bin/python -m pytest "${pytest_options[@]}" tests/export || return 1
+    # Newer transformers know more families and want a newer PyTorch than Debian 12's.
+    has_pytorch_2 || return 0
+    jobs/virtual_environment.sh build/venv-transformers-newer tests/export/newer.txt --system-site-packages &&
+        build/venv-transformers-newer/bin/python -m pytest "${pytest_options[@]}" tests/export/test_transformers.py
 }
 
 # The CUDA path on the CPU: the emulator's own tests, every kernel, ranks, the whole program, the oracle. The order of
@@ -89,7 +96,7 @@ emulation() {
     mpirun -n 2 "${on_emulated_gpus[@]}" ESPALIER_EMULATION_STREAMS=lazy \
         build/release/tests/mpi_tests --ranks=2 --gtest_brief=1 || return 1
     ESPALIER=$root/tests/emulation/espalier "${pytest[@]}" tests/emulation || return 1
-    emulated_oracle "test_prune and (wanda or sparsegpt) and llama1 or test_perplexity and f32 or test_prune and bf16 and qwen3"
+    emulated_oracle "test_prune and (wanda or sparsegpt) and llama1 or test_perplexity and f32 or test_prune and bf16 and qwen3 or test_scores and phi3"
 }
 # Only the module of the CUDA sources, and what tests the emulator: the programs are those of the release build.
 build_emulated() {
@@ -105,9 +112,10 @@ emulated_module=$root/build/emulation/libespalier_cuda.so
 # As in tests/emulation/espalier.
 on_emulated_gpus=(env "ESPALIER_CUDA_MODULE=$emulated_module" "LD_PRELOAD=$emulated_module" ESPALIER_TEST_DEVICE=cuda)
 emulated_oracle() {
-    ESPALIER=$root/tests/emulation/espalier ESPALIER_TEST_DEVICE=cuda "${pytest[@]}" tests/oracle/test_espalier.py -k "$1"
+    ESPALIER=$root/tests/emulation/espalier ESPALIER_TEST_DEVICE=cuda "${pytest[@]}" \
+        tests/oracle/test_espalier.py tests/oracle/test_scores.py -k "$1"
 }
-kernel_tests='*Attention*:*CrossEntropy*:*Elementwise*:*Linear*:*Reductions*:*RmsNorm*:*Rmsprop*:*Rope*:*SparseGpt*:*ComputeType*:*Device*'
+kernel_tests='*Attention*:*CrossEntropy*:*Elementwise*:*Linear*:*Reductions*:*RmsNorm*:*Rmsprop*:*AdamW*:*Rope*:*SparseGpt*:*ComputeType*:*Device*'
 
 emulation_more() {
     build_emulated && run_shards "${on_emulated_gpus[@]}" build/release/tests/unit_tests --gtest_brief=1 || return 1

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <vector>
 
 namespace espalier {
 
@@ -100,8 +99,8 @@ void CpuDevice::attention_backward(TensorView q, TensorView k, TensorView v, Ten
     const std::size_t group = shape.query_heads / shape.key_value_heads;
     const float scale = 1.0F / std::sqrt(static_cast<float>(head_size));
     // Each query head's share of dk and dv; the heads of a group are added in order afterwards.
-    const Tensor dk_heads = make_tensor(DType::f32, tokens, q.columns);
-    const Tensor dv_heads = make_tensor(DType::f32, tokens, q.columns);
+    const Tensor dk_heads = make_tensor(DType::f32, tokens, q.columns, working_memory);
+    const Tensor dv_heads = make_tensor(DType::f32, tokens, q.columns, working_memory);
     const double flops = 5.0 * 2.0 * static_cast<double>(q.size()) * static_cast<double>(tokens + 1) / 2.0;
     cpu::parallel_for(
         shape.query_heads,

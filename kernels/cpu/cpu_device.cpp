@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <string_view>
 
@@ -34,7 +35,7 @@ void check_processor() {
 
 }  // namespace
 
-CpuDevice::CpuDevice(int threads) {
+CpuDevice::CpuDevice(int threads) : Device(std::numeric_limits<std::size_t>::max()) {
     check_processor();
     const int wanted = threads > 0 ? threads : omp_get_max_threads();
     // Threads come from OpenMP over tiles of fixed shape; a GEMM call itself must not split by the thread count.
@@ -54,20 +55,11 @@ std::string CpuDevice::arithmetic() const {
 
 std::byte* CpuDevice::allocate(std::size_t bytes) {
     const std::size_t rounded = (bytes + alignment) / alignment * alignment;  // at least one byte
-    void* const memory = std::aligned_alloc(alignment, rounded);
-    if (memory == nullptr) {
-        throw ResourceError("out of memory: no room for " + format_bytes(static_cast<double>(bytes)) + " beside the " +
-                            format_bytes(static_cast<double>(allocated_)) +
-                            " already in use; use fewer samples, a shorter sequence, or more ranks");
-    }
-    allocated_ += bytes;
-    peak_ = std::max(peak_, allocated_);
-    return static_cast<std::byte*>(memory);
+    return static_cast<std::byte*>(std::aligned_alloc(alignment, rounded));
 }
 
-void CpuDevice::release(std::byte* memory, std::size_t bytes) noexcept {
+void CpuDevice::release(std::byte* memory) noexcept {
     std::free(memory);
-    allocated_ -= bytes;
 }
 
 // Mapped, not from the heap: blocks are large and made by changing threads, and must go back to the system at once.

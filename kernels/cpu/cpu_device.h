@@ -6,7 +6,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <span>
 #include <string>
 
@@ -20,6 +19,7 @@ class CpuDevice final : public Device {
 
     std::string description() const override;
     std::string arithmetic() const override;
+    std::size_t multiprocessors() const override { return 0; }
     DType compute_dtype(DType /*weights*/) const override { return DType::f32; }
     void set_float32_products(Float32Products /*products*/) override {}
     void* stream() const override { return nullptr; }
@@ -27,12 +27,6 @@ class CpuDevice final : public Device {
     int add_wait_poll(std::function<void()> /*poll*/) override { return 0; }
     void remove_wait_poll(int /*id*/) noexcept override {}
 
-    std::byte* allocate(std::size_t bytes) override;
-    void release(std::byte* memory, std::size_t bytes) noexcept override;
-    std::size_t memory_budget() const override { return std::numeric_limits<std::size_t>::max(); }
-    std::size_t allocated_bytes() const override { return allocated_; }
-    std::size_t peak_bytes() const override { return peak_; }
-    void reset_peak() override { peak_ = allocated_; }
     std::byte* allocate_host(std::size_t bytes) override;
     void release_host(std::byte* memory, std::size_t bytes) noexcept override;
     void copy_from_host(const void* host, TensorView destination) override;
@@ -87,18 +81,18 @@ class CpuDevice final : public Device {
 
     void score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight, TensorView mask,
                         TensorView unusable) override;
-    void rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
-                      TensorView weight, TensorView rounded) override;
+    void optimizer_step(const OptimizerStep& step, const OptimizedRows& rows) override;
     bool factor_inverse_gram(float damping, TensorView gram, TensorView dead_inputs) override;
-    void sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern, TensorView weight,
-                         TensorView mask, TensorView unusable) override;
+    void sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern, SweepMask origin,
+                         TensorView weight, TensorView mask, TensorView unusable) override;
 
     void convert(TensorView source, TensorView destination) override;
     void round_to(DType dtype, TensorView values) override;
 
   private:
-    std::size_t allocated_ = 0;
-    std::size_t peak_ = 0;
+    std::byte* allocate(std::size_t bytes) override;
+    void release(std::byte* memory) noexcept override;
+
     std::uint64_t copies_ = 0;
     double flops_ = 0;
 };

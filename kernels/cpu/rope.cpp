@@ -1,13 +1,13 @@
-// Rotary position embedding, "rotate half" form: dimension i turns with i + head_size / 2.
+// Rotary position embedding, "rotate half" form: dimension i turns with i + width / 2, the table's width.
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/parallel.h"
 
 namespace espalier {
 
 void CpuDevice::apply_rope(TensorView x, std::size_t head_size, TensorView cosine, TensorView sine, bool inverse) {
-    const std::size_t half = head_size / 2;
-    require(half * 2 == head_size && x.columns % head_size == 0, "head size of apply_rope");
-    require(cosine.rows >= x.rows && cosine.columns == half && sine.size() == cosine.size(), "tables of apply_rope");
+    const std::size_t half = cosine.columns;
+    require(x.columns % head_size == 0, "head size of apply_rope");
+    require(cosine.rows >= x.rows && 2 * half <= head_size && sine.size() == cosine.size(), "tables of apply_rope");
     const std::size_t heads = x.columns / head_size;
     const float sign = inverse ? -1.0F : 1.0F;
     cpu::parallel_chunks(x.rows, cpu::rows_per_chunk(x.columns), [&](std::size_t begin, std::size_t end) {

@@ -3,7 +3,6 @@
 #include "kernels/cpu/parallel.h"
 #include "kernels/cpu/selection.h"
 
-#include <array>
 #include <cmath>
 #include <vector>
 

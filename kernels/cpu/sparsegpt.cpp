@@ -45,8 +45,13 @@ std::size_t choose(const float* weights, const float* diagonal, std::size_t coun
 /// Rows [begin, end) of one sweep; every row is independent of the others.
 class RowSweep {
   public:
-    RowSweep(TensorView factor, const PruningPattern& pattern, TensorView weight, TensorView mask)
-        : factor_(factor), pattern_(pattern), weight_(weight), mask_(mask), diagonal_(factor.rows) {
+    RowSweep(TensorView factor, const PruningPattern& pattern, SweepMask origin, TensorView weight, TensorView mask)
+        : factor_(factor),
+          pattern_(pattern),
+          chooses_(origin == SweepMask::chosen),
+          weight_(weight),
+          mask_(mask),
+          diagonal_(factor.rows) {
         for (std::size_t j = 0; j < factor.rows; ++j) diagonal_[j] = factor.floats()[j * factor.columns + j];
     }
 
@@ -76,13 +81,13 @@ class RowSweep {
         float* const w = weight_.floats() + row * n;
         std::uint8_t* const keep = mask_.mask_bytes() + row * n;
         std::size_t unusable = 0;
-        if (!pattern_.structured()) {
+        if (chooses_ && !pattern_.structured()) {
             // Exactly floor(in x sparsity) a row in total: each block takes what the running floor grows by.
             const std::size_t remove = pattern_.removed_per_row(last) - pattern_.removed_per_row(first);
             unusable += choose(w + first, diagonal_.data() + first, last - first, remove, keys, keep + first);
         }
         for (std::size_t j = first; j < last && unusable == 0; ++j) {
-            if (pattern_.structured() && j % pattern_.group == 0) {
+            if (chooses_ && pattern_.structured() && j % pattern_.group == 0) {
                 unusable +=
                     choose(w + j, diagonal_.data() + j, pattern_.group, pattern_.group - pattern_.keep, keys, keep + j);
                 if (unusable != 0) break;
@@ -100,6 +105,7 @@ class RowSweep {
 
     TensorView factor_;
     PruningPattern pattern_;
+    bool chooses_;
     TensorView weight_;
     TensorView mask_;
     std::vector<float> diagonal_;
@@ -150,12 +156,12 @@ bool CpuDevice::factor_inverse_gram(float damping, TensorView gram, TensorView d
 }
 
 void CpuDevice::sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern,
-                                TensorView weight, TensorView mask, TensorView unusable) {
+                                SweepMask origin, TensorView weight, TensorView mask, TensorView unusable) {
     const std::size_t n = weight.columns;
     require(factor.rows == n && factor.columns == n && mask.size() == weight.size() && dead_inputs.size() == n,
             "shapes of sparsegpt_sweep");
     require(!pattern.structured() || n % pattern.group == 0, "a group size that divides the width");
-    const RowSweep sweep(factor, pattern, weight, mask);
+    const RowSweep sweep(factor, pattern, origin, weight, mask);
     *unusable.counts() += cpu::parallel_sum<std::size_t>(weight.rows, 64, [&](std::size_t begin, std::size_t end) {
         for (std::size_t row = begin; row < end; ++row) {
             for (std::size_t j = 0; j < n; ++j) {

@@ -4,7 +4,6 @@
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/cuda_device.h"
 
-#include <algorithm>
 #include <cmath>
 #include <string>
 

@@ -37,7 +37,7 @@ void CudaDevice::attention_backward(TensorView q, TensorView k, TensorView v, Te
             "types of attention_backward");
     if (q.size() == 0) return;
     sizes.aligned = sizes.aligned && are_aligned({dout.data});
-    const Tensor delta = make_tensor(DType::f32, shape.query_heads, q.rows);
+    const Tensor delta = make_tensor(DType::f32, shape.query_heads, q.rows, working_memory);
     const std::size_t items = shape.query_heads * q.rows, per_block = delta_threads / warp_size;
     with_type(q.dtype, [&]<typename T>() {
         launch("attention_backward", delta_kernel<T>, {to_unsigned((items + per_block - 1) / per_block), delta_threads},

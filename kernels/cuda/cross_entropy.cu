@@ -56,7 +56,7 @@ void CudaDevice::cross_entropy_panel(TensorView logits, std::size_t first_token,
                                      TensorView running_max, TensorView running_sum, TensorView target_logit) {
     require(targets.size() == logits.rows && running_max.size() == logits.rows, "shapes of cross_entropy_panel");
     if (logits.rows == 0) return;
-    const Tensor wanted = make_tensor(DType::f32, 1, targets.size());  // 32-bit numbers
+    const Tensor wanted = make_tensor(DType::f32, 1, targets.size(), working_memory);  // 32-bit numbers
     copy_from_host(targets.data(), wanted);
     launch("cross_entropy_panel", cross_entropy_panel_kernel, {to_unsigned(logits.rows), threads}, stream_,
            logits.floats(), logits.columns, first_token, as<const std::int32_t>(wanted), running_max.floats(),

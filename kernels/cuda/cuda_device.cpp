@@ -19,50 +19,43 @@ std::string readable(std::size_t bytes) {
     return format_bytes(static_cast<double>(bytes));
 }
 
-}  // namespace
-
-CudaDevice::CudaDevice(const CudaOptions& options) : gpu_(options.gpu) {
+/// The GPU that this thread's calls go to from now on.
+int select_gpu(const CudaOptions& options) {
     const CudaAvailability found = cuda::availability();
     if (options.gpu >= found.gpus) {
         throw InputError("--device cuda: GPU " + std::to_string(options.gpu) + " is not there (" + found.explanation +
                          "); use --device cpu");
     }
+    check(cudaSetDevice(options.gpu), "cudaSetDevice");
+    return options.gpu;
+}
+
+}  // namespace
+
+CudaDevice::CudaDevice(const CudaOptions& options) : Device(0), gpu_(select_gpu(options)) {
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, gpu_), "cudaGetDeviceProperties");
     shared_bytes_of_block_ = properties.sharedMemPerBlockOptin;
     multiprocessors_ = static_cast<std::size_t>(std::max(1, properties.multiProcessorCount));
-    use_gpu();
-    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-    check(cudaEventCreateWithFlags(&reached_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
-    check(cudaStreamCreateWithFlags(&copy_stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
-    check(cudaEventCreateWithFlags(&may_copy_, cudaEventDisableTiming), "cudaEventCreateWithFlags");
-    for (cudaEvent_t& event : copied_) {
-        check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
-    }
     products_ = std::make_unique<cuda::MatrixProducts>(stream_);
     std::size_t free = 0, total = 0;
     check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    budget_ = options.memory_budget == 0 ? free - reserved_gpu_bytes(free) : options.memory_budget;
-    if (budget_ > free) {
-        throw ResourceError("--gpu-memory " + readable(budget_) + ": only " + readable(free) + " of " +
-                            readable(total) + " are free on GPU " + std::to_string(gpu_));
+    const std::size_t budget = options.memory_budget == 0 ? free - reserved_gpu_bytes(free) : options.memory_budget;
+    if (budget > free) {
+        throw ResourceError("--gpu-memory " + readable(budget) + ": only " + readable(free) + " of " + readable(total) +
+                            " are free on GPU " + std::to_string(gpu_));
     }
     cudaMemPool_t pool = nullptr;
     check(cudaDeviceGetDefaultMemPool(&pool, gpu_), "cudaDeviceGetDefaultMemPool");
-    std::uint64_t kept = budget_;
+    set_memory_budget(budget);
+    std::uint64_t kept = budget;
     check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept), "cudaMemPoolSetAttribute");
 }
 
 CudaDevice::~CudaDevice() {
+    // Nothing may go while it is in use.
     cudaStreamSynchronize(stream_);
-    products_.reset();
     cudaStreamSynchronize(copy_stream_);
-    host_memory_.clear();
-    for (const cudaEvent_t event : copied_) cudaEventDestroy(event);
-    cudaEventDestroy(may_copy_);
-    cudaStreamDestroy(copy_stream_);
-    cudaEventDestroy(reached_);
-    cudaStreamDestroy(stream_);
 }
 
 void CudaDevice::use_gpu() const {
@@ -72,7 +65,7 @@ void CudaDevice::use_gpu() const {
 std::string CudaDevice::description() const {
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, gpu_), "cudaGetDeviceProperties");
-    return "GPU " + std::to_string(gpu_) + ", " + properties.name + ", " + readable(budget_) + " for tensors";
+    return "GPU " + std::to_string(gpu_) + ", " + properties.name + ", " + readable(memory().budget()) + " for tensors";
 }
 
 std::string CudaDevice::arithmetic() const {
@@ -88,38 +81,26 @@ int CudaDevice::add_wait_poll(std::function<void()> poll) {
 
 void CudaDevice::synchronize() {
     wait_for_copy(copies_);
-    check(cudaEventRecord(reached_, stream_), "cudaEventRecord");
-    for (;;) {
-        const cudaError_t status = cudaEventQuery(reached_);
-        if (status == cudaSuccess) return;
-        if (status != cudaErrorNotReady) check(status, "a GPU operation");
+    reached_.record(stream_);
+    while (!reached_.has_passed("a GPU operation")) {
         for (const auto& [id, poll] : wait_polls_) poll();
         sched_yield();
     }
 }
 
 std::byte* CudaDevice::allocate(std::size_t bytes) {
-    const auto refuse = [&] {
-        throw ResourceError("out of GPU memory: no room for " + readable(bytes) + " beside the " +
-                            readable(allocated_) + " in use of " + readable(budget_) +
-                            "; use fewer samples, a shorter sequence, more ranks, or a larger --gpu-memory");
-    };
-    if (bytes > budget_ || allocated_ > budget_ - bytes) refuse();
     void* memory = nullptr;
     const cudaError_t status = cudaMallocAsync(&memory, std::max<std::size_t>(1, bytes), stream_);
     if (status == cudaErrorMemoryAllocation) {
         cudaGetLastError();
-        refuse();
+        return nullptr;
     }
     check(status, "cudaMallocAsync");
-    allocated_ += bytes;
-    peak_ = std::max(peak_, allocated_);
     return static_cast<std::byte*>(memory);
 }
 
-void CudaDevice::release(std::byte* memory, std::size_t bytes) noexcept {
+void CudaDevice::release(std::byte* memory) noexcept {
     cudaFreeAsync(memory, stream_);
-    allocated_ -= bytes;
 }
 
 std::byte* CudaDevice::allocate_host(std::size_t bytes) {
@@ -170,21 +151,21 @@ void CudaDevice::end_range() noexcept {
 
 std::uint64_t CudaDevice::start_copy(TensorView source, TensorView destination) {
     require(source.bytes() == destination.bytes(), "copy between tensors of one size");
-    check(cudaEventRecord(may_copy_, stream_), "cudaEventRecord");
-    check(cudaStreamWaitEvent(copy_stream_, may_copy_, 0), "cudaStreamWaitEvent");
+    may_copy_.record(stream_);
+    may_copy_.delay(copy_stream_);
     if (source.bytes() > 0) {
         check(cudaMemcpyAsync(destination.data, source.data, source.bytes(), cudaMemcpyDefault, copy_stream_),
               "cudaMemcpyAsync");
     }
     ++copies_;
-    check(cudaEventRecord(copied_[copies_ % copied_.size()], copy_stream_), "cudaEventRecord");
+    copied_[copies_ % copied_.size()].record(copy_stream_);
     return copies_;
 }
 
 void CudaDevice::wait_for_copy(std::uint64_t copy) {
     if (copy == 0) return;
     // An event that a later copy has taken over stands for that one: to wait longer is not wrong.
-    check(cudaStreamWaitEvent(stream_, copied_[copy % copied_.size()], 0), "cudaStreamWaitEvent");
+    copied_[copy % copied_.size()].delay(stream_);
 }
 
 void CudaDevice::fill_zero(TensorView tensor) {

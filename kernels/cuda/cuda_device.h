@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/matrix_products.h"
 #include "kernels/cuda/page_locked_memory.h"
+#include "kernels/cuda/stream.h"
 #include "kernels/device.h"
 
 #include <cuda_runtime_api.h>
@@ -29,6 +30,7 @@ class CudaDevice final : public Device {
 
     std::string description() const override;
     std::string arithmetic() const override;
+    std::size_t multiprocessors() const override { return multiprocessors_; }
     DType compute_dtype(DType weights) const override { return weights; }
     void set_float32_products(Float32Products products) override { float32_products_ = products; }
     void* stream() const override { return stream_; }
@@ -36,12 +38,6 @@ class CudaDevice final : public Device {
     int add_wait_poll(std::function<void()> poll) override;
     void remove_wait_poll(int id) noexcept override { wait_polls_.erase(id); }
 
-    std::byte* allocate(std::size_t bytes) override;
-    void release(std::byte* memory, std::size_t bytes) noexcept override;
-    std::size_t memory_budget() const override { return budget_; }
-    std::size_t allocated_bytes() const override { return allocated_; }
-    std::size_t peak_bytes() const override { return peak_; }
-    void reset_peak() override { peak_ = allocated_; }
     std::byte* allocate_host(std::size_t bytes) override;
     void release_host(std::byte* memory, std::size_t bytes) noexcept override;
     void copy_from_host(const void* host, TensorView destination) override;
@@ -96,38 +92,34 @@ class CudaDevice final : public Device {
 
     void score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight, TensorView mask,
                         TensorView unusable) override;
-    void rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
-                      TensorView weight, TensorView rounded) override;
+    void optimizer_step(const OptimizerStep& step, const OptimizedRows& rows) override;
     bool factor_inverse_gram(float damping, TensorView gram, TensorView dead_inputs) override;
-    void sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern, TensorView weight,
-                         TensorView mask, TensorView unusable) override;
+    void sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern, SweepMask origin,
+                         TensorView weight, TensorView mask, TensorView unusable) override;
 
     void convert(TensorView source, TensorView destination) override;
     void round_to(DType dtype, TensorView values) override;
 
   private:
+    std::byte* allocate(std::size_t bytes) override;
+    void release(std::byte* memory) noexcept override;
     void use_gpu() const;
     /// float32 x [m, n] transposed, [n, m].
     Tensor transposed(TensorView x);
     /// Adds a product's multiplications and additions to the count.
     void count_product(std::size_t m, std::size_t n, std::size_t k);
 
-    int gpu_;
-    std::size_t budget_ = 0;
+    int gpu_;  ///< selected before the streams are made, which belong to it
     std::size_t multiprocessors_ = 1;
     std::size_t shared_bytes_of_block_ = 0;  ///< shared memory that a block may ask for
-    cudaStream_t stream_ = nullptr;
-    cudaEvent_t reached_ = nullptr;
-    cudaStream_t copy_stream_ = nullptr;
-    cudaEvent_t may_copy_ = nullptr;
-    std::array<cudaEvent_t, 32> copied_{};  ///< of the last copies, by number
+    cuda::Stream stream_, copy_stream_;
+    cuda::Event reached_, may_copy_;
+    std::array<cuda::Event, 32> copied_;  ///< of the last copies, by number
     std::uint64_t copies_ = 0;
     std::unique_ptr<cuda::MatrixProducts> products_;
     Float32Products float32_products_ = Float32Products::exact;
     std::map<int, std::function<void()>> wait_polls_;
     int next_wait_poll_ = 0;
-    std::size_t allocated_ = 0;
-    std::size_t peak_ = 0;
     double flops_ = 0;
     std::mutex host_mutex_;
     std::vector<PageLockedMemory> host_memory_;         ///< all that is page-locked

@@ -240,7 +240,7 @@ void CudaDevice::scatter_rows(TensorView source, std::span<const std::uint32_t> 
         require(source_rows[i] < source.rows && rows[i] < destination.rows, "rows of scatter_rows");
     }
     if (rows.empty()) return;
-    const Tensor indices = make_tensor(DType::f32, 2, rows.size());  // two rows of 32-bit numbers
+    const Tensor indices = make_tensor(DType::f32, 2, rows.size(), working_memory);  // two rows of 32-bit numbers
     const TensorView from = indices.view().row_range(0, 1), to = indices.view().row_range(1, 2);
     copy_from_host(source_rows.data(), from);
     copy_from_host(rows.data(), to);

@@ -34,9 +34,9 @@ __global__ void __launch_bounds__(elementwise_threads)
     for (std::size_t i = packs * at_once + thread; i < elements; i += stride) operation.template apply<1>(i);
 }
 
-/// Enough blocks for every GPU; each thread then goes on with a stride.
+/// The same on every GPU, since sums are cut by it too; each thread then goes on with a stride.
 inline unsigned elementwise_blocks(std::size_t elements) {
-    constexpr std::size_t most_blocks = 2112;  // 16 on each of 132 multiprocessors
+    constexpr std::size_t most_blocks = 2112;  // enough: 8 to 20 for each multiprocessor of today's GPUs
     const std::size_t wanted = (elements + elementwise_threads * wide - 1) / (elementwise_threads * wide);
     return to_unsigned(wanted < most_blocks ? wanted : most_blocks);
 }

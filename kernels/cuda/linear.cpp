@@ -1,6 +1,6 @@
 // Matrix products of linear layers. Shapes depend on the model and the sample only, never on the number of ranks.
 #include "kernels/cuda/cuda_device.h"
-#include "kernels/gradient_panel.h"
+#include "kernels/working_memory.h"
 
 #include <algorithm>
 
@@ -50,7 +50,7 @@ void CudaDevice::linear_weight_gradients(TensorView x, std::span<const WeightGra
         require(dy.rows == tokens, "shapes of linear_weight_gradient");
         const std::size_t out = dy.columns, rows = std::min(out, gradient_panel_rows(in, multiprocessors_));
         const Tensor dy_transposed = along_sum ? transposed(dy) : Tensor();
-        const Tensor panel = make_tensor(DType::f32, rows, in);
+        const Tensor panel = make_tensor(DType::f32, rows, in, "gradient panel");
         for (std::size_t begin = 0; begin < out; begin += rows) {
             const TensorView part = panel.view().row_range(0, std::min(rows, out - begin));
             const Factor left = along_sum ? factor(dy_transposed.view().row_range(begin, begin + part.rows))

@@ -2,6 +2,7 @@
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/reduce.cuh"
+#include "kernels/working_memory.h"
 
 #include <algorithm>
 
@@ -15,8 +16,6 @@ constexpr int threads = 256;
 
 // ---- column sums
 
-constexpr std::size_t rows_per_run = 32;
-
 /// Few threads to a block: a sample has only a few thousand columns, and they should keep every multiprocessor busy.
 constexpr int column_threads = 64;
 
@@ -25,9 +24,9 @@ template <int count, typename T>
 __global__ void __launch_bounds__(column_threads)
     run_square_sums_kernel(const T* x, std::size_t rows, std::size_t columns, float* sums) {
     const std::size_t column = (std::size_t{blockIdx.x} * column_threads + threadIdx.x) * count;
-    const std::size_t first = blockIdx.y * rows_per_run;
+    const std::size_t first = blockIdx.y * rows_of_square_sum;
     if (column >= columns) return;
-    const std::size_t last = first + rows_per_run < rows ? first + rows_per_run : rows;
+    const std::size_t last = first + rows_of_square_sum < rows ? first + rows_of_square_sum : rows;
     float sum[count] = {};
     const auto add_row = [&](std::size_t row) {
         float values[count];
@@ -35,9 +34,9 @@ __global__ void __launch_bounds__(column_threads)
         ESPALIER_UNROLL
         for (int j = 0; j < count; ++j) sum[j] += values[j] * values[j];
     };
-    if (last - first == rows_per_run) {
+    if (last - first == rows_of_square_sum) {
         ESPALIER_UNROLL
-        for (std::size_t i = 0; i < rows_per_run; ++i) add_row(first + i);
+        for (std::size_t i = 0; i < rows_of_square_sum; ++i) add_row(first + i);
     } else {
         for (std::size_t row = first; row < last; ++row) add_row(row);
     }
@@ -208,13 +207,12 @@ Counter* counter(TensorView count) {
 template <typename Term>
 void sum_terms(CudaDevice& device, const char* name, std::size_t elements, bool aligned, cudaStream_t stream,
                const Term& term, TensorView sum) {
-    constexpr unsigned most_parts = 1024;
     if (elements == 0) {
         device.fill_zero(sum);
         return;
     }
-    const unsigned blocks = std::min(most_parts, elementwise_blocks(elements));
-    const Tensor parts = device.make_tensor(DType::f64, 1, blocks);
+    const unsigned blocks = std::min(to_unsigned(most_parts_of_a_sum), elementwise_blocks(elements));
+    const Tensor parts = device.make_tensor(DType::f64, 1, blocks, working_memory);
     launch(name, sum_parts_kernel<Term>, {blocks, threads}, stream, elements, aligned, term, parts.view().doubles());
     launch(name, add_parts_kernel, {1, threads}, stream, parts.view().doubles(), blocks, sum.doubles());
 }
@@ -227,8 +225,8 @@ void CudaDevice::column_square_sums(TensorView x, TensorView sums) {
         fill_zero(sums);
         return;
     }
-    const std::size_t runs = (x.rows + rows_per_run - 1) / rows_per_run;
-    const Tensor of_runs = make_tensor(DType::f32, runs, x.columns);
+    const std::size_t runs = (x.rows + rows_of_square_sum - 1) / rows_of_square_sum;
+    const Tensor of_runs = make_tensor(DType::f32, runs, x.columns, working_memory);
     const auto blocks_across = [&](std::size_t count) {
         const std::size_t columns = column_threads * count;
         return to_unsigned((x.columns + columns - 1) / columns);

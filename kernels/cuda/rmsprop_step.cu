@@ -1,8 +1,8 @@
 // One RMSprop step on a panel of weights, with the rounding to the type of the passes and the held mask in the same
 // pass over memory. Called while the gradient's panel is in the L2 cache, where what it reads and writes itself must
 // not push the rest of the panel out.
-#include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/elementwise.cuh"
+#include "kernels/cuda/optimizer_rules.h"
 
 namespace espalier {
 
@@ -12,7 +12,8 @@ using namespace cuda;
 
 template <typename Rounded, bool held>
 struct Step {
-    RmspropStep step;
+    Rmsprop rule;
+    float learning_rate;
     const float* gradient;
     const std::uint8_t* mask;
     float* square_average;
@@ -27,12 +28,12 @@ struct Step {
         load_once<count>(weight + i, w);
         std::uint8_t keep[count] = {};
         if constexpr (held) load_mask<count>(mask + i, keep);
-        const float gain = 1.0F - step.decay;
+        const float gain = 1.0F - rule.decay;
         ESPALIER_UNROLL
         for (int j = 0; j < count; ++j) {
             if constexpr (held) g[j] = keep[j] != 0 ? g[j] : 0.0F;
-            v[j] = step.decay * v[j] + gain * g[j] * g[j];
-            w[j] -= step.learning_rate * g[j] / (sqrtf(v[j]) + step.epsilon);
+            v[j] = rule.decay * v[j] + gain * g[j] * g[j];
+            w[j] -= learning_rate * g[j] / (sqrtf(v[j]) + rule.epsilon);
             if constexpr (held) w[j] = keep[j] != 0 ? w[j] : 0.0F;
         }
         store_once<count>(square_average + i, v);
@@ -43,20 +44,17 @@ struct Step {
 
 }  // namespace
 
-void CudaDevice::rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
-                              TensorView weight, TensorView rounded) {
-    require(gradient.size() == weight.size() && square_average.size() == weight.size(), "shapes of rmsprop_step");
-    require(mask.empty() || mask.size() == weight.size(), "mask of rmsprop_step");
-    require(rounded.empty() || rounded.size() == weight.size(), "rounded weights of rmsprop_step");
-    const bool aligned = are_aligned({gradient.data, square_average.data, weight.data, rounded.data, mask.data});
-    with_type(rounded.empty() ? DType::f32 : rounded.dtype, [&]<typename T>() {
+void cuda::step_rows(cudaStream_t stream, const Rmsprop& rule, const OptimizerStep& step, const OptimizedRows& rows) {
+    const TensorView v = rows.moments[0];
+    const bool aligned = are_aligned({rows.gradient.data, v.data, rows.weight.data, rows.rounded.data, rows.mask.data});
+    with_type(rows.rounded.empty() ? DType::f32 : rows.rounded.dtype, [&]<typename T>() {
         const auto run = [&]<bool held>() {
             for_each_element(
-                "rmsprop_step", weight.size(), aligned, stream_,
-                Step<T, held>{step, gradient.floats(), held ? mask.mask_bytes() : nullptr, square_average.floats(),
-                              weight.floats(), reinterpret_cast<T*>(rounded.data)});
+                "rmsprop_step", rows.weight.size(), aligned, stream,
+                Step<T, held>{rule, step.learning_rate, rows.gradient.floats(), held ? rows.mask.mask_bytes() : nullptr,
+                              v.floats(), rows.weight.floats(), reinterpret_cast<T*>(rows.rounded.data)});
         };
-        if (mask.empty())
+        if (rows.mask.empty())
             run.template operator()<false>();
         else
             run.template operator()<true>();

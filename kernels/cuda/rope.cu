@@ -1,4 +1,4 @@
-// Rotary position embedding: dimension i turns with i + head_size / 2.
+// Rotary position embedding: dimension i turns with i + width / 2.
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
 
@@ -10,9 +10,9 @@ using namespace cuda;
 
 /// A thread takes `count` neighbouring pairs of one head of one token.
 template <int count, typename T>
-__global__ void rope_kernel(T* x, std::size_t tokens, std::size_t heads, std::size_t head_size, const float* cosine,
-                            const float* sine, float direction) {
-    const std::size_t half_size = head_size / 2, in_head = half_size / count;
+__global__ void rope_kernel(T* x, std::size_t tokens, std::size_t heads, std::size_t head_size, std::size_t half_size,
+                            const float* cosine, const float* sine, float direction) {
+    const std::size_t in_head = half_size / count;
     const std::size_t index = std::size_t{blockIdx.x} * blockDim.x + threadIdx.x;
     if (index >= tokens * heads * in_head) return;
     const std::size_t i = index % in_head * count, head = index / in_head % heads, token = index / in_head / heads;
@@ -37,18 +37,19 @@ __global__ void rope_kernel(T* x, std::size_t tokens, std::size_t heads, std::si
 }  // namespace
 
 void CudaDevice::apply_rope(TensorView x, std::size_t head_size, TensorView cosine, TensorView sine, bool inverse) {
-    const std::size_t half_size = head_size / 2;
-    require(head_size % 2 == 0 && x.columns % head_size == 0, "head size of apply_rope");
-    require(cosine.columns == half_size && sine.columns == half_size && cosine.rows >= x.rows && sine.rows >= x.rows,
+    const std::size_t half_size = cosine.columns, heads = x.columns / head_size;
+    require(x.columns % head_size == 0, "head size of apply_rope");
+    require(2 * half_size <= head_size && sine.columns == half_size && cosine.rows >= x.rows && sine.rows >= x.rows,
             "tables of apply_rope");
-    const bool aligned = are_aligned({x.data, cosine.data, sine.data}) && half_size % wide == 0;
+    const bool aligned =
+        are_aligned({x.data, cosine.data, sine.data}) && half_size % wide == 0 && head_size % wide == 0;
     constexpr unsigned threads = 256;
     with_type(x.dtype, [&]<typename T>() {
         const auto run = [&]<int count>() {
-            const std::size_t items = x.size() / 2 / count;
+            const std::size_t items = x.rows * heads * (half_size / count);
             if (items == 0) return;
             launch("apply_rope", rope_kernel<count, T>, {to_unsigned((items + threads - 1) / threads), threads},
-                   stream_, as<T>(x), x.rows, x.columns / head_size, head_size, cosine.floats(), sine.floats(),
+                   stream_, as<T>(x), x.rows, heads, head_size, half_size, cosine.floats(), sine.floats(),
                    inverse ? -1.0F : 1.0F);
         };
         if (aligned)

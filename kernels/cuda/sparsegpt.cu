@@ -4,6 +4,7 @@
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/reduce.cuh"
+#include "kernels/working_memory.h"
 
 #include <cusolverDn.h>
 
@@ -61,7 +62,10 @@ __global__ void __launch_bounds__(threads) narrow_factor_kernel(const double* a,
 class TriangularSolver {
   public:
     TriangularSolver(CudaDevice& device, double* matrix, std::size_t n)
-        : device_(device), matrix_(matrix), n_(static_cast<int>(n)), info_(device.make_tensor(DType::f32, 1, 1)) {
+        : device_(device),
+          matrix_(matrix),
+          n_(static_cast<int>(n)),
+          info_(device.make_tensor(DType::f32, 1, 1, working_memory)) {
         check_cusolver(cusolverDnCreate(&handle_), "cusolverDnCreate");
         check_cusolver(cusolverDnSetStream(handle_, static_cast<cudaStream_t>(device.stream())), "cusolverDnSetStream");
         int factor = 0, invert = 0;
@@ -70,7 +74,7 @@ class TriangularSolver {
         check_cusolver(cusolverDnDpotri_bufferSize(handle_, triangle, n_, matrix_, n_, &invert),
                        "cusolverDnDpotri_bufferSize");
         scratch_size_ = std::max({1, factor, invert});
-        scratch_ = device.make_tensor(DType::f64, 1, static_cast<std::size_t>(scratch_size_));
+        scratch_ = device.make_tensor(DType::f64, 1, static_cast<std::size_t>(scratch_size_), working_memory);
     }
     TriangularSolver(const TriangularSolver&) = delete;
     TriangularSolver& operator=(const TriangularSolver&) = delete;
@@ -111,13 +115,6 @@ class TriangularSolver {
 
 constexpr int rows_per_block = 4;  // a warp each
 
-/// Columns that are swept before the error reaches the rest: 128, or the largest multiple of M not above it.
-std::size_t sweep_width(const PruningPattern& pattern) {
-    constexpr std::size_t width = 128;
-    if (!pattern.structured()) return width;
-    return std::max<std::size_t>(1, width / pattern.group) * pattern.group;
-}
-
 /// Columns [first, first + width) of all rows; of every run of `group` columns `remove` go.
 struct Sweep {
     const float* factor;
@@ -128,6 +125,7 @@ struct Sweep {
     Counter* unusable;
     std::size_t rows, columns, first;
     int width, group, remove;
+    bool chooses;  ///< otherwise `mask` is given
 };
 
 /// The columns of one row while a warp sweeps them, in shared memory.
@@ -169,12 +167,14 @@ __global__ void __launch_bounds__(warp_size* rows_per_block) sweep_kernel(Sweep 
     const SweptRow row{floats + threadIdx.y * s.width, floats + (rows_per_block + threadIdx.y) * s.width,
                        bytes + threadIdx.y * s.width};
     float* const stored = s.weight + row_index * s.columns + s.first;
+    std::uint8_t* const kept = s.mask + row_index * s.columns + s.first;
     for (int j = lane; j < s.width; j += warp_size) {
         row.weights[j] = s.dead[s.first + static_cast<std::size_t>(j)] != 0 ? 0.0F : stored[j];
+        if (!s.chooses) row.keep[j] = kept[j];
     }
     __syncwarp();
     for (int j = 0; j < s.width; ++j) {
-        if (j % s.group == 0) {
+        if (s.chooses && j % s.group == 0) {
             const unsigned bad = choose(s, row, j, s.group);
             if (bad != 0) {
                 if (lane == 0) atomicAdd(s.unusable, Counter{bad});
@@ -193,7 +193,7 @@ __global__ void __launch_bounds__(warp_size* rows_per_block) sweep_kernel(Sweep 
     }
     for (int j = lane; j < s.width; j += warp_size) {
         stored[j] = row.weights[j];
-        s.mask[row_index * s.columns + s.first + static_cast<std::size_t>(j)] = row.keep[j];
+        if (s.chooses) kept[j] = row.keep[j];
     }
 }
 
@@ -245,7 +245,8 @@ bool CudaDevice::factor_inverse_gram(float damping, TensorView gram, TensorView 
     require(gram.rows == gram.columns && dead_inputs.size() == gram.rows, "shapes of factor_inverse_gram");
     const std::size_t n = gram.rows;
     const unsigned blocks = to_unsigned((n * n + threads - 1) / threads);
-    const Tensor a = make_tensor(DType::f64, n, n), shift = make_tensor(DType::f64, 1, 1);
+    const Tensor a = make_tensor(DType::f64, n, n, working_memory),
+                 shift = make_tensor(DType::f64, 1, 1, working_memory);
     launch("factor_inverse_gram", mark_dead_inputs_kernel, {1, threads}, stream_, gram.floats(), n, damping,
            dead_inputs.mask_bytes(), shift.view().doubles());
     launch("factor_inverse_gram", widen_gram_kernel, {blocks, threads}, stream_, gram.floats(),
@@ -261,13 +262,13 @@ bool CudaDevice::factor_inverse_gram(float damping, TensorView gram, TensorView 
 }
 
 void CudaDevice::sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern,
-                                 TensorView weight, TensorView mask, TensorView unusable) {
-    const std::size_t n = weight.columns, width = sweep_width(pattern);
+                                 SweepMask origin, TensorView weight, TensorView mask, TensorView unusable) {
+    const std::size_t n = weight.columns, width = sparsegpt_sweep_columns(pattern);
     require(factor.rows == n && factor.columns == n && mask.size() == weight.size() && dead_inputs.size() == n,
             "shapes of sparsegpt_sweep");
     require(!pattern.structured() || n % pattern.group == 0, "a group size that divides the width");
     if (weight.size() == 0) return;
-    const Tensor errors = make_tensor(DType::f32, weight.rows, width);
+    const Tensor errors = make_tensor(DType::f32, weight.rows, width, working_memory);
     for (std::size_t first = 0; first < n; first += width) {
         const std::size_t last = std::min(n, first + width), count = last - first;
         // Unstructured: exactly floor(in x sparsity) a row in total; each block takes what the running floor grows by.
@@ -286,7 +287,8 @@ void CudaDevice::sparsegpt_sweep(TensorView factor, TensorView dead_inputs, cons
                           first,
                           static_cast<int>(count),
                           static_cast<int>(group),
-                          static_cast<int>(remove)};
+                          static_cast<int>(remove),
+                          origin == SweepMask::chosen};
         const std::size_t shared = rows_per_block * count * (2 * sizeof(float) + 1);
         const unsigned blocks = to_unsigned((weight.rows + rows_per_block - 1) / rows_per_block);
         launch("sparsegpt_sweep", sweep_kernel, {blocks, dim3(warp_size, rows_per_block), shared}, stream_, sweep);

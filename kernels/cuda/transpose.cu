@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(tile_size* threads_down)
 }  // namespace
 
 Tensor CudaDevice::transposed(TensorView x) {
-    Tensor result = make_tensor(DType::f32, x.columns, x.rows);
+    Tensor result = make_tensor(DType::f32, x.columns, x.rows, "transposed factors");
     if (x.size() == 0) return result;
     const auto tiles = [](std::size_t size) { return to_unsigned((size + tile_size - 1) / tile_size); };
     launch("transpose", transpose_kernel, {{tiles(x.columns), tiles(x.rows)}, {tile_size, threads_down}}, stream_,

@@ -42,6 +42,7 @@ BlockPart BlockLoader::read(const BlockSource& source, std::size_t block) const 
 
 void BlockLoader::load(const BlockStorage& storage, std::size_t block, const BlockPart& part,
                        BlockWeights& weights) const {
+    weights.block = block;
     part.for_each_slice([&](const RowSlice& slice, TensorView rows) {
         device_.convert(rows, weights.matrices.matrix(slice.layer).row_range(slice.row_begin, slice.row_end));
     });
@@ -58,7 +59,7 @@ void BlockLoader::load_vectors(const BlockStorage& storage, std::span<const std:
         // Through the host: after an odd number of 16-bit values a device could not read float32 in place.
         std::vector<float> values(vector.size);
         widen_to_float(storage.vector_dtypes[v], stored.data() + offset, vector.size, values.data());
-        device_.copy_from_host(values.data(), weights.vector(vector.vector));
+        device_.copy_from_host(values.data(), weights.vector(BlockVector{v}));
         offset += vector.size * bytes_of(storage.vector_dtypes[v]);
     }
 }

@@ -12,8 +12,8 @@ namespace espalier {
 
 namespace {
 
-std::string mask_name(std::size_t block, const MatrixShape& matrix) {
-    return checkpoint_name(block, std::string(matrix.name) + ".mask");
+std::string mask_name(std::size_t block, const BlockLayout& layout, const StoredMatrix& matrix) {
+    return layout.tensor_name(block, matrix.mask);
 }
 
 /// Tensors of the file over the memory of `block`; packed masks are kept alive by `packed`.
@@ -24,21 +24,23 @@ std::vector<FileTensor> list_tensors(const BlockToWrite& block, const BlockLayou
     const auto add = [&](const std::string& name, DType dtype, std::vector<std::uint64_t> shape) {
         std::size_t bytes = bytes_of(dtype);
         for (const std::uint64_t dimension : shape) bytes *= static_cast<std::size_t>(dimension);
-        tensors.push_back({checkpoint_name(block.block, name), dtype, std::move(shape),
+        tensors.push_back({layout.tensor_name(block.block, name), dtype, std::move(shape),
                            std::span<const std::byte>(block.tensors.bytes()).subspan(offset, bytes)});
         offset += bytes;
     };
-    for (const MatrixShape& matrix : layout.matrices()) {
-        add(std::string(matrix.name) + ".weight", block.storage.matrix_dtype, {matrix.rows, matrix.columns});
+    for (const StoredMatrix& matrix : layout.stored_matrices()) {
+        add(matrix.name, block.storage.matrix_dtype, {matrix.rows, matrix.columns});
     }
     for (std::size_t v = 0; v < layout.vectors().size(); ++v) {
         add(layout.vectors()[v].name, block.storage.vector_dtypes[v], {layout.vectors()[v].size});
     }
     if (block.mask.empty()) return tensors;
-    for (const MatrixShape& matrix : layout.matrices()) {
+    for (const StoredMatrix& matrix : layout.stored_matrices()) {
         packed.push_back(pack_mask(mask_bytes(block).subspan(matrix.offset, matrix.size()), matrix.columns));
-        tensors.push_back(
-            {mask_name(block.block, matrix), DType::u8, {matrix.rows, (matrix.columns + 7) / 8}, packed.back()});
+        tensors.push_back({mask_name(block.block, layout, matrix),
+                           DType::u8,
+                           {matrix.rows, (matrix.columns + 7) / 8},
+                           packed.back()});
     }
     return tensors;
 }
@@ -61,15 +63,15 @@ void audit_block_file(const std::filesystem::path& file, const BlockToWrite& blo
         }
     }
     if (block.mask.empty()) return;
-    for (const MatrixShape& matrix : layout.matrices()) {
+    for (const StoredMatrix& matrix : layout.stored_matrices()) {
         const std::size_t element = bytes_of(block.storage.matrix_dtype);
         const std::string fault = check_pruned_matrix(
             mask_bytes(block).subspan(matrix.offset, matrix.size()),
             std::span<const std::byte>(block.tensors.bytes()).subspan(matrix.offset * element, matrix.size() * element),
             block.storage.matrix_dtype, matrix.columns, pattern, threads);
         if (!fault.empty()) {
-            throw BugError("internal error: " + file.string() + ": " + hdf5_path(mask_name(block.block, matrix)) +
-                           ": " + fault);
+            throw BugError("internal error: " + file.string() + ": " +
+                           hdf5_path(mask_name(block.block, layout, matrix)) + ": " + fault);
         }
     }
 }

@@ -11,7 +11,6 @@
 #include <deque>
 #include <future>
 #include <map>
-#include <optional>
 #include <string>
 #include <vector>
 

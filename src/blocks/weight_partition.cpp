@@ -23,11 +23,11 @@ PartOffsets cut(const MatrixShape& matrix, std::size_t ranks) {
 
 }  // namespace
 
-WeightPartition WeightPartition::balanced(const BlockLayout& layout, std::size_t ranks, LinearLayer first,
-                                          LinearLayer last) {
+WeightPartition WeightPartition::balanced(const BlockLayout& layout, std::size_t ranks,
+                                          std::optional<LinearInput> only) {
     WeightPartition partition(layout);
-    for (const LinearLayer layer : all_linear_layers) {
-        const bool inside = index_of(layer) >= index_of(first) && index_of(layer) <= index_of(last);
+    for (const LinearLayer layer : layout.linear_layers()) {
+        const bool inside = !only || layout.matrix(layer).input == *only;
         partition.offsets_[index_of(layer)] = inside ? cut(layout.matrix(layer), ranks) : PartOffsets(ranks + 1, 0);
     }
     return partition;
@@ -35,7 +35,7 @@ WeightPartition WeightPartition::balanced(const BlockLayout& layout, std::size_t
 
 WeightPartition WeightPartition::all_on(const BlockLayout& layout, std::size_t ranks, std::size_t owner) {
     WeightPartition partition(layout);
-    for (const LinearLayer layer : all_linear_layers) {
+    for (const LinearLayer layer : layout.linear_layers()) {
         PartOffsets& offsets = partition.offsets_[index_of(layer)];
         offsets.assign(ranks + 1, 0);
         std::fill(offsets.begin() + static_cast<std::ptrdiff_t>(owner) + 1, offsets.end(), layout.matrix(layer).size());
@@ -45,7 +45,7 @@ WeightPartition WeightPartition::all_on(const BlockLayout& layout, std::size_t r
 
 std::vector<RowSlice> WeightPartition::slices_of(std::size_t rank) const {
     std::vector<RowSlice> slices;
-    for (const LinearLayer layer : all_linear_layers) {
+    for (const LinearLayer layer : layout_->linear_layers()) {
         const PartOffsets& offsets = offsets_in(layer);
         const std::size_t columns = layout_->matrix(layer).columns;
         if (offsets[rank] < offsets[rank + 1]) {
@@ -61,14 +61,13 @@ std::size_t WeightPartition::size_of(std::size_t rank) const {
     return size;
 }
 
-PartTensor::PartTensor(Device& device, const WeightPartition& partition, std::size_t rank)
-    : storage_(device.make_tensor(DType::f32, 1, partition.size_of(rank))) {
+PartTensor::PartTensor(Device& device, const WeightPartition& partition, std::size_t rank, const char* name)
+    : storage_(device.make_tensor(DType::f32, 1, partition.size_of(rank), name)) {
     std::size_t offset = 0;
-    for (const LinearLayer layer : all_linear_layers) {
+    for (const LinearLayer layer : partition.layout().linear_layers()) {
         const PartOffsets& offsets = partition.offsets_in(layer);
-        Place& place = places_[index_of(layer)];
-        place = {offsets[rank], offsets[rank + 1] - offsets[rank], offset};
-        offset += place.count;
+        places_.push_back({offsets[rank], offsets[rank + 1] - offsets[rank], offset});
+        offset += places_.back().count;
     }
 }
 
@@ -88,7 +87,7 @@ TensorView PartTensor::of_layer(LinearLayer layer) const {
 }
 
 void gather_parts(Communicator& group, const WeightPartition& partition, const BlockTensor& tensor) {
-    for (const LinearLayer layer : all_linear_layers) {
+    for (const LinearLayer layer : partition.layout().linear_layers()) {
         const PartOffsets& offsets = partition.offsets_in(layer);
         if (offsets.back() > 0) all_gather(group, tensor.matrix(layer), offsets);
     }

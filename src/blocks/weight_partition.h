@@ -10,19 +10,20 @@
 #include "src/model/block_weights.h"
 
 #include <cstddef>
+#include <optional>
 #include <vector>
 
 namespace espalier {
 
 class WeightPartition {
   public:
-    /// Each of the layers first … last in nearly equal parts, cut at multiples of 64 rows (the kernels' unit, so that
-    /// shapes inside a part do not depend on the number of ranks). The other layers have no parts.
-    static WeightPartition balanced(const BlockLayout& layout, std::size_t ranks,
-                                    LinearLayer first = LinearLayer::q_proj, LinearLayer last = LinearLayer::down_proj);
+    /// Each layer in nearly equal parts, cut at multiples of 64 rows (the kernels' unit, so that shapes inside a part
+    /// do not depend on the number of ranks). When an input is named, only its layers; the others have no parts.
+    static WeightPartition balanced(const BlockLayout& layout, std::size_t ranks, std::optional<LinearInput> only = {});
     /// Everything on one rank.
     static WeightPartition all_on(const BlockLayout& layout, std::size_t ranks, std::size_t owner);
 
+    const BlockLayout& layout() const { return *layout_; }
     /// Elements of a matrix that rank r has: [offsets[r], offsets[r + 1]).
     const PartOffsets& offsets_in(LinearLayer layer) const { return offsets_[index_of(layer)]; }
     /// This rank's rows, layer by layer; layers of which it has none are left out.
@@ -31,16 +32,17 @@ class WeightPartition {
     std::size_t size_of(std::size_t rank) const;
 
   private:
-    explicit WeightPartition(const BlockLayout& layout) : layout_(&layout) {}
+    explicit WeightPartition(const BlockLayout& layout) : layout_(&layout), offsets_(layout.matrices().size()) {}
     const BlockLayout* layout_;
-    std::array<PartOffsets, linear_layers> offsets_;
+    std::vector<PartOffsets> offsets_;  ///< by layer
 };
 
-/// State of one rank's part of a block's weights: gradient G, RMSprop's v … Its slices lie one after the other.
+/// State of one rank's part of a block's weights: gradient G, an optimiser's moments … Its slices lie one after the
+/// other.
 class PartTensor {
   public:
     PartTensor() = default;
-    PartTensor(Device& device, const WeightPartition& partition, std::size_t rank);
+    PartTensor(Device& device, const WeightPartition& partition, std::size_t rank, const char* name);
 
     bool empty() const { return storage_.empty(); }
     TensorView all() const { return storage_.view(); }
@@ -55,7 +57,7 @@ class PartTensor {
         std::size_t count = 0;   ///< elements of the matrix
         std::size_t offset = 0;  ///< of the first one in the storage
     };
-    std::array<Place, linear_layers> places_{};
+    std::vector<Place> places_;  ///< by layer
     Tensor storage_;
 };
 

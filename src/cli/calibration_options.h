@@ -3,7 +3,7 @@
 
 #include "io/token_file.h"
 #include "src/cli/option_set.h"
-#include "src/prune/pipeline.h"
+#include "src/samples/calibration_tokens.h"
 
 #include <string>
 
@@ -11,6 +11,12 @@ namespace espalier {
 
 /// Tokens of a sample or window, at most, unless --sequence-length says otherwise.
 inline constexpr std::size_t longest_by_default = 2048;
+
+/// Tokens of a row of a text that is to be evaluated, which are its windows unless told otherwise; all of it when it
+/// has no rows.
+inline std::size_t row_of_text(const TokenTable& text) {
+    return text.columns >= 2 ? text.columns : text.ids.size();
+}
 
 /// Samples and sequence length from the options and what the file holds; cuts the tokens accordingly and records the
 /// values that were not given. Throws InputError naming `file`.

@@ -2,11 +2,9 @@
 /// The sub-commands. Each parses its options, does its work over the session's ranks and returns an exit status; errors
 /// are thrown.
 
-#include "kernels/device.h"
 #include "mpi/session.h"
 #include "src/cli/option_set.h"
 
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,40 +17,22 @@ struct CommandLine {
 
 int prune_command(Session& session, const CommandLine& line);
 int evaluate_command(Session& session, const CommandLine& line);
+int score_command(Session& session, const CommandLine& line);
 int inspect_command(Session& session, const CommandLine& line);
 int export_command(Session& session, const CommandLine& line);
 int plan_command(Session& session, const CommandLine& line);
 int doctor_command(Session& session, const CommandLine& line);
 // What each of them takes.
-std::vector<OptionSpec> prune_options();
-std::vector<OptionSpec> evaluate_options();
-std::vector<OptionSpec> inspect_options();
-std::vector<OptionSpec> export_options();
-std::vector<OptionSpec> plan_options();
-std::vector<OptionSpec> doctor_options();
+std::vector<OptionSpec> prune_option_specs();
+std::vector<OptionSpec> evaluate_option_specs();
+std::vector<OptionSpec> score_option_specs();
+std::vector<OptionSpec> inspect_option_specs();
+std::vector<OptionSpec> export_option_specs();
+std::vector<OptionSpec> plan_option_specs();
+std::vector<OptionSpec> doctor_option_specs();
 
 /// True when --help was asked for; the help is then printed on rank 0.
 bool print_help(Session& session, const CommandLine& line, const std::string& command, const std::string& summary,
                 const std::vector<OptionSpec>& specs);
-
-/// --device, --gpu-memory and --threads.
-std::vector<OptionSpec> device_options();
-/// The device that a rank computes on.
-struct ChosenDevice {
-    std::unique_ptr<Device> device;
-    bool is_gpu = false;
-    int host_threads = 1;  ///< this rank's share of the cores
-    std::string gpu_uuid;  ///< empty on the CPU
-    std::string note;      ///< for the log: why `auto` computes on the CPU; else empty
-};
-/// Makes the device that the options ask for; of several GPUs the one of this rank. Throws InputError.
-ChosenDevice make_device(const Session& session, const OptionSet& options);
-/// GPU of the local rank when `visible` are there for `local_size` ranks. Throws InputError when they cannot have one
-/// each.
-int choose_gpu(int local_rank, int local_size, int visible);
-/// Throws InputError when ranks share a GPU or compute on different kinds of devices. Collective.
-void check_devices(const Session& session, const ChosenDevice& chosen);
-/// Threads of a rank: --threads, else OMP_NUM_THREADS, else its fair share of the cores it may use.
-int choose_threads(const Session& session, const OptionSet& options);
 
 }  // namespace espalier

@@ -1,31 +1,19 @@
+#include "src/cli/device_options.h"
+
 #include "src/base/error.h"
 #include "src/base/units.h"
 #include "src/cli/commands.h"
-#include "src/cli/help_texts.h"
 
 #include <sched.h>
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <cstdlib>
 #include <thread>
 
 namespace espalier {
 
-bool print_help(Session& session, const CommandLine& line, const std::string& command, const std::string& summary,
-                const std::vector<OptionSpec>& specs) {
-    for (const char* const word : {"--help", "-h"}) {
-        if (std::find(line.arguments.begin(), line.arguments.end(), word) == line.arguments.end()) continue;
-        if (session.rank() == 0) {
-            std::fputs(OptionSet::help(command, summary, explanation_of(command), specs).c_str(), stdout);
-        }
-        return true;
-    }
-    return false;
-}
-
-std::vector<OptionSpec> device_options() {
+std::vector<OptionSpec> device_option_specs() {
     return {
         {"device", "where to compute: cpu, cuda (an NVIDIA GPU), or auto, which takes a GPU when there is one", "auto"},
         {"gpu-memory",

@@ -2,6 +2,7 @@
 #include "src/base/error.h"
 #include "src/base/units.h"
 #include "src/cli/commands.h"
+#include "src/cli/device_options.h"
 #include "src/cli/output_file.h"
 #include "src/plan/measure_device.h"
 #include "src/plan/measure_network.h"
@@ -15,7 +16,7 @@
 
 namespace espalier {
 
-std::vector<OptionSpec> doctor_options() {
+std::vector<OptionSpec> doctor_option_specs() {
     std::vector<OptionSpec> specs = {
         {"rates",
          "file to write the measured rates to, for `plan --rates` and `prune --dry-run-ranks`; the disk is then "
@@ -26,7 +27,7 @@ std::vector<OptionSpec> doctor_options() {
          "on a GPU, cpu on a CPU]",
          {}},
         {"config", "file with lines 'name = value' that set options", {}}};
-    for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
+    for (OptionSpec& spec : device_option_specs()) specs.push_back(std::move(spec));
     return specs;
 }
 
@@ -83,13 +84,13 @@ void print_found(const Session& session, const OptionSet& set, const ChosenDevic
 
 int doctor_command(Session& session, const CommandLine& line) {
     if (print_help(session, line, "doctor", "shows what is found here, what would be used, and how fast it is",
-                   doctor_options()))
+                   doctor_option_specs()))
         return 0;
     std::optional<OptionSet> set;
     ChosenDevice chosen;
     DeviceModel like;
     session.agree([&] {
-        set.emplace("doctor", doctor_options(), line.arguments);
+        set.emplace("doctor", doctor_option_specs(), line.arguments);
         if (set->has("rates")) refuse_unwritable("rates", set->text("rates"));
         chosen = make_device(session, *set);
         like = device_model(set->has("gpu") ? set->text("gpu") : chosen.is_gpu ? "h100" : "cpu");

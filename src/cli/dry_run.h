@@ -2,6 +2,7 @@
 /// `prune --dry-run-ranks P`.
 
 #include "src/cli/commands.h"
+#include "src/cli/device_options.h"
 #include "src/method/prune_options.h"
 #include "src/report/progress.h"
 #include "src/weights/model_source.h"

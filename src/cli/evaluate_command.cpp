@@ -4,24 +4,18 @@
 #include "src/base/error.h"
 #include "src/cli/calibration_options.h"
 #include "src/cli/commands.h"
+#include "src/cli/measured_model.h"
+#include "src/cli/output_file.h"
 #include "src/evaluate/perplexity.h"
-#include "src/report/progress.h"
-
-#include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
 
 namespace espalier {
 
-std::vector<OptionSpec> evaluate_options() {
+std::vector<OptionSpec> evaluate_option_specs() {
     std::vector<OptionSpec> specs = {
-        {"model",
-         "model to measure: a Hugging Face folder, a finished run folder, or synthetic:NAME (see prune)",
-         {},
-         false,
-         true},
+        measured_model_option("model to measure"),
         {"tokens",
          "tokens of a text: an HDF5 file with /input_ids, or an .npy file; its rows are read as one long text",
          {},
@@ -32,22 +26,11 @@ std::vector<OptionSpec> evaluate_options() {
          "file to write the result to, as JSON; without a file name, or with '-', it is printed as one line",
          {}},
         {"config", "file with lines 'name = value' that set options", {}}};
-    for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
+    for (OptionSpec& spec : device_option_specs()) specs.push_back(std::move(spec));
     return specs;
 }
 
 namespace {
-
-/// Before the work rather than after it.
-void check_writable(const std::filesystem::path& file) {
-    std::error_code error;
-    const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
-    if (!std::filesystem::is_directory(folder, error) || std::filesystem::is_directory(file, error) ||
-        ::access(folder.c_str(), W_OK) != 0) {
-        throw InputError("--json " + file.string() + " cannot be written: " + folder.string() +
-                         " is not a writable folder");
-    }
-}
 
 /// "--json" without a name becomes "--json -".
 std::vector<std::string> complete_json_option(std::vector<std::string> arguments) {
@@ -61,44 +44,47 @@ std::vector<std::string> complete_json_option(std::vector<std::string> arguments
 }  // namespace
 
 int evaluate_command(Session& session, const CommandLine& line) {
-    if (print_help(session, line, "evaluate", "measures the perplexity of a model or a run", evaluate_options()))
+    if (print_help(session, line, "evaluate", "measures the perplexity of a model or a run", evaluate_option_specs()))
         return 0;
     const Stopwatch stopwatch;
     std::optional<OptionSet> set;
-    std::unique_ptr<ModelSource> source;
-    ChosenDevice chosen;
-    TokenTable tokens;
+    std::optional<MeasuredModel> model;
+    std::vector<PackedSequences> windows;
+    std::string tokens_sha256;
     std::size_t sequence_length = 0;
     Progress progress(session.rank() == 0);
     session.agree([&] {
-        set.emplace("evaluate", evaluate_options(), complete_json_option(line.arguments));
-        source = open_model(set->text("model"));
-        tokens = read_token_file(set->text("tokens"), source->config().vocabulary, TokenPurpose::evaluation);
+        set.emplace("evaluate", evaluate_option_specs(), complete_json_option(line.arguments));
+        model.emplace(session, *set, progress);
+        const ModelConfig& config = model->source().config();
+        const TokenTable tokens = read_token_file(set->text("tokens"), config.vocabulary, TokenPurpose::evaluation);
         if (!set->has("sequence-length")) {
-            const std::size_t row = tokens.columns >= 2 ? tokens.columns : tokens.ids.size();
-            set->set_effective("sequence-length", std::to_string(std::min(longest_by_default, row)), "token file");
+            set->set_effective("sequence-length", std::to_string(std::min(longest_by_default, row_of_text(tokens))),
+                               "token file");
         }
         sequence_length = set->whole("sequence-length", 2);
-        if (session.rank() == 0) source->verify_outer();
         const bool to_file = set->has("json") && set->text("json") != "-";
-        if (to_file && session.rank() == 0) check_writable(set->text("json"));
-        chosen = make_device(session, *set);
-        for (const std::string& remark : source->remarks()) progress.line(remark);
+        if (to_file && session.rank() == 0) refuse_unwritable("json", set->text("json"));
+        windows = windows_of_text(config, tokens.ids, sequence_length);
+        tokens_sha256 = tokens.sha256;
+        model->prepare(*set);
     });
-    check_devices(session, chosen);
-    if (!chosen.note.empty()) progress.line(chosen.note);
-    const Perplexity result = measure_perplexity(session, *chosen.device, *source, tokens.ids, sequence_length,
-                                                 [&](const std::string& text) { progress.step(text); });
+    const Perplexity result =
+        perplexity_of(model->measure(windows, "use a shorter --sequence-length"), sequence_length);
     session.agree([&] {
         if (session.rank() != 0) return;
         progress.live("");
         std::printf("perplexity %.6f (T = %zu, %zu windows)\n", result.perplexity, sequence_length, result.windows);
         std::fflush(stdout);
         if (!set->has("json")) return;
-        const Json json = {{"perplexity", result.perplexity},    {"loss", result.loss},
-                           {"sequence_length", sequence_length}, {"windows", result.windows},
-                           {"tokens", set->text("tokens")},      {"tokens_sha256", tokens.sha256},
-                           {"model", source->path().string()},   {"seconds", stopwatch.seconds()}};
+        const Json json = {{"perplexity", result.perplexity},
+                           {"loss", result.loss},
+                           {"sequence_length", sequence_length},
+                           {"windows", result.windows},
+                           {"tokens", set->text("tokens")},
+                           {"tokens_sha256", tokens_sha256},
+                           {"model", model->source().path().string()},
+                           {"seconds", stopwatch.seconds()}};
         if (set->text("json") == "-")
             std::printf("%s\n", json.dump().c_str());
         else

@@ -5,7 +5,7 @@
 
 namespace espalier {
 
-std::vector<OptionSpec> export_options() {
+std::vector<OptionSpec> export_option_specs() {
     return {{"run", "finished run folder", {}, false, true},
             {"output", "Hugging Face folder to write", {}, false, true},
             {"model", "the dense model, if it is no longer where the run read it", {}},
@@ -13,10 +13,10 @@ std::vector<OptionSpec> export_options() {
 }
 
 int export_command(Session& session, const CommandLine& line) {
-    if (print_help(session, line, "export", "writes a run as a Hugging Face folder", export_options())) return 0;
+    if (print_help(session, line, "export", "writes a run as a Hugging Face folder", export_option_specs())) return 0;
     session.agree([&] {
         if (session.rank() != 0) return;
-        const OptionSet set("export", export_options(), line.arguments);
+        const OptionSet set("export", export_option_specs(), line.arguments);
         Progress progress(true);
         std::optional<std::filesystem::path> dense;
         if (set.has("model")) dense = set.text("model");

@@ -1,5 +1,9 @@
 #include "src/cli/help_texts.h"
 
+#include "src/cli/commands.h"
+
+#include <algorithm>
+#include <cstdio>
 #include <map>
 
 namespace espalier {
@@ -29,6 +33,13 @@ Examples:
   espalier evaluate --model RUN --tokens evaluation.h5
   espalier evaluate --model DIR --tokens evaluation.h5 --sequence-length 512 --json
 )"},
+        {"score", R"(Reads contexts and continuations, which jobs/prepare_requests.py makes of the items of tasks, and
+writes how likely the model finds each continuation. jobs/task_report.py makes accuracies of it.
+
+Examples:
+  espalier score --model RUN --requests cloze.h5 --output pruned.json
+  mpirun -n 2 espalier score --model DIR --requests cloze.h5 --output dense.json
+)"},
         {"inspect", R"(Reads a run or a model folder and counts the zeros of every matrix. Of a run it also checks the
 checksum of every file and that every group of the pattern is exact. The exit status is 2 when
 something is wrong.
@@ -45,12 +56,14 @@ Example:
   espalier export --run RUN --output PRUNED
 )"},
         {"plan", R"(Foresees what `espalier prune` would need with the same options: memory, time, bytes read, written
-and sent, and what each phase waits for. It computes nothing and needs no GPU.
+and sent, and what each phase waits for. It computes nothing and needs no GPU. With --evaluate it foresees
+`espalier evaluate`.
 
 Examples:
   espalier plan --model DIR --calibration calibration.h5 --gpu cpu
   espalier plan --model synthetic:llama-2-70b --ranks 8 --ro-batch 8 --gpu h100
   espalier plan --model DIR --table
+  espalier plan --model DIR --evaluate evaluation.h5 --ranks 4
 )"},
         {"doctor", R"(Prints which processors, GPUs and MPI are found, what a run would use, and how fast it is. Started
 on several ranks it measures the network between them too.
@@ -81,6 +94,18 @@ Environment:
   OPENBLAS_CORETYPE                which kernels OpenBLAS uses. With Haswell, machines with different
                                    processors compute the same digits
 )";
+}
+
+bool print_help(Session& session, const CommandLine& line, const std::string& command, const std::string& summary,
+                const std::vector<OptionSpec>& specs) {
+    for (const char* const word : {"--help", "-h"}) {
+        if (std::find(line.arguments.begin(), line.arguments.end(), word) == line.arguments.end()) continue;
+        if (session.rank() == 0) {
+            std::fputs(OptionSet::help(command, summary, explanation_of(command), specs).c_str(), stdout);
+        }
+        return true;
+    }
+    return false;
 }
 
 }  // namespace espalier

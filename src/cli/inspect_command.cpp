@@ -3,13 +3,11 @@
 #include "src/evaluate/inspection.h"
 #include "src/report/progress.h"
 
-#include <fmt/format.h>
-
 #include <cstdio>
 
 namespace espalier {
 
-std::vector<OptionSpec> inspect_options() {
+std::vector<OptionSpec> inspect_option_specs() {
     return {
         {"path", "run folder or model folder; may also be given as the first word, without --path", {}, false, true},
         {"model", "the dense model, to compare the tensors with that pruning must not change", {}},
@@ -36,14 +34,14 @@ void print_table(const Inspection& inspection) {
 
 int inspect_command(Session& session, const CommandLine& line) {
     if (print_help(session, line, "inspect", "checks the files of a run or a model, and counts their zeros",
-                   inspect_options()))
+                   inspect_option_specs()))
         return 0;
     bool sound = true;
     session.agree([&] {
         if (session.rank() != 0) return;
         std::vector<std::string> arguments = line.arguments;
         if (!arguments.empty() && !arguments.front().starts_with("-")) arguments.insert(arguments.begin(), "--path");
-        const OptionSet set("inspect", inspect_options(), arguments);
+        const OptionSet set("inspect", inspect_option_specs(), arguments);
         Progress progress(true);
         std::optional<std::filesystem::path> dense;
         if (set.has("model")) dense = set.text("model");

@@ -33,13 +33,16 @@ struct Command {
     const char* summary;
 };
 
-constexpr std::array<Command, 6> commands = {
-    {{"prune", prune_command, prune_options, "prunes a model, decoder block by decoder block, into a run folder"},
-     {"evaluate", evaluate_command, evaluate_options, "measures the perplexity of a model or a run"},
-     {"inspect", inspect_command, inspect_options, "checks the files of a run or a model, and counts their zeros"},
-     {"export", export_command, export_options, "writes a run as a Hugging Face folder"},
-     {"plan", plan_command, plan_options, "predicts memory and time of a run, and the best way to use 1 … 1024 GPUs"},
-     {"doctor", doctor_command, doctor_options, "shows what is found here, what would be used, and how fast it is"}}};
+constexpr std::array<Command, 7> commands = {
+    {{"prune", prune_command, prune_option_specs, "prunes a model, decoder block by decoder block, into a run folder"},
+     {"evaluate", evaluate_command, evaluate_option_specs, "measures the perplexity of a model or a run"},
+     {"score", score_command, score_option_specs, "measures how likely a model finds answers of tasks"},
+     {"inspect", inspect_command, inspect_option_specs, "checks the files of a run or a model, and counts their zeros"},
+     {"export", export_command, export_option_specs, "writes a run as a Hugging Face folder"},
+     {"plan", plan_command, plan_option_specs,
+      "predicts memory and time of a run, and the best way to use 1 … 1024 GPUs"},
+     {"doctor", doctor_command, doctor_option_specs,
+      "shows what is found here, what would be used, and how fast it is"}}};
 
 std::string usage() {
     std::string text = "Espalier " + std::string(program_version) +

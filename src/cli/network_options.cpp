@@ -4,7 +4,7 @@
 
 namespace espalier {
 
-std::vector<OptionSpec> network_options() {
+std::vector<OptionSpec> network_option_specs() {
     return {
         {"gpus-per-node",
          "for plans and dry runs: GPUs (ranks) of one machine [default: as in --rates, else as is usual for the GPU]",

@@ -9,7 +9,7 @@
 namespace espalier {
 
 /// --gpus-per-node and --network-bandwidth.
-std::vector<OptionSpec> network_options();
+std::vector<OptionSpec> network_option_specs();
 /// Changes what is given. Throws InputError.
 void apply_network_options(const OptionSet& options, NetworkModel& network);
 

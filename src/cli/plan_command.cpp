@@ -2,12 +2,12 @@
 #include "src/base/units.h"
 #include "src/cli/calibration_options.h"
 #include "src/cli/commands.h"
+#include "src/cli/method_options.h"
 #include "src/cli/network_options.h"
-#include "src/cli/pruning_options.h"
+#include "src/evaluate/perplexity.h"
+#include "src/plan/evaluation_plan.h"
 #include "src/plan/plan_text.h"
 #include "src/report/progress.h"
-
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -23,7 +23,7 @@ constexpr const char* ignored_by_plan = "accepted as prune has it; changes nothi
 
 }  // namespace
 
-std::vector<OptionSpec> plan_options() {
+std::vector<OptionSpec> plan_option_specs() {
     std::vector<OptionSpec> specs = {
         {"model",
          "model to plan for: a Hugging Face folder, a finished run folder, or synthetic:NAME (see prune)",
@@ -49,6 +49,9 @@ std::vector<OptionSpec> plan_options() {
          {},
          true},
         {"json", "print JSON", {}, true},
+        {"evaluate",
+         "plan `espalier evaluate` of the model instead, on the text in this token file, or on so many tokens",
+         {}},
         {"calibration",
          "token file with as many samples as the run will use [default: 128 samples of 2048 tokens]",
          {}},
@@ -59,8 +62,8 @@ std::vector<OptionSpec> plan_options() {
         {"fresh", ignored_by_plan, {}, true},
         {"resume", ignored_by_plan, {}, true},
         {"config", "file with lines 'name = value' that set options", {}}};
-    for (OptionSpec& spec : network_options()) specs.push_back(std::move(spec));
-    for (OptionSpec& spec : pruning_options()) specs.push_back(std::move(spec));
+    for (OptionSpec& spec : network_option_specs()) specs.push_back(std::move(spec));
+    for (OptionSpec& spec : method_option_specs()) specs.push_back(std::move(spec));
     return specs;
 }
 
@@ -110,15 +113,68 @@ PlanTable make_table(const PlannedModel& model, const PruneOptions& options, con
     return table;
 }
 
+/// What a plan of `evaluate` would have to ignore.
+void refuse_options_of_runs(const OptionSet& set) {
+    std::vector<std::string> names = {"table", "calibration", "only-blocks"};
+    for (const OptionSpec& spec : method_option_specs()) names.push_back(spec.name);
+    for (const std::string& name : names) {
+        if (name == "sequence-length" || !set.given_here(name)) continue;
+        throw InputError("--" + name + " is for runs of prune; --evaluate plans the evaluation of a model");
+    }
+}
+
+/// The text of --evaluate: a file's, or any of that length.
+std::vector<std::int32_t> read_evaluation_text(OptionSet& set, const ModelSource& source) {
+    const std::string& text = set.text("evaluate");
+    std::vector<std::int32_t> ids;
+    std::size_t row = source.config().longest_sequence();
+    if (std::all_of(text.begin(), text.end(), [](char c) { return '0' <= c && c <= '9'; })) {
+        constexpr std::size_t most = 10'000'000;
+        const std::size_t tokens = set.whole("evaluate", 2);
+        if (tokens > most) throw InputError("--evaluate " + text + ": plans are for at most 10,000,000 tokens");
+        ids.resize(tokens);
+    } else {
+        TokenTable table = read_token_file(text, source.config().vocabulary, TokenPurpose::evaluation);
+        row = row_of_text(table);
+        ids = std::move(table.ids);
+    }
+    if (!set.has("sequence-length")) {
+        set.set_effective("sequence-length", std::to_string(std::min({longest_by_default, row, ids.size()})),
+                          "default");
+    }
+    return ids;
+}
+
+void plan_evaluate(OptionSet& set, const ModelSource& source, const DeviceModel& device, const Json& head) {
+    const std::vector<std::int32_t> ids = read_evaluation_text(set, source);
+    const std::size_t length = set.whole("sequence-length", 2), windows = ids.size() / length;
+    const std::vector<PackedSequences> passes = windows_of_text(source.config(), ids, length);
+    const EvaluationPlan plan =
+        plan_evaluation({source, passes, set.whole("ranks", 1), "use a shorter --sequence-length"}, device);
+    Json json = head;
+    json.update({{"format", "espalier-evaluation-plan"}, {"windows", windows}, {"sequence_length", length}});
+    json.update(to_json(plan));
+    const std::string what = std::to_string(windows) + " windows of " + std::to_string(length) + " tokens";
+    const std::string text = set.flag("json") ? json.dump(1) + "\n" : describe(plan, what, device);
+    std::fputs(text.c_str(), stdout);
+}
+
 }  // namespace
 
 int plan_command(Session& session, const CommandLine& line) {
-    if (print_help(session, line, "plan", plan_summary, plan_options())) return 0;
+    if (print_help(session, line, "plan", plan_summary, plan_option_specs())) return 0;
     if (session.rank() != 0) return 0;
-    OptionSet set("plan", plan_options(), line.arguments);
+    OptionSet set("plan", plan_option_specs(), line.arguments);
     const std::unique_ptr<ModelSource> source = open_model(set.text("model"));
     for (const std::string& remark : source->remarks()) Progress(true).line(remark);
     const DeviceModel device = choose_device_model(set);
+    const Json head = {
+        {"version", 1}, {"command_line", line.text}, {"model", source->path().string()}, {"rates", device.to_json()}};
+    if (set.has("evaluate")) {
+        refuse_options_of_runs(set);
+        plan_evaluate(set, *source, device, head);
+        return 0;
+    }
     if (set.has("calibration")) {
         const TokenTable table =
             read_token_file(set.text("calibration"), source->config().vocabulary, TokenPurpose::calibration);
@@ -129,28 +185,23 @@ int plan_command(Session& session, const CommandLine& line) {
         const std::size_t longest = source->config().longest_sequence();
         set.set_effective("sequence-length", std::to_string(std::min(longest_by_default, longest)), "default");
     }
-    PruneOptions options =
-        parse_pruning_options(set, *source, set.whole("samples", 1), set.whole("sequence-length", 1));
-    options.on_gpu = device.is_gpu;
+    const PruneOptions options =
+        parse_method_options(set, *source, set.whole("samples", 1), set.whole("sequence-length", 1));
     const std::size_t ranks = set.whole("ranks", 1);
     const PlannedModel model{source->config(), source->layout(), source->storage()};
     if (set.flag("table")) {
         if (set.given("ranks")) throw InputError("--table is for 1 … 1024 ranks; leave --ranks out");
         const PlanTable table = make_table(model, options, set, device);
-        const Json json = {{"format", "espalier-plan-table"}, {"version", 1},
-                           {"command_line", line.text},       {"model", source->path().string()},
-                           {"rates", device.to_json()},       {"rows", to_json(table)}};
+        Json json = head;
+        json.update({{"format", "espalier-plan-table"}, {"rows", to_json(table)}});
         const std::string text = set.flag("json") ? json.dump(1) + "\n" : describe(table);
         std::fputs(text.c_str(), stdout);
         return 0;
     }
     const RunPlan plan = plan_run(model, options, ranks, device);
     const RunTotals totals = count_totals(model, options, ranks, device);
-    Json json = {{"format", "espalier-plan"},
-                 {"version", 1},
-                 {"command_line", line.text},
-                 {"model", source->path().string()},
-                 {"rates", device.to_json()}};
+    Json json = head;
+    json["format"] = "espalier-plan";
     json.update(to_json(plan));
     json.update(to_json(totals));
     const std::string text = set.flag("json") ? json.dump(1) + "\n" : describe(plan, totals, device);

@@ -4,10 +4,11 @@
 #include "src/base/units.h"
 #include "src/cli/calibration_options.h"
 #include "src/cli/commands.h"
+#include "src/cli/device_options.h"
 #include "src/cli/dry_run.h"
+#include "src/cli/method_options.h"
 #include "src/cli/network_options.h"
-#include "src/cli/pruning_options.h"
-#include "src/prune/memory_plan.h"
+#include "src/plan/memory_plan.h"
 #include "src/prune/pipeline.h"
 #include "src/weights/synthetic_source.h"
 
@@ -25,7 +26,7 @@ constexpr const char* prune_summary = "prunes a model, decoder block by decoder 
 
 }  // namespace
 
-std::vector<OptionSpec> prune_options() {
+std::vector<OptionSpec> prune_option_specs() {
     std::vector<OptionSpec> specs = {
         {"model", "model to prune: a Hugging Face folder, a finished run folder, or synthetic:NAME", {}, false, true},
         {"calibration",
@@ -41,8 +42,8 @@ std::vector<OptionSpec> prune_options() {
          {}},
         {"dry-run-report", "for dry runs: file to write its numbers to, as JSON", {}},
         {"rates", "for dry runs: rates of the network and the files, from `espalier doctor --rates FILE`", {}}};
-    for (OptionSpec& spec : network_options()) specs.push_back(std::move(spec));
-    for (OptionSpec& spec : pruning_options()) specs.push_back(std::move(spec));
+    for (OptionSpec& spec : network_option_specs()) specs.push_back(std::move(spec));
+    for (OptionSpec& spec : method_option_specs()) specs.push_back(std::move(spec));
     for (OptionSpec spec : std::initializer_list<OptionSpec>{
              {"only-blocks", "prune only blocks a to b, counted from 0, and leave the others dense; written a-b", {}},
              {"fresh", "delete what an earlier run left in --output, and start again", {}, true},
@@ -53,7 +54,7 @@ std::vector<OptionSpec> prune_options() {
              {"config", "file with lines 'name = value' that set options", {}}}) {
         specs.push_back(std::move(spec));
     }
-    for (OptionSpec& spec : device_options()) specs.push_back(std::move(spec));
+    for (OptionSpec& spec : device_option_specs()) specs.push_back(std::move(spec));
     return specs;
 }
 
@@ -71,7 +72,7 @@ IndexRange parse_blocks(const std::string& text, std::size_t blocks) {
 }
 
 PruneOptions parse_options(OptionSet& options, const ModelSource& source, const CalibrationTokens& calibration) {
-    PruneOptions parsed = parse_pruning_options(options, source, calibration.samples, calibration.sequence_length);
+    PruneOptions parsed = parse_method_options(options, source, calibration.samples, calibration.sequence_length);
     parsed.calibration = options.text("calibration");
     const bool dry_run = options.has("dry-run-ranks");
     if (!dry_run && (!options.has("output") || options.text("output").empty())) {
@@ -85,7 +86,7 @@ PruneOptions parse_options(OptionSet& options, const ModelSource& source, const 
     parsed.output = options.has("output") ? options.text("output") : std::string();
     if (!parsed.output.has_filename()) parsed.output = parsed.output.parent_path();
     if (options.has("only-blocks"))
-        parsed.only_blocks = parse_blocks(options.text("only-blocks"), source.config().blocks);
+        parsed.only_blocks = parse_blocks(options.text("only-blocks"), source.config().blocks.size());
     parsed.fresh = options.flag("fresh");
     if (parsed.fresh && options.flag("resume")) throw InputError("give --fresh or --resume, not both");
     return parsed;
@@ -98,13 +99,14 @@ std::string options_without_effect(const OptionSet& options, Method method) {
     const auto add = [&](const char* name) {
         if (options.given(name)) names += (names.empty() ? "--" : ", --") + std::string(name);
     };
-    if (!uses_regional_gradient(method)) add("alpha");
-    if (!uses_regional_optimization(method)) {
+    if (!method.uses_regional_gradient()) add("alpha");
+    if (!method.optimises()) {
         for (const char* const name :
              {"ro-samples", "ro-rounds", "ro-learning-rate", "ro-batch", "ro-lr-scaling", "ro-compute", "hold-mask"})
             add(name);
     }
-    if (method == Method::magnitude || method == Method::sparsegpt) add("input-norm");
+    if (method.chooses_mask_once() && method.optimises()) add("hold-mask");
+    if (!method.uses_input_norms()) add("input-norm");
     return names;
 }
 
@@ -123,7 +125,7 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
     const ModelConfig& config = source.config();
     progress.line(
         fmt::format("pruning {} ({}, {} blocks of {:.1f} million weights) to {} with {}", options.model.string(),
-                    config.model_type, config.blocks, static_cast<double>(source.layout().weights()) / 1e6,
+                    config.model_type, config.blocks.size(), static_cast<double>(source.layout().weights()) / 1e6,
                     options.pattern.structured() ? options.pattern.name()
                                                  : fmt::format("{:g} % sparsity", 100 * options.pattern.sparsity),
                     name_of(options.method)));
@@ -139,7 +141,7 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
             fmt::format("warning: {} ranks share {} shards of samples, so some have nothing to do (give more --shards)",
                         data_ranks, options.shards));
     }
-    const bool coarse = options.output_dtype == DType::bf16 && uses_regional_optimization(options.method);
+    const bool coarse = options.output_dtype == DType::bf16 && options.method.optimises();
     if (coarse && options.ro.learning_rate && *options.ro.learning_rate < 1e-5) {
         progress.line(
             "warning: weights are written as bfloat16, whose spacing at 0.02 is 1.2e-4: part of regional "
@@ -152,7 +154,7 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
 }  // namespace
 
 int prune_command(Session& session, const CommandLine& line) {
-    if (print_help(session, line, "prune", prune_summary, prune_options())) return 0;
+    if (print_help(session, line, "prune", prune_summary, prune_option_specs())) return 0;
     std::optional<OptionSet> set;
     std::unique_ptr<ModelSource> source;
     ChosenDevice chosen;
@@ -162,7 +164,7 @@ int prune_command(Session& session, const CommandLine& line) {
     std::optional<Topology> topology;
     Progress progress(session.rank() == 0);
     session.agree([&] {
-        set.emplace("prune", prune_options(), line.arguments);
+        set.emplace("prune", prune_option_specs(), line.arguments);
         if (!set->has("dry-run-ranks")) session.check_tasks();
         source = open_model(set->text("model"));
         const TokenTable table =
@@ -170,11 +172,10 @@ int prune_command(Session& session, const CommandLine& line) {
         calibration = choose_calibration(*set, table, set->text("calibration"));
         options = parse_options(*set, *source, calibration);
         facts.calibration_sha256 = table.sha256;
-        topology.emplace(static_cast<std::size_t>(session.size()), source->config().blocks, options.block_groups,
+        topology.emplace(static_cast<std::size_t>(session.size()), source->config().blocks.size(), options.block_groups,
                          options.samples, options.shards);
         chosen = make_device(session, *set);
-        options.on_gpu = chosen.is_gpu;
-        options.arithmetic = chosen.device->arithmetic();
+        facts.computed_on = {chosen.is_gpu, chosen.device->arithmetic()};
     });
     check_devices(session, chosen);
     if (set->has("dry-run-ranks")) {
@@ -185,12 +186,16 @@ int prune_command(Session& session, const CommandLine& line) {
         return 0;
     }
     // Before anything is written: does it fit?
+    MemoryPlan memory;
     session.agree([&] {
-        const PassTypes types = pass_types(options, *chosen.device, source->storage().matrix_dtype);
-        static_cast<void>(
-            plan_memory(memory_needs(options, source->config(), source->layout(), types, *topology, session.rank()),
-                        chosen.device->memory_budget()));
+        if (!chosen.is_gpu) return;  // a CPU has what the host has
+        memory = plan_memory({.options = options,
+                              .model = {source->config(), source->layout(), source->storage()},
+                              .topology = *topology,
+                              .rank = session.rank()},
+                             counting_model(*chosen.device));
     });
+    const std::string of_host_memory = note_about_host_memory(session.world(), memory);
     facts.command_line = line.text;
     facts.options_with_origins = set->with_origins();
     facts.device = chosen.device->description();
@@ -208,6 +213,7 @@ int prune_command(Session& session, const CommandLine& line) {
         if (!unused.empty()) {
             progress.line(fmt::format("note: --method {} does not use {}", name_of(options.method), unused));
         }
+        if (!of_host_memory.empty()) progress.line(of_host_memory);
         ledger->say_opening();
         if (!ledger->complete()) ledger->start_outer_file(*source);
     });
@@ -222,8 +228,17 @@ int prune_command(Session& session, const CommandLine& line) {
     }
     const RunState state = RunState::from_json(shared["state"]);
     const bool complete =
-        prune_model({session, *chosen.device, options, *source, calibration, ledger.get(), state,
-                     shared["attributes"].get<std::map<std::string, std::string>>(), progress, chosen.host_threads});
+        prune_model({.session = session,
+                     .device = *chosen.device,
+                     .options = options,
+                     .source = *source,
+                     .calibration = calibration,
+                     .hidden_states = memory.hidden_states,
+                     .ledger = ledger.get(),
+                     .state = state,
+                     .block_attributes = shared["attributes"].get<std::map<std::string, std::string>>(),
+                     .progress = progress,
+                     .host_threads = chosen.host_threads});
     if (!complete) {
         // One rank's signal stops all; another's may still be on its way.
         const std::vector<int> signals = session.world().all_gather_value(stop_signal());
@@ -233,7 +248,7 @@ int prune_command(Session& session, const CommandLine& line) {
             ledger->leave();
             if (heard == signals.end()) throw BugError("internal error: the run stopped without a signal");
             progress.line(fmt::format("stopped by {}: {} of {} blocks are finished; the same command continues",
-                                      name_of_signal(*heard), ledger->blocks_done(), source->config().blocks));
+                                      name_of_signal(*heard), ledger->blocks_done(), source->config().blocks.size()));
         });
         return static_cast<int>(ExitStatus::interrupted);
     }

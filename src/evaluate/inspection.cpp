@@ -27,10 +27,6 @@ double share_of_zeros(DType dtype, std::span<const std::byte> weights) {
     return count == 0 ? 0.0 : static_cast<double>(zeros) / static_cast<double>(count);
 }
 
-std::string matrix_name(std::size_t block, const MatrixShape& matrix) {
-    return checkpoint_name(block, std::string(matrix.name) + ".weight");
-}
-
 /// Collects faults while the blocks of one model go by.
 class Inspector {
   public:
@@ -50,12 +46,16 @@ class Inspector {
         std::vector<std::byte> raw(source_.storage().total_bytes(source_.layout()));
         source_.read_block(block, raw);
         const std::size_t element = bytes_of(source_.storage().matrix_dtype);
-        for (const LinearLayer layer : all_linear_layers) {
-            const MatrixShape& matrix = source_.layout().matrix(layer);
-            const std::span<const std::byte> weights =
-                std::span<const std::byte>(raw).subspan(matrix.offset * element, matrix.size() * element);
-            counts.zero_share[index_of(layer)] = share_of_zeros(source_.storage().matrix_dtype, weights);
-            if (pruned_blocks_.contains(block)) check_matrix(run, block, matrix, weights, counts);
+        const auto weights_of = [&](const auto& matrix) {
+            return std::span<const std::byte>(raw).subspan(matrix.offset * element, matrix.size() * element);
+        };
+        for (const MatrixShape& matrix : source_.layout().matrices()) {
+            counts.zero_share.push_back(share_of_zeros(source_.storage().matrix_dtype, weights_of(matrix)));
+        }
+        if (pruned_blocks_.contains(block)) {
+            for (const StoredMatrix& matrix : source_.layout().stored_matrices()) {
+                check_matrix(run, block, matrix, weights_of(matrix), counts);
+            }
         }
         if (dense_ != nullptr) compare_with_dense(block, raw, counts.pruned);
     }
@@ -63,13 +63,14 @@ class Inspector {
     void compare_outer() {
         for (const OuterTensor tensor : {OuterTensor::embedding, OuterTensor::final_norm, OuterTensor::head}) {
             if (tensor == OuterTensor::head && source_.has_own_head() != dense_->has_own_head()) {
-                fault("'" + outer_name(tensor) + "' is stored in only one of the two models");
+                fault("'" + source_.layout().outer_name(tensor) + "' is stored in only one of the two models");
                 continue;
             }
             if (tensor == OuterTensor::head && !source_.has_own_head()) continue;
             if (source_.outer_dtype(tensor) != dense_->outer_dtype(tensor) ||
                 source_.outer_rows(tensor) != dense_->outer_rows(tensor)) {
-                fault("'" + outer_name(tensor) + "' has another type or shape than in the dense model");
+                fault("'" + source_.layout().outer_name(tensor) +
+                      "' has another type or shape than in the dense model");
                 continue;
             }
             compare_rows(tensor);
@@ -77,20 +78,23 @@ class Inspector {
     }
 
   private:
+    std::string weight_name(std::size_t block, const StoredMatrix& matrix) const {
+        return source_.layout().tensor_name(block, matrix.name);
+    }
     void fault(const std::string& sentence) { result_.faults.push_back(sentence); }
 
     /// Against the stored mask of a run, or, in an exported folder, against the zeros themselves: each group or row has
     /// at least as many as the pattern removes.
-    void check_matrix(const RunFolder* run, std::size_t block, const MatrixShape& matrix,
+    void check_matrix(const RunFolder* run, std::size_t block, const StoredMatrix& matrix,
                       std::span<const std::byte> weights, BlockInspection& counts) {
         counts.pruned = true;
         if (run == nullptr) {
             const std::string found = check_zeros(weights, source_.storage().matrix_dtype, matrix.columns, *pattern_);
-            if (!found.empty()) fault("'" + matrix_name(block, matrix) + "': " + found);
+            if (!found.empty()) fault("'" + weight_name(block, matrix) + "': " + found);
             return;
         }
         const Hdf5Reader file(run->block_path(block));
-        const std::string name = hdf5_path(checkpoint_name(block, std::string(matrix.name) + ".mask"));
+        const std::string name = hdf5_path(source_.layout().tensor_name(block, matrix.mask));
         if (!file.contains(name)) {
             fault(run->block_path(block).string() + ": " + name +
                   " is missing, though the manifest calls the block pruned");
@@ -124,13 +128,13 @@ class Inspector {
     void compare_survivors(std::size_t block, std::span<const std::byte> raw, std::span<const std::byte> original,
                            bool pruned) {
         const std::size_t element = bytes_of(source_.storage().matrix_dtype);
-        for (const MatrixShape& matrix : source_.layout().matrices()) {
+        for (const StoredMatrix& matrix : source_.layout().stored_matrices()) {
             for (std::size_t i = matrix.offset; i < matrix.offset + matrix.size(); ++i) {
                 const auto now = raw.subspan(i * element, element), before = original.subspan(i * element, element);
                 const bool same = std::equal(now.begin(), now.end(), before.begin());
                 const bool removed = std::all_of(now.begin(), now.end(), [](std::byte b) { return b == std::byte{0}; });
                 if (same || (pruned && removed)) continue;
-                fault("'" + matrix_name(block, matrix) + "' has a surviving weight that differs from the dense model");
+                fault("'" + weight_name(block, matrix) + "' has a surviving weight that differs from the dense model");
                 break;
             }
         }
@@ -145,7 +149,7 @@ class Inspector {
             source_.read_outer_rows(tensor, first, count, now);
             dense_->read_outer_rows(tensor, first, count, before);
             if (now != before) {
-                fault("'" + outer_name(tensor) + "' differs from the dense model");
+                fault("'" + source_.layout().outer_name(tensor) + "' differs from the dense model");
                 return;
             }
         }
@@ -196,9 +200,9 @@ Inspection inspect_model(const std::filesystem::path& path, const std::optional<
                          const std::function<void(const std::string&)>& progress) {
     const std::unique_ptr<ModelSource> source = open_model(path);
     const std::unique_ptr<ModelSource> dense = dense_path ? open_model(*dense_path) : nullptr;
-    if (dense && dense->config().blocks != source->config().blocks) {
-        throw InputError("the two models have " + std::to_string(source->config().blocks) + " and " +
-                         std::to_string(dense->config().blocks) + " decoder blocks");
+    if (dense && dense->config().blocks.size() != source->config().blocks.size()) {
+        throw InputError("the two models have " + std::to_string(source->config().blocks.size()) + " and " +
+                         std::to_string(dense->config().blocks.size()) + " decoder blocks");
     }
     Inspection result{{}, {}, {}, source->layout()};
     for (const ModelSource* const opened : {source.get(), dense.get()}) {
@@ -211,7 +215,7 @@ Inspection inspect_model(const std::filesystem::path& path, const std::optional<
         const Method method = method_from_name(options.at("method").get<std::string>());
         inspector.expect(
             PruningPattern::parse(options.at("pattern").get<std::string>(), options.at("sparsity").get<double>()),
-            !uses_regional_optimization(method) && method != Method::sparsegpt, std::move(pruned_blocks));
+            method.only_removes(), std::move(pruned_blocks));
     };
     if (const auto* const run_source = dynamic_cast<const RunSource*>(source.get())) {
         run = &run_source->run();
@@ -227,8 +231,8 @@ Inspection inspect_model(const std::filesystem::path& path, const std::optional<
         expect_export(source->path() / "pruning.json", expect);
         result.checked.push_back("zeros of every group or row against pruning.json");
     }
-    for (std::size_t block = 0; block < source->config().blocks; ++block) {
-        progress("block " + std::to_string(block + 1) + " of " + std::to_string(source->config().blocks));
+    for (std::size_t block = 0; block < source->config().blocks.size(); ++block) {
+        progress("block " + std::to_string(block + 1) + " of " + std::to_string(source->config().blocks.size()));
         try {
             inspector.inspect_block(block, run);
         } catch (const InputError& error) {

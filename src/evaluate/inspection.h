@@ -3,7 +3,6 @@
 
 #include "src/model/block_layout.h"
 
-#include <array>
 #include <cstddef>
 #include <filesystem>
 #include <functional>
@@ -16,7 +15,7 @@ namespace espalier {
 /// One block's counts.
 struct BlockInspection {
     std::size_t block = 0;
-    std::array<double, linear_layers> zero_share{};  ///< of stored weights
+    std::vector<double> zero_share;  ///< by matrix, of stored weights
     bool pruned = false;  ///< masks (run folders) or zeros (exports) of the pattern are expected, and were checked
 };
 

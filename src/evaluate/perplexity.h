@@ -2,16 +2,21 @@
 /// Perplexity by the WikiText-2 convention: windows of T tokens that do not overlap, the tail dropped; exp of the mean
 /// over windows of the mean cross-entropy of the T-1 next-token predictions.
 
-#include "mpi/session.h"
-#include "src/weights/model_source.h"
+#include "src/evaluate/likelihoods.h"
+#include "src/evaluate/packed_sequences.h"
+#include "src/model/model_config.h"
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <span>
-#include <string>
+#include <vector>
 
 namespace espalier {
+
+/// Each window is asked for all its tokens but the first; several make one pass when they fit into `rows`. Throws
+/// InputError when there are none, or when the model does not take them.
+std::vector<PackedSequences> windows_of_text(const ModelConfig& config, std::span<const std::int32_t> tokens,
+                                             std::size_t sequence_length, std::size_t rows = rows_at_once);
 
 struct Perplexity {
     double perplexity = 0;
@@ -19,12 +24,6 @@ struct Perplexity {
     std::size_t windows = 0;
 };
 
-/// Streams the model block by block; windows are spread over ranks, the sum is in window order, so every rank count
-/// gives the same digits. `tokens` is the same on every rank. `progress` gets sentences for a live line. Throws
-/// InputError when there are fewer than `sequence_length` tokens, NonFiniteError when the logits overflow. Collective
-/// over the session's world.
-Perplexity measure_perplexity(Session& session, Device& device, const ModelSource& source,
-                              std::span<const std::int32_t> tokens, std::size_t sequence_length,
-                              const std::function<void(const std::string&)>& progress);
+Perplexity perplexity_of(std::span<const Likelihood> windows, std::size_t sequence_length);
 
 }  // namespace espalier

@@ -11,18 +11,19 @@ namespace espalier {
 
 void refuse_unusable_scores(const GroupContext& context, const DeviceCounters& unusable, std::size_t block) {
     const std::vector<std::uint64_t> read = unusable.read();
-    std::array<std::uint64_t, linear_layers> mine{};
-    std::copy(read.begin(), read.end(), mine.begin());
-    const auto all = context.control.all_gather_value(mine);
-    for (std::size_t layer = 0; layer < linear_layers; ++layer) {
+    const std::size_t layers = context.layout.matrices().size();
+    std::vector<std::uint64_t> all(layers * context.ranks());
+    std::copy_n(read.begin(), layers, all.begin() + static_cast<std::ptrdiff_t>(layers * context.me()));
+    std::vector<std::size_t> offsets;
+    for (std::size_t rank = 0; rank <= context.ranks(); ++rank) offsets.push_back(rank * layers);
+    context.control.all_gather(std::span<std::uint64_t>(all), offsets);
+    for (const LinearLayer layer : context.layout.linear_layers()) {
         std::uint64_t count = 0;
-        for (const auto& rank : all) count += rank[layer];
+        for (std::size_t rank = 0; rank < context.ranks(); ++rank) count += all[rank * layers + index_of(layer)];
         if (count == 0) continue;
-        throw NonFiniteError(
-            std::to_string(count) + " scores of tensor '" +
-            checkpoint_name(block, context.layout.matrices()[layer].name) +
-            ".weight' are infinite or not a number; a smaller learning rate, a smaller --alpha or other "
-            "calibration tokens may help");
+        throw NonFiniteError(std::to_string(count) + " scores of tensor '" + context.layout.weight_name(block, layer) +
+                             "' are infinite or not a number; a smaller learning rate, a smaller --alpha or other "
+                             "calibration tokens may help");
     }
 }
 
@@ -32,9 +33,11 @@ BlockMasker::BlockMasker(const GroupContext& context, const PruneOptions& option
 
 ScoreTerms BlockMasker::terms_for(const InputNorms& norms, const RowSlice& slice) const {
     ScoreTerms terms;
-    if (options_.method == Method::magnitude) return terms;
-    terms.input_norms = norms.of(input_of(slice.layer));
-    if (!uses_regional_gradient(options_.method)) return terms;
+    const Method& method = options_.method;
+    require(method.score != Score::sparsegpt, "a score that is known before the sweep");
+    if (!method.uses_input_norms()) return terms;
+    terms.input_norms = norms.of(context_.layout.matrix(slice.layer).input);
+    if (!method.uses_regional_gradient()) return terms;
     terms.gradient = gradient_.slice(slice, context_.layout.matrix(slice.layer).columns);
     terms.alpha = static_cast<float>(options_.alpha);
     return terms;
@@ -42,7 +45,7 @@ ScoreTerms BlockMasker::terms_for(const InputNorms& norms, const RowSlice& slice
 
 void BlockMasker::mask_part(const InputNorms& norms, std::size_t block, const RowsOf& weights,
                             BlockTensor& mask) const {
-    const DeviceCounters unusable(context_.device, linear_layers);
+    const DeviceCounters unusable(context_.device, context_.layout.matrices().size());
     for (const RowSlice& slice : partition_.slices_of(context_.me())) {
         context_.device.score_and_mask(terms_for(norms, slice), options_.pattern, weights(slice),
                                        mask.matrix(slice.layer).row_range(slice.row_begin, slice.row_end),

@@ -42,8 +42,7 @@ class BlockMasker {
     const PartTensor& gradient_;
 };
 
-/// Throws NonFiniteError on every rank when any rank counted unusable scores (a counter for each of the seven
-/// matrices). Collective.
+/// Throws NonFiniteError on every rank when any rank counted unusable scores (a counter for each matrix). Collective.
 void refuse_unusable_scores(const GroupContext& context, const DeviceCounters& unusable, std::size_t block);
 
 }  // namespace espalier

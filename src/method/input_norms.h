@@ -1,6 +1,6 @@
 #pragma once
-/// Input norms c_j of the four inputs of a block: column square sums by sample (float32), added over samples in float64
-/// and in sample order, on every rank alike.
+/// Input norms c_j of the inputs of a block's matrices: column square sums by sample (float32), added over samples in
+/// float64 and in sample order, on every rank alike.
 
 #include "src/blocks/group_context.h"
 #include "src/method/prune_options.h"
@@ -12,7 +12,7 @@
 
 namespace espalier {
 
-/// c of the four inputs, on the device.
+/// c of all inputs, on the device.
 class InputNorms {
   public:
     /// `all`: [1, total input width], one input after the other.

@@ -8,7 +8,8 @@ namespace espalier {
 double relative_output_error(const GroupContext& context, DecoderBlock& decoder, const BlockWeights& weights,
                              const HiddenStates& x, const DenseOutputs& dense_outputs,
                              const std::vector<std::size_t>& samples) {
-    const Tensor output = context.device.make_tensor(DType::f32, context.tokens, context.config.hidden_size);
+    const Tensor output =
+        context.device.make_tensor(DType::f32, context.tokens, context.config.hidden_size, "outputs of a sample");
     const std::vector<std::size_t> mine = context.mine_of(samples);
     const DeviceSums errors(context.device, mine.size()), norms(context.device, mine.size());
     SampleReader inputs(context.device, x, mine), kept_outputs(context.device, dense_outputs.kept(), mine);

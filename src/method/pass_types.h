@@ -7,9 +7,8 @@
 namespace espalier {
 
 struct PassTypes {
-    DType weights;            ///< of the run's block on the device; holds what is written exactly
-    DType widest;             ///< of the weights of any pass
-    bool sixteen_bit_passes;  ///< of regional optimisation
+    DType weights;  ///< of the run's block on the device; holds what is written exactly
+    DType widest;   ///< of the weights of any pass
     Passes passes;
 };
 
@@ -17,11 +16,10 @@ inline PassTypes pass_types(const PruneOptions& options, const Device& device, D
     PassTypes types{};
     types.weights = stored == options.output_dtype ? device.compute_dtype(stored) : DType::f32;
     const DType of_passes = options.ro.type_of_passes(device, types.weights);
-    types.sixteen_bit_passes = of_passes != DType::f32;
-    const bool optimises = uses_regional_optimization(options.method);
+    const bool optimises = options.method.optimises();
     types.widest = optimises && of_passes == DType::f32 ? DType::f32 : types.weights;
     types.passes =
-        optimises || uses_regional_gradient(options.method) ? Passes::forward_and_backward : Passes::forward_only;
+        optimises || options.method.uses_regional_gradient() ? Passes::forward_and_backward : Passes::forward_only;
     return types;
 }
 

@@ -9,39 +9,6 @@
 namespace espalier {
 
 namespace {
-constexpr std::array<std::pair<Method, std::string_view>, 6> methods = {{{Method::magnitude, "magnitude"},
-                                                                         {Method::wanda, "wanda"},
-                                                                         {Method::sparsegpt, "sparsegpt"},
-                                                                         {Method::rgs, "rgs"},
-                                                                         {Method::ro, "ro"},
-                                                                         {Method::wanda_plus_plus, "wanda++"}}};
-}
-
-std::string_view name_of(Method method) {
-    for (const auto& [value, name] : methods) {
-        if (value == method) return name;
-    }
-    throw BugError("internal error: unknown method");
-}
-
-Method method_from_name(std::string_view name) {
-    std::string known;
-    for (const auto& [value, word] : methods) {
-        if (word == name) return value;
-        known += (known.empty() ? "" : ", ") + std::string(word);
-    }
-    throw InputError("--method '" + std::string(name) + "' is not one of " + known);
-}
-
-bool uses_regional_gradient(Method method) {
-    return method == Method::rgs || method == Method::wanda_plus_plus;
-}
-
-bool uses_regional_optimization(Method method) {
-    return method == Method::ro || method == Method::wanda_plus_plus;
-}
-
-namespace {
 constexpr std::array<std::pair<RegionalCompute, std::string_view>, 3> computes = {
     {{RegionalCompute::float32, "float32"}, {RegionalCompute::tf32, "tf32"}, {RegionalCompute::sixteen_bit, "16bit"}}};
 }
@@ -90,7 +57,7 @@ double RegionalOptimizationOptions::scaled_rate(double base) const {
     throw BugError("internal error: unknown learning-rate scaling");
 }
 
-Json PruneOptions::deciding_values() const {
+Json PruneOptions::deciding_values(const ComputedOn& device) const {
     Json values = {{"method", name_of(method)},
                    {"pattern", pattern.name()},
                    {"sparsity", pattern.sparsity},
@@ -101,21 +68,21 @@ Json PruneOptions::deciding_values() const {
                    {"block-groups", block_groups},
                    {"shards", shards},
                    {"output-dtype", name_of(output_dtype)},
-                   {"device", on_gpu ? "cuda" : "cpu"},
-                   {"arithmetic", arithmetic},
+                   {"device", device.gpu ? "cuda" : "cpu"},
+                   {"arithmetic", device.arithmetic},
                    {"only-blocks", nullptr}};
     if (only_blocks) {
         values["only-blocks"] = std::to_string(only_blocks->begin) + "-" + std::to_string(only_blocks->end - 1);
     }
-    if (uses_regional_gradient(method)) values["alpha"] = alpha;
-    if (uses_regional_optimization(method)) {
+    if (method.uses_regional_gradient()) values["alpha"] = alpha;
+    if (method.optimises()) {
         values["ro-samples"] = ro.samples;
         values["ro-rounds"] = ro.rounds;
         values["ro-learning-rate"] = ro.learning_rate ? Json(*ro.learning_rate) : Json("auto");
         values["ro-batch"] = ro.batch;
         values["ro-lr-scaling"] = name_of(ro.scaling);
         values["hold-mask"] = ro.hold_mask;
-        if (on_gpu) values["ro-compute"] = name_of(ro.compute);
+        if (device.gpu) values["ro-compute"] = name_of(ro.compute);
     }
     return values;
 }

@@ -7,6 +7,7 @@
 #include "src/base/index_range.h"
 #include "src/base/json.h"
 #include "src/base/pruning_pattern.h"
+#include "src/method/method.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -16,17 +17,6 @@
 #include <string_view>
 
 namespace espalier {
-
-enum class Method { magnitude, wanda, sparsegpt, rgs, ro, wanda_plus_plus };
-
-std::string_view name_of(Method method);
-/// Throws InputError listing the methods.
-Method method_from_name(std::string_view name);
-
-/// Score with regional gradients: rgs, wanda++.
-bool uses_regional_gradient(Method method);
-/// Rounds of masking and optimising: ro, wanda++.
-bool uses_regional_optimization(Method method);
 
 /// c_j = sqrt(sum of squares) over all tokens, or with the mean over samples.
 enum class InputNorm { sum, mean };
@@ -57,6 +47,12 @@ struct RegionalOptimizationOptions {
     double scaled_rate(double base) const;
 };
 
+/// The device of a run, as far as it decides how results are rounded: a run stays with what it began with.
+struct ComputedOn {
+    bool gpu = false;
+    std::string arithmetic;  ///< Device::arithmetic
+};
+
 struct PruneOptions {
     std::filesystem::path model, calibration, output;
     Method method = Method::wanda_plus_plus;
@@ -72,12 +68,15 @@ struct PruneOptions {
     DType output_dtype = DType::f32;
     std::optional<IndexRange> only_blocks;  ///< prune only these; the others are copied
     bool fresh = false;
-    bool on_gpu = false;
-    std::string arithmetic;  ///< Device::arithmetic: a run stays with the rounding that it began with
 
+    /// Removed weights stay at zero while the others are optimised: as asked, or because their mask is chosen once.
+    bool holds_mask() const { return ro.hold_mask || method.chooses_mask_once(); }
+    /// Steps of one sample are taken by the block's owner alone; those of mini-batches by all ranks.
+    bool owner_steps_alone() const { return method.optimises() && ro.batch == 1; }
+    std::size_t first_pruned_block() const { return only_blocks ? only_blocks->begin : 0; }
     bool prunes(std::size_t block) const { return !only_blocks || only_blocks->contains(block); }
     /// The values that decide the result, for the manifest: equal JSON means equal pruned weights.
-    Json deciding_values() const;
+    Json deciding_values(const ComputedOn& device) const;
 };
 
 }  // namespace espalier

@@ -6,14 +6,16 @@ RegionalGradient::RegionalGradient(const GroupContext& context, DType weights)
     : context_(context), scale_(weights == DType::f16 ? 1024.0F : 1.0F) {
     const std::vector<std::size_t> shard_offsets = context.topology.shard_offsets(context.block_group);
     for (const MatrixShape& matrix : context.layout.matrices()) {
-        sums_.emplace_back(context.device, context.group, matrix.size(), shard_offsets);
+        sums_.emplace_back(context.device, context.group, matrix.size(), shard_offsets,
+                           "sums of the regional gradient");
     }
 }
 
 void RegionalGradient::begin_shard() {
-    for (const LinearLayer layer : all_linear_layers) {
+    shard_.clear();
+    for (const LinearLayer layer : context_.layout.linear_layers()) {
         const MatrixShape& matrix = context_.layout.matrix(layer);
-        shard_[index_of(layer)] = sums_[index_of(layer)].begin_leaf().reshaped(matrix.rows, matrix.columns);
+        shard_.push_back(sums_[index_of(layer)].begin_leaf().reshaped(matrix.rows, matrix.columns));
     }
 }
 
@@ -27,8 +29,8 @@ void RegionalGradient::end_shard() {
 
 PartTensor RegionalGradient::finish(const WeightPartition& partition) {
     for (OrderedSum& sum : sums_) sum.release_spare();
-    PartTensor gradient(context_.device, partition, context_.me());
-    for (const LinearLayer layer : all_linear_layers) {
+    PartTensor gradient(context_.device, partition, context_.me(), "regional gradient");
+    for (const LinearLayer layer : context_.layout.linear_layers()) {
         // One matrix in flight: the receiving rank holds every other rank's partial sums of it.
         sums_[index_of(layer)].start_reduce(partition.offsets_in(layer));
         sums_[index_of(layer)].finish_reduce(gradient.of_layer(layer));

@@ -7,9 +7,7 @@
 #include "src/blocks/weight_partition.h"
 #include "src/model/decoder_block.h"
 
-#include <array>
 #include <cstddef>
-#include <memory>
 #include <vector>
 
 namespace espalier {
@@ -35,8 +33,8 @@ class RegionalGradient final : public WeightGradientSink {
   private:
     GroupContext context_;
     float scale_;
-    std::vector<OrderedSum> sums_;  ///< one a matrix
-    std::array<TensorView, linear_layers> shard_;
+    std::vector<OrderedSum> sums_;   ///< one a matrix
+    std::vector<TensorView> shard_;  ///< by matrix
 };
 
 }  // namespace espalier

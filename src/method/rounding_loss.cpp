@@ -21,7 +21,8 @@ double unchanged_weight_share(const GroupContext& context, const BlockPart& dens
     dense.for_each_slice([&](const RowSlice& slice, TensorView stored) {
         const std::size_t row_bytes = stored.columns * bytes_of(weights.dtype());
         const std::size_t rows = std::clamp<std::size_t>(piece_bytes / row_bytes, 1, slice.rows());
-        const Tensor before = device.make_tensor(weights.dtype(), rows, stored.columns);
+        const Tensor before =
+            device.make_tensor(weights.dtype(), rows, stored.columns, "dense weights to compare with");
         for (std::size_t first = 0; first < slice.rows(); first += rows) {
             const std::size_t count = std::min(rows, slice.rows() - first), row = slice.row_begin + first;
             const TensorView piece = before.view().row_range(0, count);

@@ -14,18 +14,7 @@ namespace espalier {
 
 namespace {
 
-/// Layers that share an input, in block order.
-struct Stage {
-    LinearInput input;
-    LinearLayer first, last;
-};
-constexpr std::array<Stage, linear_inputs> stages = {
-    {{LinearInput::attention, LinearLayer::q_proj, LinearLayer::v_proj},
-     {LinearInput::attention_output, LinearLayer::o_proj, LinearLayer::o_proj},
-     {LinearInput::mlp, LinearLayer::gate_proj, LinearLayer::up_proj},
-     {LinearInput::mlp_activation, LinearLayer::down_proj, LinearLayer::down_proj}}};
-
-/// Adds x^T x of one of the four inputs into a shard's Gram matrix (upper triangle).
+/// Adds x^T x of one of a block's inputs into a shard's Gram matrix (upper triangle).
 class GramObserver final : public LinearInputObserver {
   public:
     GramObserver(Device& device, LinearInput wanted) : device_(device), wanted_(wanted) {}
@@ -56,26 +45,27 @@ void gather_to(Communicator& group, int owner, TensorView matrix, const PartOffs
 
 /// Sum over all samples of the Gram matrix of one input (upper triangle); complete on the block's owner, which factors
 /// it. The block is computed only as far as that input.
-Tensor sum_gram(const GroupContext& context, std::size_t block, const Stage& stage, DecoderBlock& decoder,
+Tensor sum_gram(const GroupContext& context, std::size_t block, LinearInput input, DecoderBlock& decoder,
                 const HiddenStates& x, const BlockWeights& weights) {
-    const std::size_t width = context.layout.input_width(stage.input);
+    const std::size_t width = context.layout.input(input).width;
     PartOffsets rows;
     for (std::size_t r = 0; r < context.ranks(); ++r) rows.push_back(part_of(width, context.ranks(), r).begin * width);
     rows.push_back(width * width);
 
-    OrderedSum sum(context.device, context.group, width * width, context.topology.shard_offsets(context.block_group));
-    GramObserver observer(context.device, stage.input);
+    OrderedSum sum(context.device, context.group, width * width, context.topology.shard_offsets(context.block_group),
+                   "sums of the Gram matrix");
+    GramObserver observer(context.device, input);
     const IndexRange shards = context.topology.shards_of(context.block_group, context.me());
     SampleReader inputs(context.device, x, all_samples_of(x));
     for (std::size_t shard = shards.begin; shard < shards.end; ++shard) {
         observer.begin_shard(sum.begin_leaf().reshaped(width, width));
         const IndexRange samples = context.topology.samples_of_shard(shard);
         for (std::size_t n = samples.begin; n < samples.end; ++n)
-            decoder.observe_inputs(weights, inputs.next(), stage.input, observer);
+            decoder.observe_inputs(weights, inputs.next(), input, observer);
         sum.end_leaf();
     }
     sum.start_reduce(rows);
-    Tensor gram = context.device.make_tensor(DType::f32, width, width);
+    Tensor gram = context.device.make_tensor(DType::f32, width, width, "Gram matrix");
     const std::size_t begin = rows[context.me()], end = rows[context.me() + 1];
     sum.finish_reduce({gram.view().data + begin * sizeof(float), DType::f32, 1, end - begin});
     gather_to(context.group, context.block_group.owner_of(block), gram, rows);
@@ -84,10 +74,10 @@ Tensor sum_gram(const GroupContext& context, std::size_t block, const Stage& sta
 
 /// The factor and the inputs that no calibration token ever used. Computed by the block's owner and broadcast, so that
 /// all rows see the same bits.
-void factor_gram(const GroupContext& context, std::size_t block, const Stage& stage, TensorView gram,
+void factor_gram(const GroupContext& context, std::size_t block, LinearInput input, TensorView gram,
                  TensorView dead_inputs, std::vector<std::string>& sentences) {
     constexpr std::array<float, 4> dampings = {0.01F, 0.1F, 1.0F, 10.0F};
-    const std::string name = checkpoint_name(block, context.layout.matrix(stage.first).name) + ".weight";
+    const std::string name = context.layout.weight_name(block, context.layout.layers_of(input).front());
     const int owner = context.block_group.owner_of(block);
     std::array<int, 1> attempts = {-1};
     if (context.group.rank() == owner) {
@@ -113,16 +103,16 @@ void factor_gram(const GroupContext& context, std::size_t block, const Stage& st
 
 /// Sweeps some rows in float32. As the source does, a layer is stored in its own type before the next one's inputs are
 /// computed.
-void sweep(Device& device, const PruneOptions& options, TensorView gram, TensorView dead, TensorView weight,
-           TensorView mask, TensorView unusable) {
+void sweep(Device& device, const PruneOptions& options, SweepMask origin, TensorView gram, TensorView dead,
+           TensorView weight, TensorView mask, TensorView unusable) {
     if (weight.dtype == DType::f32) {
-        device.sparsegpt_sweep(gram, dead, options.pattern, weight, mask, unusable);
+        device.sparsegpt_sweep(gram, dead, options.pattern, origin, weight, mask, unusable);
         device.round_to(options.output_dtype, weight);
         return;
     }
-    const Tensor wide = device.make_tensor(DType::f32, weight.rows, weight.columns);
+    const Tensor wide = device.make_tensor(DType::f32, weight.rows, weight.columns, "float32 weights");
     device.convert(weight, wide);
-    device.sparsegpt_sweep(gram, dead, options.pattern, wide, mask, unusable);
+    device.sparsegpt_sweep(gram, dead, options.pattern, origin, wide, mask, unusable);
     device.convert(wide, weight);
 }
 
@@ -130,19 +120,19 @@ void sweep(Device& device, const PruneOptions& options, TensorView gram, TensorV
 
 std::vector<std::string> prune_with_sparsegpt(const GroupContext& context, const PruneOptions& options,
                                               std::size_t block, DecoderBlock& decoder, const HiddenStates& x,
-                                              BlockWeights& weights, BlockTensor& mask, PhaseClock& clock) {
+                                              BlockWeights& weights, SweepMask origin, BlockTensor& mask,
+                                              PhaseClock& clock) {
     std::vector<std::string> sentences;
     const PartTensor no_gradient;
-    for (const Stage& stage : stages) {
-        const Tensor gram = sum_gram(context, block, stage, decoder, x, weights);
+    for (const LinearInput input : context.layout.linear_inputs()) {
+        const Tensor gram = sum_gram(context, block, input, decoder, x, weights);
         clock.mark("statistics");
-        const Tensor dead = context.device.make_tensor(DType::u8, 1, context.layout.input_width(stage.input));
-        factor_gram(context, block, stage, gram, dead, sentences);
-        const WeightPartition partition =
-            WeightPartition::balanced(context.layout, context.ranks(), stage.first, stage.last);
-        const DeviceCounters unusable(context.device, linear_layers);
+        const Tensor dead = context.device.make_tensor(DType::u8, 1, context.layout.input(input).width, "dead inputs");
+        factor_gram(context, block, input, gram, dead, sentences);
+        const WeightPartition partition = WeightPartition::balanced(context.layout, context.ranks(), input);
+        const DeviceCounters unusable(context.device, context.layout.matrices().size());
         for (const RowSlice& slice : partition.slices_of(context.me())) {
-            sweep(context.device, options, gram, dead,
+            sweep(context.device, options, origin, gram, dead,
                   weights.matrices.matrix(slice.layer).row_range(slice.row_begin, slice.row_end),
                   mask.matrix(slice.layer).row_range(slice.row_begin, slice.row_end),
                   unusable.at(index_of(slice.layer)));
@@ -150,7 +140,7 @@ std::vector<std::string> prune_with_sparsegpt(const GroupContext& context, const
         refuse_unusable_scores(context, unusable, block);
         const BlockMasker gatherer(context, options, partition, no_gradient);
         gatherer.gather_weights(weights);
-        gatherer.gather_mask(mask);
+        if (origin == SweepMask::chosen) gatherer.gather_mask(mask);
         clock.mark("mask");
     }
     return sentences;

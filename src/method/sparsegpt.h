@@ -13,10 +13,12 @@
 
 namespace espalier {
 
-/// Prunes `weights` in place and fills `mask` on all ranks. Returns sentences for the log (raised damping). Throws
-/// NonFiniteError, or InputError naming the tensor when its Gram matrix stays indefinite. Collective.
+/// Prunes `weights` in place by the sweep's own choice, and fills `mask` on all ranks, or by the `mask` that is given,
+/// complete on all ranks. Returns sentences for the log (raised damping). Throws NonFiniteError, or InputError naming
+/// the tensor when its Gram matrix stays indefinite. Collective.
 std::vector<std::string> prune_with_sparsegpt(const GroupContext& context, const PruneOptions& options,
                                               std::size_t block, DecoderBlock& decoder, const HiddenStates& x,
-                                              BlockWeights& weights, BlockTensor& mask, PhaseClock& clock);
+                                              BlockWeights& weights, SweepMask origin, BlockTensor& mask,
+                                              PhaseClock& clock);
 
 }  // namespace espalier

@@ -1,81 +1,102 @@
 #include "src/model/block_layout.h"
 
 #include "src/base/error.h"
+#include "src/model/families/family.h"
 
 namespace espalier {
 
-LinearInput input_of(LinearLayer layer) {
-    switch (layer) {
-        case LinearLayer::q_proj:
-        case LinearLayer::k_proj:
-        case LinearLayer::v_proj:
-            return LinearInput::attention;
-        case LinearLayer::o_proj:
-            return LinearInput::attention_output;
-        case LinearLayer::gate_proj:
-        case LinearLayer::up_proj:
-            return LinearInput::mlp;
-        case LinearLayer::down_proj:
-            return LinearInput::mlp_activation;
-    }
-    throw BugError("internal error: unknown linear layer");
+BlockLayout::BlockLayout(const ModelConfig& config) : BlockLayout(family_of(config.model_type).layout(config)) {}
+
+LinearInput BlockLayout::add_input(std::size_t width) {
+    inputs_.push_back({width, inputs_.empty() ? 0 : total_input_width()});
+    input_places_.push_back(LinearInput{inputs_.size() - 1});
+    return last_input();
 }
 
-BlockLayout::BlockLayout(const ModelConfig& config) {
-    const std::size_t hidden = config.hidden_size, inter = config.intermediate_size;
-    const std::size_t query = config.query_width(), key_value = config.key_value_width();
-    matrices_ = {MatrixShape{"self_attn.q_proj", query, hidden, 0},
-                 {"self_attn.k_proj", key_value, hidden, 0},
-                 {"self_attn.v_proj", key_value, hidden, 0},
-                 {"self_attn.o_proj", hidden, query, 0},
-                 {"mlp.gate_proj", inter, hidden, 0},
-                 {"mlp.up_proj", inter, hidden, 0},
-                 {"mlp.down_proj", hidden, inter, 0}};
-    for (MatrixShape& matrix : matrices_) {
-        matrix.offset = weights_;
-        weights_ += matrix.size();
-    }
-    input_widths_ = {hidden, query, hidden, inter};
-    vectors_ = {{BlockVector::input_norm, "input_layernorm.weight", hidden},
-                {BlockVector::post_attention_norm, "post_attention_layernorm.weight", hidden}};
-    if (config.query_key_norm) {
-        vectors_.push_back({BlockVector::query_norm, "self_attn.q_norm.weight", config.head_size});
-        vectors_.push_back({BlockVector::key_norm, "self_attn.k_norm.weight", config.head_size});
-    }
-    const auto add_bias = [&](BlockVector vector, LinearLayer layer) {
-        vectors_.push_back({vector, std::string(matrix(layer).name) + ".bias", matrix(layer).rows});
-    };
-    if (config.qkv_bias) {
-        add_bias(BlockVector::q_bias, LinearLayer::q_proj);
-        add_bias(BlockVector::k_bias, LinearLayer::k_proj);
-        add_bias(BlockVector::v_bias, LinearLayer::v_proj);
-    }
-    if (config.output_bias) add_bias(BlockVector::o_bias, LinearLayer::o_proj);
-    if (config.mlp_bias) {
-        add_bias(BlockVector::gate_bias, LinearLayer::gate_proj);
-        add_bias(BlockVector::up_bias, LinearLayer::up_proj);
-        add_bias(BlockVector::down_bias, LinearLayer::down_proj);
-    }
+LinearLayer BlockLayout::add_matrix(std::string name, std::size_t rows, LinearInput input) {
+    const std::size_t columns = inputs_[index_of(input)].width;
+    stored_.push_back({name + ".weight", name + ".mask", rows, columns, weights_});
+    matrices_.push_back({std::move(name), input, rows, columns, weights_, {}, stored_.size() - 1, 0});
+    weights_ += rows * columns;
+    layers_.push_back(LinearLayer{matrices_.size() - 1});
+    return layers_.back();
 }
 
-std::size_t BlockLayout::input_offset(LinearInput input) const {
-    std::size_t offset = 0;
-    for (std::size_t i = 0; i < index_of(input); ++i) offset += input_widths_[i];
-    return offset;
+BlockVector BlockLayout::add_norm(std::string name, std::size_t size) {
+    vectors_.push_back({std::move(name), size});
+    return BlockVector{vectors_.size() - 1};
+}
+
+void BlockLayout::add_bias(LinearLayer layer) {
+    MatrixShape& matrix = matrices_[index_of(layer)];
+    matrix.bias = BlockVector{vectors_.size()};
+    vectors_.push_back({matrix.name + ".bias", matrix.rows, layer});
+}
+
+void BlockLayout::store_together(const std::string& name, LinearLayer first, LinearLayer last) {
+    const std::size_t begin = index_of(first), end = index_of(last) + 1, place = matrix(first).stored;
+    StoredMatrix& together = stored_[place];
+    together.name = name + ".weight";
+    together.mask = name + ".mask";
+    for (std::size_t m = begin; m < end; ++m) {
+        require(
+            matrices_[m].input == matrix(first).input && matrices_[m].stored == place + m - begin && !matrices_[m].bias,
+            "matrices of one input and without biases, each stored by itself");
+        matrices_[m].stored = place;
+        matrices_[m].stored_row = m == begin ? 0 : together.rows;
+        together.rows = matrices_[m].stored_row + matrices_[m].rows;
+    }
+    const std::size_t fewer = end - begin - 1;
+    const auto after = stored_.begin() + static_cast<std::ptrdiff_t>(place) + 1;
+    stored_.erase(after, after + static_cast<std::ptrdiff_t>(fewer));
+    for (std::size_t m = end; m < matrices_.size(); ++m) matrices_[m].stored -= fewer;
+}
+
+std::vector<LinearLayer> BlockLayout::layers_of(LinearInput input) const {
+    std::vector<LinearLayer> layers;
+    for (const LinearLayer layer : linear_layers()) {
+        if (matrix(layer).input == input) layers.push_back(layer);
+    }
+    return layers;
+}
+
+std::string BlockLayout::input_name(LinearInput input) const {
+    const std::vector<LinearLayer> layers = layers_of(input);
+    std::string text = matrix(layers.front()).name;
+    for (std::size_t i = 1; i < layers.size(); ++i) {
+        const std::string& name = matrix(layers[i]).name;
+        text += (i + 1 == layers.size() ? " and " : ", ") + name.substr(name.rfind('.') + 1);
+    }
+    return text;
+}
+
+std::string BlockLayout::tensor_name(std::size_t block, std::string_view name_in_block) const {
+    return block_name(block) + "." + std::string(name_in_block);
+}
+
+std::string BlockLayout::weight_name(std::size_t block, LinearLayer layer) const {
+    return tensor_name(block, stored_[matrix(layer).stored].name);
+}
+
+std::string BlockLayout::outer_name(OuterTensor tensor) const {
+    switch (tensor) {
+        case OuterTensor::embedding:
+            return names_.embedding;
+        case OuterTensor::final_norm:
+            return names_.final_norm;
+        case OuterTensor::head:
+            return names_.head;
+    }
+    throw BugError("internal error: unknown outer tensor");
 }
 
 void BlockLayout::check_group(std::size_t group) const {
     for (const MatrixShape& matrix : matrices_) {
         if (matrix.columns % group != 0) {
             throw InputError("--pattern with groups of " + std::to_string(group) + " does not divide the " +
-                             std::to_string(matrix.columns) + " inputs of " + std::string(matrix.name) +
-                             "; choose an M that does");
+                             std::to_string(matrix.columns) + " inputs of " + matrix.name + "; choose an M that does");
         }
     }
-}
-
-std::string checkpoint_name(std::size_t block, std::string_view name_in_block) {
-    return "model.layers." + std::to_string(block) + "." + std::string(name_in_block);
 }
 
 }  // namespace espalier

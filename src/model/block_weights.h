@@ -4,18 +4,18 @@
 #include "kernels/device.h"
 #include "src/model/block_layout.h"
 
-#include <array>
 #include <cstddef>
+#include <optional>
+#include <vector>
 
 namespace espalier {
 
-/// A vector over all weights of a block, one allocation, seen as seven matrices: weights, gradients, RMSprop state,
-/// masks.
+/// A vector over all weights of a block, one allocation, seen as its matrices: weights, gradients, masks.
 class BlockTensor {
   public:
     BlockTensor() = default;
-    /// Uninitialised.
-    BlockTensor(Device& device, const BlockLayout& layout, DType dtype);
+    /// Uninitialised. `name`: of its memory.
+    BlockTensor(Device& device, const BlockLayout& layout, DType dtype, const char* name);
 
     bool empty() const { return storage_.empty(); }
     /// All weights as one row.
@@ -24,20 +24,32 @@ class BlockTensor {
 
   private:
     Tensor storage_;
-    std::array<TensorView, linear_layers> matrices_;
+    std::vector<TensorView> matrices_;
 };
 
-/// Matrices and vectors of a block. Absent vectors are empty views.
+/// y = x W^T + b. The only way by which a block's halves reach a matrix, forward and back: a term more, of low rank, is
+/// a field here and a line in BlockHalf::project and project_gradient.
+struct Projection {
+    TensorView weight;  ///< [out, in]
+    TensorView bias;    ///< [1, out], or empty
+};
+
+/// Matrices and vectors of a block.
 class BlockWeights {
   public:
-    BlockWeights(Device& device, const BlockLayout& layout, DType dtype);
+    BlockWeights(Device& device, const BlockLayout& layout, DType dtype, const char* name = "weights");
 
     BlockTensor matrices;
+    /// Which block of the model they are of: it decides how the block computes (ModelConfig::blocks).
+    std::size_t block = 0;
+
     DType dtype() const { return matrices.all().dtype; }
-    TensorView vector(BlockVector which) const { return vectors_[static_cast<std::size_t>(which)].view(); }
+    TensorView vector(BlockVector which) const { return vectors_[index_of(which)].view(); }
+    Projection projection(LinearLayer layer) const;
 
   private:
-    std::array<Tensor, block_vectors> vectors_;
+    std::vector<Tensor> vectors_;
+    std::vector<std::optional<BlockVector>> biases_;  ///< by matrix
 };
 
 }  // namespace espalier

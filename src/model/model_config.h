@@ -1,50 +1,53 @@
 #pragma once
-/// What config.json says about a LLaMA-family decoder, in the spellings of transformers 4 and 5.
+/// What config.json says about a LLaMA-like decoder, in the spellings of transformers 4 and 5.
+
+#include "src/model/rope_config.h"
 
 #include <cstddef>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace espalier {
 
-enum class RopeScaling { none, linear, llama3, yarn };
+/// Where the norms of a half of a block are: of its input, or of its output before that is added to the input.
+enum class NormPlacement { before, after };
 
-/// Rotary position embedding: frequencies theta^(-2i/head_size), then scaled.
-struct RopeConfig {
-    double theta = 10000;
-    RopeScaling scaling = RopeScaling::none;
-    double factor = 1;
-    double low_frequency_factor = 1;         ///< llama3
-    double high_frequency_factor = 4;        ///< llama3
-    double original_max_positions = 8192;    ///< llama3, yarn
-    double beta_fast = 32;                   ///< yarn
-    double beta_slow = 1;                    ///< yarn
-    std::optional<double> attention_factor;  ///< yarn; 0.1 ln(factor) + 1 when absent
+/// Norms of queries and keys: none, of each head by itself, or of all heads together.
+enum class HeadNorm { none, each_head, all_heads };
 
-    bool operator==(const RopeConfig&) const = default;
+/// How one decoder block computes; what is the same in all blocks of all families (SiLU gates, attention over the root
+/// of the head's size) is not said.
+struct BlockSpecification {
+    NormPlacement norms = NormPlacement::before;
+    HeadNorm head_norm = HeadNorm::none;
+    std::shared_ptr<const RopeConfig> rope = {};  ///< the same object in blocks that rotate alike; null: no positions
+    bool qkv_bias = false;                        ///< q, k, v
+    bool output_bias = false;                     ///< o
+    bool mlp_bias = false;                        ///< gate, up, down
+    /// Tokens that attention reaches back; it equals full causal attention for sequences not longer than that.
+    std::optional<std::size_t> window = {};
+
+    bool operator==(const BlockSpecification&) const = default;
 };
 
 struct ModelConfig {
-    std::string model_type;  ///< llama, mistral, qwen2, qwen3
+    std::string model_type;  ///< of a family: src/model/families
     std::size_t hidden_size = 0;
     std::size_t intermediate_size = 0;
-    std::size_t blocks = 0;  ///< num_hidden_layers
+    std::vector<BlockSpecification> blocks;  ///< one for each, num_hidden_layers
     std::size_t query_heads = 0;
     std::size_t key_value_heads = 0;
     std::size_t head_size = 0;
     std::size_t vocabulary = 0;
     float rms_norm_epsilon = 0;
-    RopeConfig rope;
     std::size_t max_positions = 0;
     bool tied_head = false;
-    bool qkv_bias = false;     ///< q, k, v
-    bool output_bias = false;  ///< o
-    bool mlp_bias = false;     ///< gate, up, down
-    bool query_key_norm = false;
-    /// Smallest sliding window of any block; attention equals full causal attention for sequences not longer than it.
-    std::optional<std::size_t> sliding_window;
 
+    /// Of the blocks that have one.
+    std::optional<std::size_t> smallest_window() const;
     std::size_t query_width() const { return query_heads * head_size; }
     std::size_t key_value_width() const { return key_value_heads * head_size; }
 
@@ -55,6 +58,8 @@ struct ModelConfig {
     void check_sequence_length(std::size_t tokens) const;
     /// Tokens of the longest sequence that check_sequence_length allows.
     std::size_t longest_sequence() const;
+    /// Up to so many tokens sequences have the short factors of longrope; all have where there is none.
+    std::size_t longest_short_sequence() const;
 };
 
 }  // namespace espalier

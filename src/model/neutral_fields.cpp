@@ -2,6 +2,7 @@
 
 #include "src/base/error.h"
 #include "src/base/json.h"
+#include "src/model/families/family.h"
 
 #include <algorithm>
 #include <cmath>
@@ -28,8 +29,6 @@ struct NeutralField {
     const char* name;
     const char* values;  ///< a JSON array; empty where the value follows from other fields
     Neutral kind = Neutral::listed;
-    /// Model types whose parser (ModelConfig) reads the field, so that any value is its business.
-    std::vector<std::string_view> read_by = {};
 };
 
 constexpr const char* one = "[1]";
@@ -212,10 +211,10 @@ const std::vector<NeutralField>& neutral_fields() {
         {"norm_after", no},
         {"use_post_norm", no},
         {"use_sandwich_norm", no},
-        {"qk_norm", no, Neutral::listed, {"qwen3"}},
-        {"use_qk_norm", no, Neutral::listed, {"qwen3"}},
-        {"qk_layernorm", no, Neutral::listed, {"qwen3"}},
-        {"use_query_key_norm", no, Neutral::listed, {"qwen3"}},
+        {"qk_norm", no},
+        {"use_qk_norm", no},
+        {"qk_layernorm", no},
+        {"use_query_key_norm", no},
         // The gated MLP
         {"hidden_act", silu},
         {"hidden_activation", silu},
@@ -237,6 +236,14 @@ const std::vector<NeutralField>& neutral_fields() {
     return fields;
 }
 
+/// Of the first block that rotates; 0 where none does.
+double rope_theta(const ModelConfig& config) {
+    for (const BlockSpecification& block : config.blocks) {
+        if (block.rope) return block.rope->theta;
+    }
+    return 0;
+}
+
 /// The one neutral value of a field whose value follows from others.
 double neutral_number(Neutral kind, const ModelConfig& config) {
     switch (kind) {
@@ -249,7 +256,7 @@ double neutral_number(Neutral kind, const ModelConfig& config) {
         case Neutral::epsilon:
             return static_cast<double>(config.rms_norm_epsilon);
         case Neutral::rope_theta:
-            return config.rope.theta;
+            return rope_theta(config);
         case Neutral::listed:
         case Neutral::each_listed:
             break;
@@ -288,10 +295,11 @@ std::string neutral_text(const NeutralField& field, const ModelConfig& config) {
 }
 
 void check_object(const Json& object, const ModelConfig& config, const std::string& source) {
+    const std::span<const std::string_view> read = family_of(config.model_type).fields_read;
     for (const NeutralField& field : neutral_fields()) {
         const Json* found = object.find(field.name);
         if (found == nullptr || found->is_null() || is_neutral(field, *found, config)) continue;
-        if (std::find(field.read_by.begin(), field.read_by.end(), config.model_type) != field.read_by.end()) continue;
+        if (std::find(read.begin(), read.end(), field.name) != read.end()) continue;
         std::string shown = found->ascii();
         if (shown.size() > 100) shown = shown.substr(0, 100) + "…";
         throw InputError(source + ": '" + field.name + "' is " + shown +
@@ -312,8 +320,8 @@ void refuse_other_than_neutral(const Json& json, const ModelConfig& config, cons
         for (const auto& [kind, object] : rope->items()) {  // transformers 5 may nest by kind of attention
             if (object.is_object()) check_object(object, config, rope_source + ": " + kind);
         }
-        // All blocks are computed with one rotary embedding, that of full attention.
-        if (config.sliding_window && rope->contains("full_attention") && rope->contains("sliding_attention") &&
+        // Blocks that rotate do it in one way, that of full attention.
+        if (config.smallest_window() && rope->contains("full_attention") && rope->contains("sliding_attention") &&
             (*rope)["full_attention"] != (*rope)["sliding_attention"]) {
             throw InputError(rope_source +
                              ": 'full_attention' and 'sliding_attention' differ, which changes what the model "

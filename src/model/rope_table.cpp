@@ -20,13 +20,13 @@ double llama3_frequency(const RopeConfig& rope, double frequency) {
 }
 
 /// YaRN (Peng et al. 2023): dimensions that turn often are kept, those that turn rarely are divided by `factor`.
-double yarn_frequency(const RopeConfig& rope, std::size_t head_size, std::size_t i, double frequency) {
+double yarn_frequency(const RopeConfig& rope, std::size_t i, double frequency) {
     const auto dimension_turning = [&](double rotations) {
-        return static_cast<double>(head_size) *
+        return static_cast<double>(rope.width) *
                std::log(rope.original_max_positions / (rotations * 2 * std::numbers::pi)) / (2 * std::log(rope.theta));
     };
     const double low = std::max(0.0, std::floor(dimension_turning(rope.beta_fast)));
-    double high = std::min(static_cast<double>(head_size) - 1, std::ceil(dimension_turning(rope.beta_slow)));
+    double high = std::min(static_cast<double>(rope.width) - 1, std::ceil(dimension_turning(rope.beta_slow)));
     if (low == high) high += 0.001;
     const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
     return frequency / rope.factor * ramp + frequency * (1 - ramp);
@@ -34,10 +34,12 @@ double yarn_frequency(const RopeConfig& rope, std::size_t head_size, std::size_t
 
 }  // namespace
 
-std::vector<float> rope_inverse_frequencies(const RopeConfig& rope, std::size_t head_size) {
-    std::vector<float> frequencies(head_size / 2);
+std::vector<float> rope_inverse_frequencies(const RopeConfig& rope, std::size_t tokens) {
+    const std::vector<double>& stretched =
+        static_cast<double>(tokens) > rope.original_max_positions ? rope.long_factors : rope.short_factors;
+    std::vector<float> frequencies(rope.width / 2);
     for (std::size_t i = 0; i < frequencies.size(); ++i) {
-        const double base = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_size));
+        const double base = std::pow(rope.theta, -2.0 * static_cast<double>(i) / static_cast<double>(rope.width));
         double frequency = base;
         switch (rope.scaling) {
             case RopeScaling::none:
@@ -49,7 +51,10 @@ std::vector<float> rope_inverse_frequencies(const RopeConfig& rope, std::size_t 
                 frequency = llama3_frequency(rope, base);
                 break;
             case RopeScaling::yarn:
-                frequency = yarn_frequency(rope, head_size, i, base);
+                frequency = yarn_frequency(rope, i, base);
+                break;
+            case RopeScaling::longrope:
+                frequency = base / stretched[i];
                 break;
         }
         frequencies[i] = static_cast<float>(frequency);
@@ -57,9 +62,10 @@ std::vector<float> rope_inverse_frequencies(const RopeConfig& rope, std::size_t 
     return frequencies;
 }
 
-RopeTable make_rope_table(const RopeConfig& rope, std::size_t head_size, std::size_t tokens) {
-    const std::vector<float> frequencies = rope_inverse_frequencies(rope, head_size);
+RopeTable make_rope_table(const RopeConfig& rope, std::size_t tokens) {
+    const std::vector<float> frequencies = rope_inverse_frequencies(rope, tokens);
     double scale = 1;
+    if (rope.scaling == RopeScaling::longrope) scale = rope.attention_factor.value_or(1);
     if (rope.scaling == RopeScaling::yarn) scale = rope.attention_factor.value_or(0.1 * std::log(rope.factor) + 1);
     RopeTable table;
     for (std::size_t t = 0; t < tokens; ++t) {

@@ -39,8 +39,8 @@ LearningRateChoice search_learning_rate(const GroupContext& context, const Prune
     }
     const SampleSplit split = split_samples(samples);
 
-    const BlockTensor dense(context.device, context.layout, weights.dtype());
-    context.device.copy(weights.matrices.all(), dense.all());
+    const BlockTensor start(context.device, context.layout, weights.dtype(), "first weights during the search");
+    context.device.copy(weights.matrices.all(), start.all());
     PhaseClock unused = clock.another();
     RegionalOptimizer optimizer(context, options, problem, weights, mask, unused);
     LearningRateChoice choice;
@@ -63,7 +63,7 @@ LearningRateChoice search_learning_rate(const GroupContext& context, const Prune
             choice.learning_rate = rate;
         }
         choice.candidates.push_back(candidate);
-        context.device.copy(dense.all(), weights.matrices.all());
+        context.device.copy(start.all(), weights.matrices.all());
     }
     if (!std::isfinite(best)) {
         throw NonFiniteError("block " + std::to_string(problem.block) +

@@ -29,9 +29,9 @@ struct LearningRateChoice {
 /// 3e-7, 1e-6, 3e-6 … 1e-3.
 inline constexpr std::array<double, 8> learning_rate_grid = {3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3};
 
-/// Tries the grid on the problem's block. `weights` hold the dense weights before and after; `mask` is scratch. The
-/// smaller rate wins a tie. Throws InputError when there is only one sample, NonFiniteError when every rate diverges.
-/// Collective.
+/// Tries the grid on the problem's block. `weights` hold the weights to begin with before and after; `mask` is scratch.
+/// The smaller rate wins a tie. Throws InputError when there is only one sample, NonFiniteError when every rate
+/// diverges. Collective.
 LearningRateChoice search_learning_rate(const GroupContext& context, const PruneOptions& options,
                                         const RegionalProblem& problem, BlockWeights& weights, BlockTensor& mask,
                                         PhaseClock& clock);

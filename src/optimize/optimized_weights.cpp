@@ -15,17 +15,19 @@ TensorView rows_of(const BlockWeights& weights, const RowSlice& slice) {
 OptimizedWeights::OptimizedWeights(const GroupContext& context, const WeightPartition& partition, DType of_passes,
                                    bool measures_rounded, BlockWeights& run)
     : context_(context), partition_(partition), measures_rounded_(measures_rounded), run_(run) {
-    if (of_passes != run.dtype()) own_.emplace(context.device, context.layout, of_passes);
+    if (of_passes != run.dtype())
+        own_.emplace(context.device, context.layout, of_passes, "weights of the optimiser's passes");
     if (of_passes != DType::f32 && run.dtype() != DType::f32) {
-        masters_ = PartTensor(context.device, partition, context.me());
+        masters_ = PartTensor(context.device, partition, context.me(), "float32 masters");
     }
 }
 
 void OptimizedWeights::load() {
     if (own_) {
         context_.device.convert(run_.matrices.all(), own_->matrices.all());
-        for (const VectorShape& vector : context_.layout.vectors()) {
-            context_.device.copy(run_.vector(vector.vector), own_->vector(vector.vector));
+        own_->block = run_.block;
+        for (std::size_t v = 0; v < context_.layout.vectors().size(); ++v) {
+            context_.device.copy(run_.vector(BlockVector{v}), own_->vector(BlockVector{v}));
         }
     }
     if (masters_.empty()) return;

@@ -1,22 +1,23 @@
 #pragma once
-/// Regional optimisation (Wanda++ §4.2): rounds of masking and of RMSprop steps that pull the pruned block's outputs
-/// towards the dense ones, on samples drawn anew in each round.
+/// Regional optimisation (Wanda++ §4.2): rounds of masking and of optimiser steps that pull the pruned block's outputs
+/// towards the dense ones, on samples drawn anew in each round. When and how large steps are is the schedule's
+/// business, what a step does that of its rule, and who takes it that of step_sharing.
 
-#include "mpi/ordered_sum.h"
 #include "src/blocks/group_context.h"
 #include "src/blocks/phase_clock.h"
 #include "src/method/block_masker.h"
 #include "src/method/prune_options.h"
 #include "src/model/decoder_block.h"
 #include "src/optimize/optimized_weights.h"
+#include "src/optimize/optimizer_schedule.h"
+#include "src/optimize/optimizer_state.h"
+#include "src/optimize/step_sharing.h"
 #include "src/samples/dense_outputs.h"
-#include "src/samples/drawn_samples.h"
 #include "src/samples/hidden_states.h"
 
-#include <array>
 #include <cstddef>
 #include <functional>
-#include <map>
+#include <memory>
 #include <vector>
 
 namespace espalier {
@@ -44,6 +45,7 @@ struct RegionalProblem {
     const DenseOutputs& dense_outputs;
     const InputNormCollector& dense_norms;  ///< every sample observed with the dense weights
     const BlockMasker& masker;
+    const BlockTensor* first_mask;         ///< of weights that were compensated; null: the first round chooses it
     const std::function<void()>& on_idle;  ///< called after every round, for bookkeeping that should not wait longer
 };
 
@@ -51,8 +53,8 @@ class RegionalOptimizer {
   public:
     using AfterFirstMask = std::function<void(const std::vector<std::size_t>& drawn)>;
 
-    /// `weights` are the run's weights of the block, dense when run() begins; `mask` is written in this rank's part.
-    /// Both outlive the object.
+    /// `weights` are the run's weights of the block, dense or compensated when run() begins; `mask` is written in this
+    /// rank's part. Both outlive the object.
     RegionalOptimizer(const GroupContext& context, const PruneOptions& options, const RegionalProblem& problem,
                       BlockWeights& weights, BlockTensor& mask, PhaseClock& clock);
 
@@ -62,8 +64,8 @@ class RegionalOptimizer {
     std::vector<std::vector<std::size_t>> run(const std::vector<std::size_t>& population, double learning_rate,
                                               const AfterFirstMask& after_first_mask);
 
-    /// The last mask, by input norms over `samples` with the optimised weights; the run's weights become the masked
-    /// ones, rounded to the output type. Collective.
+    /// The last mask, by input norms over `samples` with the optimised weights, unless it is chosen only once; the
+    /// run's weights become the masked ones, rounded to the output type. Collective.
     void finish(const std::vector<std::size_t>& samples);
 
     /// The present weights as statistics and errors are measured with them.
@@ -71,13 +73,10 @@ class RegionalOptimizer {
 
   private:
     InputNorms current_norms(const std::vector<std::size_t>& samples);
+    /// A mask by scores of the present weights, with `norms` over the samples that the method names.
     void apply_mask(const InputNorms& norms);
-    void optimise(const std::vector<std::size_t>& draws);
-    void step_alone(const std::vector<StepSample>& samples);
-    void step_together(const std::vector<StepSample>& samples, const std::vector<std::size_t>& offsets);
-    /// Finishes a matrix's gradient sum and steps this rank's rows [parts[me], parts[me + 1]) of it.
-    void step_part(LinearLayer layer, const PartOffsets& parts, OrderedSum& sum);
-    void output_gradient(const StepSample& sample);
+    void begin_round(std::size_t round, const std::vector<std::size_t>& drawn);
+    void optimise(const OptimizerSchedule& schedule, const std::vector<std::size_t>& draws);
 
     GroupContext context_;
     const PruneOptions& options_;
@@ -85,12 +84,11 @@ class RegionalOptimizer {
     PhaseClock& clock_;
     OptimizedWeights weights_;
     BlockTensor& mask_;
-    RmspropStep step_;
     InputNormCollector norms_;
-    PartTensor square_average_;                            ///< RMSprop's v of this rank's part
-    PartTensor gradient_;                                  ///< of this rank's part, mini-batches only
-    std::map<std::size_t, std::vector<OrderedSum>> sums_;  ///< by mini-batch size (the last of a round may be smaller)
-    Tensor output_;                                        ///< f(x), then the gradient of the loss
+    OptimizerState state_;
+    std::unique_ptr<StepSharing> sharing_;
+    std::size_t steps_taken_ = 0;
+    Tensor output_;  ///< f(x), then the gradient of the loss
 };
 
 }  // namespace espalier

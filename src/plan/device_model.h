@@ -5,8 +5,10 @@
 #include "src/base/json.h"
 #include "src/plan/network_model.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <filesystem>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +38,12 @@ struct DeviceModel {
     NetworkModel network;
     /// Device memory that the system, the libraries and their buffers keep: of a GPU reserved_gpu_bytes, as in a run.
     std::size_t reserved_bytes = 0;
+
+    /// What tensors may take together. A CPU has what the host has: a run there has no budget.
+    std::size_t tensor_bytes() const {
+        if (!is_gpu) return std::numeric_limits<std::size_t>::max();
+        return memory_bytes - std::min(memory_bytes, reserved_bytes);
+    }
 
     Json to_json() const;
     /// Throws InputError naming the field.

@@ -26,7 +26,7 @@ class TimedExchange final : public Exchange {
 
 }  // namespace
 
-DryRunCommunicator::DryRunCommunicator(int rank, int size, const NetworkModel& network, Clock& clock, Memory memory,
+DryRunCommunicator::DryRunCommunicator(int rank, int size, NetworkModel network, Clock& clock, Memory memory,
                                        Device* device)
     : rank_(rank), size_(size), network_(network), clock_(clock), memory_(memory), device_(device) {
     require(rank >= 0 && rank < size, "a rank of the dry run's group");

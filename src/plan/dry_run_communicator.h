@@ -24,10 +24,9 @@ class DryRunCommunicator final : public Communicator {
         none,    ///< of a device that only counts: nothing is touched
     };
 
-    /// `clock`, `network` and `device` outlive it. With Memory::device its operations are waited for before time
+    /// `clock` and `device` outlive it. With Memory::device its operations are waited for before time
     /// passes.
-    DryRunCommunicator(int rank, int size, const NetworkModel& network, Clock& clock, Memory memory,
-                       Device* device = nullptr);
+    DryRunCommunicator(int rank, int size, NetworkModel network, Clock& clock, Memory memory, Device* device = nullptr);
 
     int rank() const override { return rank_; }
     int size() const override { return size_; }
@@ -48,7 +47,7 @@ class DryRunCommunicator final : public Communicator {
     void copy(const std::byte* from, std::byte* to, std::size_t bytes);
 
     int rank_, size_;
-    const NetworkModel& network_;
+    NetworkModel network_;
     Clock& clock_;
     Memory memory_;
     Device* device_;

@@ -61,7 +61,7 @@ class Measurement {
         const Tensor weight = numbers(DType::f32, s_.intermediate, s_.hidden),
                      gradient = numbers(DType::f32, s_.intermediate, s_.hidden),
                      norms = numbers(DType::f32, 1, s_.hidden),
-                     mask = device_.make_tensor(DType::u8, s_.intermediate, s_.hidden);
+                     mask = device_.make_tensor(DType::u8, s_.intermediate, s_.hidden, "measured");
         device_.square_accumulate(norms, norms);
         device_.square_accumulate(gradient, gradient);
         const DeviceCounters unusable(device_, 1);
@@ -78,7 +78,7 @@ class Measurement {
   private:
     /// Numbers between -1 and 1, as they come in a model: a GPU multiplies zeros a fifth faster, on less power.
     Tensor numbers(DType type, std::size_t rows, std::size_t columns) const {
-        Tensor tensor = device_.make_tensor(type, rows, columns);
+        Tensor tensor = device_.make_tensor(type, rows, columns, "measured");
         if (type == DType::u8) return tensor;
         std::vector<float> values(rows * columns);
         std::uint32_t state = 1;
@@ -150,7 +150,8 @@ DeviceModel measure_device(Device& device, const DeviceModel& like, const Measur
     const Measurement measurement(device, shapes);
     DeviceModel model = like;
     model.name = device.description();
-    model.origin = "measured here" + (like.is_gpu ? "; multiprocessors as of " + like.name : std::string());
+    model.origin = "measured here";
+    if (like.is_gpu) model.multiprocessors = device.multiprocessors();
     model.float32 = measurement.products(DType::f32);
     model.sixteen_bit = model.tf32 = model.float32;
     if (device.compute_dtype(DType::bf16) == DType::bf16) {
@@ -164,8 +165,8 @@ DeviceModel measure_device(Device& device, const DeviceModel& like, const Measur
     model.host_link = measurement.host_link();
     model.operation_seconds = measurement.operation_seconds();
     // A plan by these rates has for tensors what this run would have.
-    model.reserved_bytes = like.is_gpu ? reserved_gpu_bytes(device.memory_budget()) : 0;
-    model.memory_bytes = like.is_gpu ? device.memory_budget() + model.reserved_bytes : memory_of_machine();
+    model.reserved_bytes = like.is_gpu ? reserved_gpu_bytes(device.memory().budget()) : 0;
+    model.memory_bytes = like.is_gpu ? device.memory().budget() + model.reserved_bytes : memory_of_machine();
     if (!folder.empty()) model.file_bandwidth = file_bandwidth(folder);
     return model;
 }

@@ -21,8 +21,8 @@ struct MeasuredShapes {
 };
 
 /// Rates of `device`; multiplications of the types that it computes with. The network is that of `like`
-/// (measure_network.h measures it), which also gives what cannot be measured (multiprocessors);
-/// `origin` says so. Files are measured by writing 128 MiB in `folder`, unless that is empty.
+/// (measure_network.h measures it); `origin`
+/// says so. Files are measured by writing 128 MiB in `folder`, unless that is empty.
 DeviceModel measure_device(Device& device, const DeviceModel& like, const MeasuredShapes& shapes,
                            const std::filesystem::path& folder = {});
 

@@ -61,8 +61,8 @@ class MessageTimer {
           device_(device),
           bytes_(bytes),
           tensors_(control, device),
-          out_(device.make_tensor(DType::u8, 1, bytes)),
-          in_(device.make_tensor(DType::u8, 1, bytes)) {}
+          out_(device.make_tensor(DType::u8, 1, bytes, "messages")),
+          in_(device.make_tensor(DType::u8, 1, bytes, "messages")) {}
 
     /// By NetworkModel::exchange_seconds, which counts the messages of both ways.
     double message_overhead(const Peers& peers) {

@@ -1,7 +1,6 @@
 #include "src/plan/modelled_device.h"
 
-#include "kernels/gradient_panel.h"
-#include "src/base/units.h"
+#include "kernels/working_memory.h"
 
 #include <sys/mman.h>
 
@@ -42,8 +41,8 @@ DeviceSeconds& DeviceSeconds::operator-=(const DeviceSeconds& other) {
     return *this;
 }
 
-ModelledDevice::ModelledDevice(const DeviceModel& model, VirtualClock& clock, std::size_t budget)
-    : model_(model), clock_(clock), budget_(budget) {}
+ModelledDevice::ModelledDevice(const DeviceModel& model, VirtualClock& clock)
+    : Device(model.tensor_bytes(), OverBudget::counted), model_(model), clock_(clock) {}
 
 const ProductRates& ModelledDevice::rates_of(DType factors) const {
     if (factors != DType::f32) return model_.sixteen_bit;
@@ -75,21 +74,10 @@ void ModelledDevice::wait_for_copies() {
 }
 
 std::byte* ModelledDevice::allocate(std::size_t bytes) {
-    if (bytes > budget_ || allocated_ > budget_ - bytes) {
-        throw ResourceError("no room for " + format_bytes(static_cast<double>(bytes)) + " beside the " +
-                            format_bytes(static_cast<double>(allocated_)) + " in use of " +
-                            format_bytes(static_cast<double>(budget_)));
-    }
-    allocated_ += bytes;
-    peak_ = std::max(peak_, allocated_);
     constexpr std::uintptr_t alignment = 256;
     const std::uintptr_t address = next_address_;
     next_address_ += (bytes + alignment) / alignment * alignment;
     return reinterpret_cast<std::byte*>(address);  // NOLINT(performance-no-int-to-ptr): a name, never followed
-}
-
-void ModelledDevice::release(std::byte* /*memory*/, std::size_t bytes) noexcept {
-    allocated_ -= bytes;
 }
 
 // Reserved, not used: pages that nobody touches cost nothing.
@@ -97,6 +85,7 @@ std::byte* ModelledDevice::allocate_host(std::size_t bytes) {
     void* const memory = mmap(nullptr, std::max<std::size_t>(1, bytes), PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) throw ResourceError("out of memory: no room for a plan's host memory");
+    const std::lock_guard lock(host_mutex_);
     host_allocated_ += bytes;
     host_peak_ = std::max(host_peak_, host_allocated_);
     return static_cast<std::byte*>(memory);
@@ -104,7 +93,13 @@ std::byte* ModelledDevice::allocate_host(std::size_t bytes) {
 
 void ModelledDevice::release_host(std::byte* memory, std::size_t bytes) noexcept {
     munmap(memory, std::max<std::size_t>(1, bytes));
+    const std::lock_guard lock(host_mutex_);
     host_allocated_ -= bytes;
+}
+
+std::size_t ModelledDevice::host_peak_bytes() const {
+    const std::lock_guard lock(host_mutex_);
+    return host_peak_;
 }
 
 void ModelledDevice::copy_from_host(const void* /*host*/, TensorView destination) {
@@ -115,6 +110,17 @@ void ModelledDevice::copy_to_host(TensorView source, void* host) {
     synchronize();
     if (source.bytes() > 0) std::memset(host, 0, source.bytes());
     cross_host_link(source.bytes());
+}
+
+Tensor ModelledDevice::parts_of_a_sum() {
+    return model_.is_gpu ? make_tensor(DType::f64, 1, most_parts_of_a_sum, working_memory) : Tensor();
+}
+
+Tensor ModelledDevice::copied_from_host(std::size_t numbers) {
+    if (!model_.is_gpu) return {};
+    Tensor copy = make_tensor(DType::f32, 1, numbers, working_memory);  // of 32 bits, whatever their type
+    cross_host_link(copy.view().bytes());
+    return copy;
 }
 
 bool ModelledDevice::is_on_host(TensorView tensor) const {
@@ -155,7 +161,7 @@ void ModelledDevice::linear_weight_gradients(TensorView x, std::span<const Weigh
     const bool along_sum = model_.is_gpu && x.dtype == DType::f32 && float32_products_ == Float32Products::tf32;
     const auto transposed = [&](TensorView matrix) {
         touch(2 * matrix.bytes());
-        return make_tensor(DType::f32, matrix.columns, matrix.rows);
+        return make_tensor(DType::f32, matrix.columns, matrix.rows, "transposed factors");
     };
     const Tensor x_transposed = along_sum ? transposed(x) : Tensor();
     for (const WeightGradient& gradient : gradients) {
@@ -164,7 +170,7 @@ void ModelledDevice::linear_weight_gradients(TensorView x, std::span<const Weigh
         const std::size_t rows =
             model_.is_gpu ? std::min(out, gradient_panel_rows(x.columns, model_.multiprocessors)) : out;
         const Tensor dy_transposed = along_sum ? transposed(gradient.dy) : Tensor();
-        const Tensor panel = model_.is_gpu ? make_tensor(DType::f32, rows, x.columns) : Tensor();
+        const Tensor panel = model_.is_gpu ? make_tensor(DType::f32, rows, x.columns, "gradient panel") : Tensor();
         const std::byte* const place = model_.is_gpu ? panel.view().data : gradient.dy.data;
         for (std::size_t begin = 0; begin < out; begin += rows) {
             const std::size_t count = std::min(rows, out - begin);
@@ -209,8 +215,8 @@ void ModelledDevice::attention_backward(TensorView q, TensorView /*k*/, TensorVi
                                         TensorView /*log_sum_exp*/, TensorView /*dout*/, const AttentionShape& shape,
                                         TensorView /*dq*/, TensorView /*dk*/, TensorView /*dv*/) {
     // What the GPU's and the CPU's kernels hold meanwhile.
-    const Tensor first = make_tensor(DType::f32, q.rows, model_.is_gpu ? shape.query_heads : q.columns);
-    const Tensor second = model_.is_gpu ? Tensor() : make_tensor(DType::f32, q.rows, q.columns);
+    const Tensor first = make_tensor(DType::f32, q.rows, model_.is_gpu ? shape.query_heads : q.columns, working_memory);
+    const Tensor second = model_.is_gpu ? Tensor() : make_tensor(DType::f32, q.rows, q.columns, working_memory);
     multiply(5.0 * lower_triangle_flops(q), rates_of(q.dtype).attention_backward);
 }
 
@@ -239,6 +245,8 @@ void ModelledDevice::add_bias(TensorView /*bias*/, TensorView y) {
 }
 
 void ModelledDevice::column_square_sums(TensorView x, TensorView sums) {
+    const std::size_t runs = (x.rows + rows_of_square_sum - 1) / rows_of_square_sum;
+    const Tensor sums_of_runs = model_.is_gpu ? make_tensor(DType::f32, runs, x.columns, working_memory) : Tensor();
     touch(bytes_of_all(x, sums));
 }
 
@@ -260,10 +268,12 @@ void ModelledDevice::frobenius_direction(TensorView y, TensorView /*square_sum*/
 }
 
 void ModelledDevice::square_sum(TensorView x, TensorView /*sum*/) {
+    const Tensor parts = parts_of_a_sum();
     touch(x.bytes());
 }
 
 void ModelledDevice::squared_error(TensorView y, TensorView target, TensorView /*sum*/) {
+    const Tensor parts = parts_of_a_sum();
     touch(bytes_of_all(y, target));
 }
 
@@ -284,8 +294,9 @@ void ModelledDevice::count_unchanged(TensorView weight, TensorView before, Tenso
     touch(bytes_of_all(weight, before, mask));
 }
 
-void ModelledDevice::scatter_rows(TensorView source, std::span<const std::uint32_t> /*source_rows*/,
-                                  std::span<const std::uint32_t> /*rows*/, TensorView destination) {
+void ModelledDevice::scatter_rows(TensorView source, std::span<const std::uint32_t> source_rows,
+                                  std::span<const std::uint32_t> rows, TensorView destination) {
+    const Tensor indices = copied_from_host(source_rows.size() + rows.size());
     touch(bytes_of_all(source, destination));
 }
 
@@ -294,8 +305,9 @@ void ModelledDevice::start_cross_entropy(TensorView running_max, TensorView runn
 }
 
 void ModelledDevice::cross_entropy_panel(TensorView logits, std::size_t /*first_token*/,
-                                         std::span<const std::int32_t> /*targets*/, TensorView /*running_max*/,
+                                         std::span<const std::int32_t> targets, TensorView /*running_max*/,
                                          TensorView /*running_sum*/, TensorView /*target_logit*/) {
+    const Tensor wanted = copied_from_host(targets.size());
     touch(logits.bytes());
 }
 
@@ -311,21 +323,25 @@ void ModelledDevice::score_and_mask(const ScoreTerms& terms, const PruningPatter
     clock_.advance(slower);
 }
 
-void ModelledDevice::rmsprop_step(const RmspropStep& /*step*/, TensorView gradient, TensorView mask,
-                                  TensorView square_average, TensorView weight, TensorView rounded) {
-    touch(gradient.bytes() + 2 * bytes_of_all(square_average, weight) + bytes_of_all(mask, rounded));
+void ModelledDevice::optimizer_step(const OptimizerStep& step, const OptimizedRows& rows) {
+    const std::size_t kept = (1 + moments_of(step.rule)) * rows.weight.bytes();  // read and written
+    touch(rows.gradient.bytes() + 2 * kept + bytes_of_all(rows.mask, rows.rounded));
 }
 
 bool ModelledDevice::factor_inverse_gram(float /*damping*/, TensorView gram, TensorView /*dead_inputs*/) {
-    // The float64 copy that is factored, in a library's own memory on the CPU.
-    const Tensor copy = model_.is_gpu ? make_tensor(DType::f64, gram.rows, gram.columns) : Tensor();
+    // The float64 copy that is factored, and a solver's scratch at most; in a library's own memory on the CPU.
+    const Tensor copies =
+        model_.is_gpu ? make_tensor(DType::f64, 2 * gram.rows, gram.columns, working_memory) : Tensor();
     const auto n = static_cast<double>(gram.rows);
     multiply(n * n * n * 4.0 / 3.0, model_.float32.linear / 2);
     return true;
 }
 
-void ModelledDevice::sparsegpt_sweep(TensorView factor, TensorView /*dead_inputs*/, const PruningPattern& /*pattern*/,
-                                     TensorView weight, TensorView /*mask*/, TensorView /*unusable*/) {
+void ModelledDevice::sparsegpt_sweep(TensorView factor, TensorView /*dead_inputs*/, const PruningPattern& pattern,
+                                     SweepMask /*origin*/, TensorView weight, TensorView /*mask*/,
+                                     TensorView /*unusable*/) {
+    const std::size_t columns = sparsegpt_sweep_columns(pattern);
+    const Tensor errors = model_.is_gpu ? make_tensor(DType::f32, weight.rows, columns, working_memory) : Tensor();
     multiply(static_cast<double>(weight.size()) * static_cast<double>(factor.rows), model_.float32.linear);
 }
 

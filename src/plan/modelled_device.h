@@ -7,7 +7,7 @@
 #include "src/base/clock.h"
 #include "src/plan/device_model.h"
 
-#include <limits>
+#include <mutex>
 
 namespace espalier {
 
@@ -23,12 +23,12 @@ struct DeviceSeconds {
 
 class ModelledDevice final : public Device {
   public:
-    /// Both outlive it. Tensors may take `budget` bytes together.
-    ModelledDevice(const DeviceModel& model, VirtualClock& clock,
-                   std::size_t budget = std::numeric_limits<std::size_t>::max());
+    /// Both outlive it. It counts what tensors would take beyond the model's memory, too.
+    ModelledDevice(const DeviceModel& model, VirtualClock& clock);
 
     std::string description() const override { return model_.name + " (modelled)"; }
     std::string arithmetic() const override { return "none"; }
+    std::size_t multiprocessors() const override { return model_.is_gpu ? model_.multiprocessors : 0; }
     DType compute_dtype(DType weights) const override { return model_.is_gpu ? weights : DType::f32; }
     void set_float32_products(Float32Products products) override { float32_products_ = products; }
     void* stream() const override { return nullptr; }
@@ -36,12 +36,6 @@ class ModelledDevice final : public Device {
     int add_wait_poll(std::function<void()> /*poll*/) override { return 0; }
     void remove_wait_poll(int /*id*/) noexcept override {}
 
-    std::byte* allocate(std::size_t bytes) override;
-    void release(std::byte* memory, std::size_t bytes) noexcept override;
-    std::size_t memory_budget() const override { return budget_; }
-    std::size_t allocated_bytes() const override { return allocated_; }
-    std::size_t peak_bytes() const override { return peak_; }
-    void reset_peak() override { peak_ = allocated_; }
     std::byte* allocate_host(std::size_t bytes) override;
     void release_host(std::byte* memory, std::size_t bytes) noexcept override;
     void copy_from_host(const void* host, TensorView destination) override;
@@ -96,24 +90,28 @@ class ModelledDevice final : public Device {
 
     void score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight, TensorView mask,
                         TensorView unusable) override;
-    void rmsprop_step(const RmspropStep& step, TensorView gradient, TensorView mask, TensorView square_average,
-                      TensorView weight, TensorView rounded) override;
+    void optimizer_step(const OptimizerStep& step, const OptimizedRows& rows) override;
     bool factor_inverse_gram(float damping, TensorView gram, TensorView dead_inputs) override;
-    void sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern, TensorView weight,
-                         TensorView mask, TensorView unusable) override;
+    void sparsegpt_sweep(TensorView factor, TensorView dead_inputs, const PruningPattern& pattern, SweepMask origin,
+                         TensorView weight, TensorView mask, TensorView unusable) override;
 
     void convert(TensorView source, TensorView destination) override;
     void round_to(DType dtype, TensorView values) override;
 
     /// The most of page-locked memory that was held at a time.
-    std::size_t host_peak_bytes() const { return host_peak_; }
+    std::size_t host_peak_bytes() const;
     /// Seconds spent so far.
     const DeviceSeconds& spent() const { return spent_; }
 
   private:
+    std::byte* allocate(std::size_t bytes) override;
+    void release(std::byte* /*memory*/) noexcept override {}
     const ProductRates& rates_of(DType factors) const;
     void multiply(double flops, double rate);
     void touch(std::size_t bytes);
+    /// What a GPU's operations take while they run.
+    Tensor parts_of_a_sum();
+    Tensor copied_from_host(std::size_t numbers);
     /// Device addresses are numbers in a range of their own.
     bool is_on_host(TensorView tensor) const;
     void move(TensorView source, TensorView destination);
@@ -122,11 +120,11 @@ class ModelledDevice final : public Device {
 
     const DeviceModel& model_;
     VirtualClock& clock_;
-    std::size_t budget_;
     Float32Products float32_products_ = Float32Products::exact;
     static constexpr std::uintptr_t first_address = std::uintptr_t{1} << 44;
     std::uintptr_t next_address_ = first_address;
-    std::size_t allocated_ = 0, peak_ = 0, host_allocated_ = 0, host_peak_ = 0;
+    mutable std::mutex host_mutex_;
+    std::size_t host_allocated_ = 0, host_peak_ = 0;
     std::uint64_t copies_ = 0;
     double copies_end_ = 0;  ///< when the last of the copies beside the operations is done
     double flops_ = 0;

@@ -54,12 +54,6 @@ std::string format_flops(double flops) {
     return fmt::format("{:.3g} {}FLOP", flops, unit);
 }
 
-std::string memory_note(const RunPlan& plan, const DeviceModel& device) {
-    if (!device.is_gpu) return "";
-    return "of " + format_bytes(static_cast<double>(device.memory_bytes)) + " on each device" +
-           (plan.block.memory.hidden_states == StoragePlace::host ? "; hidden states in host memory" : "");
-}
-
 }  // namespace
 
 std::string describe(const RunPlan& plan, const RunTotals& totals, const DeviceModel& device) {
@@ -91,16 +85,7 @@ std::string describe(const RunPlan& plan, const RunTotals& totals, const DeviceM
     line("network", fmt::format("{} sent by all ranks together", format_bytes(totals.bytes_communicated)));
     line("rates", device.name + ": " + device.origin);
     line("host memory", format_bytes(static_cast<double>(plan.host_bytes)) + " a rank");
-    text += fmt::format("\n{:<22}{:>10}  {}\n", device.is_gpu ? "device memory" : "of it tensors",
-                        format_bytes(static_cast<double>(plan.memory_bytes)), memory_note(plan, device));
-    std::vector<MemoryItem> items = plan.block.memory.items;
-    std::stable_sort(items.begin(), items.end(),
-                     [](const MemoryItem& a, const MemoryItem& b) { return a.bytes > b.bytes; });
-    for (const MemoryItem& item : items) {
-        if (item.bytes > 0) {
-            text += fmt::format("  {:<36}{:>10}\n", item.name, format_bytes(static_cast<double>(item.bytes)));
-        }
-    }
+    text += "\n" + describe(plan.memory, device);
     text += fmt::format("\n{:<20}{:>12}{:>8}  {:<24}{}\n", "phase of a block", "time", "share", "bound by",
                         "this rank communicates");
     for (const char* const phase : order_of_phases) {
@@ -128,14 +113,13 @@ std::string describe(const PlanTable& table) {
         text += fmt::format(
             "{:>6}{:>8}{:>8}{:>10}{:>15}{:>10.2f}{:>10.1f} %{:>13}{:>16}\n", ranks, plan->block_groups, plan->shards,
             plan->ro_batch, format_seconds(plan->run_seconds), speed_up, 100 * speed_up / static_cast<double>(ranks),
-            format_bytes(static_cast<double>(plan->memory_bytes)), format_seconds(plan->device_seconds()));
+            format_bytes(static_cast<double>(plan->memory.total())), format_seconds(plan->device_seconds()));
     }
     return text + "Block groups and --ro-batch are the fastest that fit; both change the result (docs/cluster.md).\n";
 }
 
 Json to_json(const RunPlan& plan) {
-    Json memory = Json::object(), phases = Json::object();
-    for (const MemoryItem& item : plan.block.memory.items) memory[item.name] = item.bytes;
+    Json phases = Json::object();
     for (const auto& [phase, cost] : plan.block.phases) {
         const DeviceSeconds spent = spent_in(plan.block, phase);
         phases[phase] = {{"seconds", cost.seconds},
@@ -145,25 +129,24 @@ Json to_json(const RunPlan& plan) {
                          {"network", std::max(0.0, cost.seconds - spent.products - spent.memory - spent.host_link)},
                          {"communication", to_json(cost.communication)}};
     }
-    return {{"ranks", plan.ranks},
-            {"block_groups", plan.block_groups},
-            {"shards", plan.shards},
-            {"ro_batch", plan.ro_batch},
-            {"ranks_of_group", plan.ranks_of_group},
-            {"run_seconds", plan.run_seconds},
-            {"block_seconds", plan.block_seconds},
-            {"blocks_in_a_row", plan.blocks_in_a_row},
-            {"dense_seconds", plan.dense_seconds},
-            {"file_seconds", plan.file_seconds},
-            {"device_hours", plan.device_hours()},
-            {"flops_of_block", plan.block.flops},
-            {"ranks_without_samples", plan.ranks_without_samples},
-            {"bound_by_files", plan.bound_by_files},
-            {"memory_bytes", plan.memory_bytes},
-            {"host_bytes", plan.host_bytes},
-            {"hidden_states", plan.block.memory.hidden_states == StoragePlace::host ? "host" : "device"},
-            {"memory", memory},
-            {"phases", phases}};
+    Json json = to_json(plan.memory);
+    json.update({{"ranks", plan.ranks},
+                 {"block_groups", plan.block_groups},
+                 {"shards", plan.shards},
+                 {"ro_batch", plan.ro_batch},
+                 {"ranks_of_group", plan.ranks_of_group},
+                 {"run_seconds", plan.run_seconds},
+                 {"block_seconds", plan.block_seconds},
+                 {"blocks_in_a_row", plan.blocks_in_a_row},
+                 {"dense_seconds", plan.dense_seconds},
+                 {"file_seconds", plan.file_seconds},
+                 {"device_hours", plan.device_hours()},
+                 {"flops_of_block", plan.block.flops},
+                 {"ranks_without_samples", plan.ranks_without_samples},
+                 {"bound_by_files", plan.bound_by_files},
+                 {"host_bytes", plan.host_bytes},
+                 {"phases", phases}});
+    return json;
 }
 
 Json to_json(const RunTotals& totals) {

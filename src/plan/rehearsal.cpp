@@ -2,14 +2,13 @@
 
 #include "src/base/error.h"
 #include "src/blocks/block_loader.h"
-#include "src/method/rounding_loss.h"
-#include "src/prune/block_pruner.h"
+#include "src/prune/block_on_device.h"
+#include "src/prune/block_step.h"
 #include "src/prune/dense_front.h"
 #include "src/samples/embedded_samples.h"
 
 #include <algorithm>
 #include <functional>
-#include <limits>
 
 namespace espalier {
 
@@ -31,11 +30,6 @@ Place place_of(const RehearsedRun& run) {
     throw BugError("internal error: a rank is rehearsed on a block of another group");
 }
 
-MemoryPlan memory_of(const RehearsedRun& run, const Device& device, const PassTypes& types) {
-    return plan_memory(memory_needs(run.options, run.config, run.layout, types, run.topology, run.rank),
-                       device.memory_budget());
-}
-
 /// Where a rehearsal takes place.
 struct Stage {
     Device& device;
@@ -45,126 +39,131 @@ struct Stage {
     std::function<void(HiddenStates&)> embed;
     std::function<BlockPart(const BlockLoader&)> read;
     std::function<void(const std::string&)> after_phase;
+    StoragePlace hidden_states = StoragePlace::device;
 };
+
+Rehearsal result_of(const Device& device, double flops_before, PhaseClock& clock) {
+    Rehearsal result;
+    result.flops = device.flops() - flops_before;
+    result.memory = device.memory().items_at_peak();
+    result.phases = clock.take();
+    return result;
+}
 
 Rehearsal prune_block(const RehearsedRun& run, const Stage& stage) {
     Device& device = stage.device;
+    PruneOptions options = run.options;
+    options.only_blocks.reset();  // whichever block stands for all, it is pruned
     const Place place = place_of(run);
-    const GroupContext context{device,      stage.tensors, stage.control, run.topology,
-                               place.group, run.config,    run.layout,    run.options.sequence_length};
-    const PassTypes types = pass_types(run.options, device, run.storage.matrix_dtype);
-    Rehearsal result;
-    result.memory = memory_of(run, device, types);
-    const StoragePlace where = result.memory.hidden_states;
-    const std::size_t tokens = run.options.sequence_length, hidden = run.config.hidden_size;
-    BlockWeights weights(device, run.layout, types.weights);
-    DecoderBlock decoder(device, run.config, tokens, types.passes, types.widest);
+    const GroupContext context{.device = device,
+                               .group = stage.tensors,
+                               .control = stage.control,
+                               .topology = run.topology,
+                               .block_group = place.group,
+                               .config = run.model.config,
+                               .layout = run.model.layout,
+                               .tokens = run.options.sequence_length};
+    const StoragePlace where = stage.hidden_states;
+    const std::size_t tokens = run.options.sequence_length, hidden = run.model.config.hidden_size;
+    BlockOnDevice on_device(device, run.model.config, run.model.layout, run.options, run.model.storage);
     HiddenStates x(device, context.my_samples(), tokens, hidden, where);
     const IndexRange kept = run.topology.rounds() > 1 ? run.topology.dense_samples_of(run.rank) : IndexRange{};
-    const HiddenStates of_later_groups(device, kept, tokens, hidden, where);
+    const HiddenStates of_later_groups(device, kept, tokens, hidden, where, states_for_later_groups);
     stage.embed(x);
-    const BlockLoader loader(device, run.layout, stage.tensors);
+    const BlockLoader loader(device, run.model.layout, stage.tensors);
     const BlockPart part = stage.read(loader);
     device.synchronize();
 
+    device.reset_memory_peak();
     PhaseClock clock(stage.time, {&stage.tensors, &stage.control});
     clock.after_mark(stage.after_phase);
-    BlockPruner pruner(context, run.options, decoder, clock);
-    pruner.set_learning_rate(run.options.ro.learning_rate.value_or(3e-7));  // a search is the first block's alone
+    BlockPruner pruner(context, options, on_device.decoder, clock);
+    if (!run.searches_rate) pruner.set_learning_rate(run.options.ro.learning_rate.value_or(3e-7));
+    BlockStorage written = run.model.storage;
+    written.matrix_dtype = run.options.output_dtype;
+    BlockStep step({.group = context,
+                    .options = options,
+                    .stored = run.model.storage,
+                    .written = written,
+                    .loader = loader,
+                    .weights = on_device.weights,
+                    .pruner = pruner,
+                    .clock = clock});
     const double flops_before = device.flops();
-    static_cast<void>(
-        stage.control.all_gather_value(char{0}));  // as ranks ask each other before a block whether to stop
-    loader.load(run.storage, run.block, part, weights);
-    clock.mark("load");
-    PrunedBlock pruned = pruner.prune(run.block, weights, x);
-    if (uses_regional_optimization(run.options.method)) {
-        static_cast<void>(unchanged_weight_share(context, part, run.options.output_dtype, weights, pruned.mask));
-        clock.mark("rounding_loss");
-    }
+    static_cast<void>(BlockStep::should_stop(stage.control));
+    const PrunedBlock pruned = step.take(run.block, part, x);
     if (place.group.owner_of(run.block) == static_cast<int>(place.me)) {
-        const HostBuffer out(device, run.layout.weights() * bytes_of(run.options.output_dtype));
-        const HostBuffer mask(device, run.layout.weights());
-        device.convert(weights.matrices.all(), out.view(run.options.output_dtype, 0, 1, run.layout.weights()));
-        device.copy(pruned.mask.all(), mask.view(DType::u8, 0, 1, run.layout.weights()));
-        device.synchronize();
+        static_cast<void>(step.copy_to_host(pruned, part));
         clock.mark("hand_over");
     }
-    result.flops = device.flops() - flops_before;
-    result.peak_bytes = device.peak_bytes();
-    result.phases = clock.take();
-    return result;
+    return result_of(device, flops_before, clock);
 }
 
 Rehearsal pass_densely(const RehearsedRun& run, const Stage& stage) {
     Device& device = stage.device;
     const Place place = place_of(run);
-    const PassTypes types = pass_types(run.options, device, run.storage.matrix_dtype);
-    Rehearsal result;
-    result.memory = memory_of(run, device, types);
-    const auto make_states = [&](IndexRange samples) {
-        return HiddenStates(device, samples, run.options.sequence_length, run.config.hidden_size,
-                            result.memory.hidden_states);
+    const auto make_states = [&](IndexRange samples, const char* name) {
+        return HiddenStates(device, samples, run.options.sequence_length, run.model.config.hidden_size,
+                            stage.hidden_states, name);
     };
-    BlockWeights weights(device, run.layout, types.weights);
-    DecoderBlock decoder(device, run.config, run.options.sequence_length, types.passes, types.widest);
-    HiddenStates own = make_states(run.topology.dense_samples_of(run.rank));
+    BlockOnDevice on_device(device, run.model.config, run.model.layout, run.options, run.model.storage);
+    HiddenStates own = make_states(run.topology.dense_samples_of(run.rank), states_for_later_groups);
     stage.embed(own);
     DenseFront front(device, stage.tensors, run.topology, std::move(own));
-    HiddenStates x = make_states(run.topology.samples_of(place.group, place.me));
-    const BlockLoader loader(device, run.layout, stage.tensors);
+    HiddenStates x = make_states(run.topology.samples_of(place.group, place.me), "hidden states");
+    const BlockLoader loader(device, run.model.layout, stage.tensors);
     const BlockPart part = stage.read(loader);
     device.synchronize();
 
+    device.reset_memory_peak();
     PhaseClock clock(stage.time, {&stage.tensors, &stage.control});
     clock.after_mark(stage.after_phase);
     const double flops_before = device.flops();
-    loader.load(run.storage, run.block, part, weights);
-    clock.mark("load");
-    front.pass(decoder, weights);
-    device.synchronize();
-    clock.mark("pass");
+    static_cast<void>(BlockStep::should_stop(stage.control));
+    front.take(loader, run.model.storage, run.block, part, on_device, [&](const char* phase) { clock.mark(phase); });
     front.hand_over(place.group, &x);
     device.synchronize();
     clock.mark("hand_over");
-    result.flops = device.flops() - flops_before;
-    result.peak_bytes = device.peak_bytes();
-    result.phases = clock.take();
-    return result;
+    return result_of(device, flops_before, clock);
 }
 
 using Work = Rehearsal (*)(const RehearsedRun&, const Stage&);
 
 /// `first`: of the ranks that work together, `members` of them, among all.
-Rehearsal on_modelled_device(const RehearsedRun& run, const DeviceModel& model, int first, std::size_t members,
-                             Work work) {
+Rehearsal on_modelled_device(const RehearsedRun& run, const DeviceModel& model, StoragePlace hidden_states, int first,
+                             std::size_t members, Work work) {
     VirtualClock clock;
-    // A CPU has what the host has: a run there has no budget.
-    const std::size_t budget = model.is_gpu ? model.memory_bytes - std::min(model.memory_bytes, model.reserved_bytes)
-                                            : std::numeric_limits<std::size_t>::max() / 2;
-    ModelledDevice device(model, clock, budget);
+    ModelledDevice device(model, clock);
     const NetworkModel network = model.network.from_rank(static_cast<std::size_t>(first));
     const int rank = run.rank - first, ranks = static_cast<int>(members);
     DryRunCommunicator tensors(rank, ranks, network, clock, DryRunCommunicator::Memory::none);
     DryRunCommunicator control(rank, ranks, network, clock, DryRunCommunicator::Memory::host);
     std::map<std::string, DeviceSeconds> spent;
     DeviceSeconds before = device.spent();
-    Rehearsal result = work(run, {device, clock, tensors, control, [](HiddenStates&) {},
-                                  [&](const BlockLoader& loader) {
-                                      return BlockPart(device, run.layout, run.storage, loader.partition(),
-                                                       static_cast<std::size_t>(rank));
-                                  },
-                                  [&](const std::string& phase) {
-                                      spent[phase] += device.spent();
-                                      spent[phase] -= before;
-                                      before = device.spent();
-                                  }});
+    const auto read_nothing = [&](const BlockLoader& loader) {
+        return BlockPart(device, run.model.layout, run.model.storage, loader.partition(),
+                         static_cast<std::size_t>(rank));
+    };
+    const auto attribute_seconds = [&](const std::string& phase) {
+        spent[phase] += device.spent();
+        spent[phase] -= before;
+        before = device.spent();
+    };
+    Rehearsal result = work(run, {.device = device,
+                                  .time = clock,
+                                  .tensors = tensors,
+                                  .control = control,
+                                  .embed = [](HiddenStates&) {},
+                                  .read = read_nothing,
+                                  .after_phase = attribute_seconds,
+                                  .hidden_states = hidden_states});
     result.spent = std::move(spent);
     result.host_bytes = device.host_peak_bytes();
     return result;
 }
 
 Rehearsal on_real_device(const RehearsedRun& run, const NetworkModel& model, Device& device, const RehearsalData& data,
-                         int first, std::size_t members, Work work) {
+                         StoragePlace hidden_states, int first, std::size_t members, Work work) {
     RealClock clock;
     const NetworkModel network = model.from_rank(static_cast<std::size_t>(first));
     const int rank = run.rank - first, ranks = static_cast<int>(members);
@@ -176,7 +175,14 @@ Rehearsal on_real_device(const RehearsedRun& run, const NetworkModel& model, Dev
         embed_samples(device, data.source, ids, x);
     };
     const auto read = [&](const BlockLoader& loader) { return loader.read(data.source, 0); };  // all have one shape
-    return work(run, {device, clock, tensors, control, embed, read, {}});
+    return work(run, {.device = device,
+                      .time = clock,
+                      .tensors = tensors,
+                      .control = control,
+                      .embed = embed,
+                      .read = read,
+                      .after_phase = {},
+                      .hidden_states = hidden_states});
 }
 
 }  // namespace
@@ -193,24 +199,26 @@ CommunicationLedger Rehearsal::communication() const {
     return total;
 }
 
-Rehearsal rehearse(const RehearsedRun& run, const DeviceModel& model) {
+Rehearsal rehearse(const RehearsedRun& run, const DeviceModel& model, StoragePlace hidden_states) {
     const std::vector<int>& ranks = place_of(run).group.ranks;
-    return on_modelled_device(run, model, ranks.front(), ranks.size(), prune_block);
+    return on_modelled_device(run, model, hidden_states, ranks.front(), ranks.size(), prune_block);
 }
 
-Rehearsal rehearse(const RehearsedRun& run, const NetworkModel& network, Device& device, const RehearsalData& data) {
+Rehearsal rehearse(const RehearsedRun& run, const NetworkModel& network, Device& device, const RehearsalData& data,
+                   StoragePlace hidden_states) {
     const Place place = place_of(run);
     require(place.group.owner_of(run.block) == static_cast<int>(place.me), "a dry run plays the block's owner");
-    return on_real_device(run, network, device, data, place.group.ranks.front(), place.group.ranks.size(), prune_block);
+    return on_real_device(run, network, device, data, hidden_states, place.group.ranks.front(),
+                          place.group.ranks.size(), prune_block);
 }
 
-Rehearsal rehearse_dense_front(const RehearsedRun& run, const DeviceModel& model) {
-    return on_modelled_device(run, model, 0, run.topology.ranks(), pass_densely);
+Rehearsal rehearse_dense_front(const RehearsedRun& run, const DeviceModel& model, StoragePlace hidden_states) {
+    return on_modelled_device(run, model, hidden_states, 0, run.topology.ranks(), pass_densely);
 }
 
 Rehearsal rehearse_dense_front(const RehearsedRun& run, const NetworkModel& network, Device& device,
-                               const RehearsalData& data) {
-    return on_real_device(run, network, device, data, 0, run.topology.ranks(), pass_densely);
+                               const RehearsalData& data, StoragePlace hidden_states) {
+    return on_real_device(run, network, device, data, hidden_states, 0, run.topology.ranks(), pass_densely);
 }
 
 }  // namespace espalier

@@ -1,19 +1,20 @@
 #include "src/plan/run_plan.h"
 
+#include "mpi/ordered_sum.h"
 #include "src/base/error.h"
+#include "src/blocks/weight_partition.h"
+#include "src/samples/drawn_samples.h"
 
 #include <algorithm>
 #include <array>
 #include <map>
+#include <set>
 #include <tuple>
 #include <utility>
 
 namespace espalier {
 
 namespace {
-
-/// Program, libraries, CUDA's host side (docs/performance.md: 200 MB resident where a GPU is used, else about 60).
-constexpr std::size_t process_bytes = std::size_t{300} << 20;
 
 /// Groups of more ranks have their alike ranks rehearsed once: their parts of matrices differ by some rows.
 constexpr std::size_t most_rehearsed = 16;
@@ -30,7 +31,7 @@ double seconds_of(const Rehearsal& rehearsal, const std::string& phase) {
 }
 
 Topology topology_of(const PlannedModel& model, const PruneOptions& options, std::size_t ranks) {
-    return {ranks, model.config.blocks, options.block_groups, options.samples, options.shards};
+    return {ranks, model.config.blocks.size(), options.block_groups, options.samples, options.shards};
 }
 
 double read_block_bytes(const PlannedModel& model) {
@@ -38,9 +39,10 @@ double read_block_bytes(const PlannedModel& model) {
 }
 
 double written_block_bytes(const PlannedModel& model, const PruneOptions& options) {
-    std::size_t bytes = model.layout.weights() * bytes_of(options.output_dtype) + model.layout.weights() / 8;
-    for (const VectorShape& vector : model.layout.vectors()) bytes += 4 * vector.size;
-    return static_cast<double>(bytes);
+    BlockStorage written = model.storage;
+    written.matrix_dtype = options.output_dtype;
+    const std::size_t mask_bytes = model.layout.weights() / 8;
+    return static_cast<double>(written.total_bytes(model.layout) + mask_bytes);
 }
 
 /// A block that the file system alone would take so long for: while one is computed, those before and after it are
@@ -63,7 +65,7 @@ RehearsedRun owner_in(const PlannedModel& model, const PruneOptions& options, co
         if (samples(block) > samples(chosen)) chosen = block;
     }
     const int rank = group.ranks[static_cast<std::size_t>(group.owner_of(chosen))];
-    return {options, model.config, model.layout, model.storage, topology, rank, chosen};
+    return {.options = options, .model = model, .topology = topology, .rank = rank, .block = chosen};
 }
 
 /// What the time of a block depends on: the number of ranks, and the first that is on another machine than the first.
@@ -87,14 +89,15 @@ struct GroupRehearsal {
 };
 
 std::map<GroupKind, GroupRehearsal> rehearse_groups(const PlannedModel& model, const PruneOptions& options,
-                                                    const Topology& topology, const DeviceModel& device) {
+                                                    const Topology& topology, const DeviceModel& device,
+                                                    StoragePlace hidden_states) {
     std::map<GroupKind, GroupRehearsal> kinds;
     for (const BlockGroup& group : topology.groups()) {
         const auto [place, is_new] = kinds.try_emplace(kind_of(group, device));
         if (!is_new) continue;
         GroupRehearsal& rehearsed = place->second;
         rehearsed.group = &group;
-        rehearsed.block = rehearse(owner_in(model, options, topology, group), device);
+        rehearsed.block = rehearse(owner_in(model, options, topology, group), device, hidden_states);
         rehearsed.seconds =
             std::max(rehearsed.block.seconds(), file_seconds_of_block(model, options, device, group.ranks.size()));
     }
@@ -114,7 +117,7 @@ RehearsedRun dense_rank(const PlannedModel& model, const PruneOptions& options, 
         if (topology.dense_samples_of(rank).size() > topology.dense_samples_of(busiest).size()) busiest = rank;
     }
     const BlockGroup& group = topology.groups()[topology.group_of(busiest, 0).value()];
-    return {options, model.config, model.layout, model.storage, topology, busiest, group.blocks.begin};
+    return {.options = options, .model = model, .topology = topology, .rank = busiest, .block = group.blocks.begin};
 }
 
 /// Dense blocks before the last group.
@@ -130,7 +133,7 @@ std::size_t host_bytes_of(const PlannedModel& model, const PruneOptions& options
     const std::size_t more_being_written = device.is_gpu ? 2 : 0;
     const std::size_t bytes =
         process_bytes + std::max(plan.block.host_bytes, plan.dense.host_bytes) + part + more_being_written * written;
-    return device.is_gpu ? bytes : bytes + plan.memory_bytes;
+    return device.is_gpu ? bytes : bytes + plan.memory.total();
 }
 
 /// What follows from the rehearsals.
@@ -150,26 +153,74 @@ void finish(RunPlan& plan, const PlannedModel& model, const PruneOptions& option
     plan.file_seconds = (read_block_bytes(model) / static_cast<double>(readers) + written_block_bytes(model, options)) /
                         device.file_bandwidth;
     plan.run_seconds = plan.dense_seconds + plan.blocks_in_a_row * plan.block_seconds + plan.file_seconds;
-    plan.memory_bytes = std::max(plan.block.peak_bytes, plan.dense.peak_bytes);
 }
 
-/// Numbers of block groups worth trying: those with which the longest group is shorter than with one group fewer.
-std::vector<std::size_t> group_choices(const PlannedModel& model, const PlanChoice& choice, std::size_t ranks) {
-    if (choice.block_groups) return {*choice.block_groups};
-    const std::size_t blocks = model.config.blocks;
-    const auto longest = [&](std::size_t groups) { return (blocks + groups - 1) / groups; };
-    std::vector<std::size_t> choices = {1};
-    for (std::size_t groups = 2; groups <= std::min(ranks, blocks); ++groups) {
-        if (longest(groups) < longest(groups - 1) && ranks % groups == 0) choices.push_back(groups);
+/// What a rank's memory depends on beside the blocks: ranks with the same take the same.
+std::vector<std::size_t> needs_of(const PruneOptions& options, const Topology& topology, const BlockGroup& group,
+                                  const WeightPartition& partition, std::size_t member) {
+    const auto partials = [](std::size_t begin, std::size_t end) {
+        std::size_t most = 0;
+        for (std::size_t leaf = begin; leaf < end; ++leaf) {
+            most = std::max(most, nodes_of_leaves(begin, leaf).size() + 1);
+        }
+        return most;
+    };
+    const std::size_t members = group.ranks.size();
+    const IndexRange shards = topology.shards_of(group, member);
+    std::vector<std::size_t> needs = {topology.samples_of(group, member).size(),
+                                      topology.dense_samples_of(group.ranks[member]).size(), partition.size_of(member),
+                                      partials(shards.begin, shards.end),
+                                      nodes_of_leaves(shards.begin, shards.end).size()};
+    if (!options.method.optimises()) return needs;
+    for (const std::size_t samples : {options.ro.batch, options.ro.samples % options.ro.batch}) {
+        const std::vector<std::size_t> offsets = StepAssignment::spread(members).offsets(samples);
+        needs.push_back(offsets[member + 1] - offsets[member]);
+        needs.push_back(partials(offsets[member], offsets[member + 1]));
+        needs.push_back(nodes_of_leaves(offsets[member], offsets[member + 1]).size());
     }
-    return choices;
+    return needs;
 }
 
-}  // namespace
+/// Ranks of a group that differ in their needs, some of them where that would be too many.
+std::vector<int> different_ranks(const PlannedModel& model, const PruneOptions& options, const Topology& topology,
+                                 const BlockGroup& group) {
+    const WeightPartition partition = WeightPartition::balanced(model.layout, group.ranks.size());
+    std::set<std::vector<std::size_t>> seen;
+    std::vector<int> ranks;
+    for (std::size_t member = 0; member < group.ranks.size() && ranks.size() < most_rehearsed; ++member) {
+        if (seen.insert(needs_of(options, topology, group, partition, member)).second)
+            ranks.push_back(group.ranks[member]);
+    }
+    return ranks;
+}
 
-RunPlan plan_run(const PlannedModel& model, const PruneOptions& options, std::size_t ranks, const DeviceModel& device) {
+MemoryPlan plan_largest_memory(const PlannedModel& model, const PruneOptions& options, const Topology& topology,
+                               const DeviceModel& device) {
+    std::set<int> ranks;
+    std::set<GroupKind> kinds;
+    for (const BlockGroup& group : topology.groups()) {
+        // On the way to later groups ranks hold dense states beside their own, and groups of one kind are not alike.
+        const bool is_last = &group == &topology.groups().back();
+        if (!kinds.insert(kind_of(group, device)).second && !is_last) continue;
+        for (const int rank : different_ranks(model, options, topology, group)) ranks.insert(rank);
+    }
+    if (topology.groups().size() > 1) ranks.insert(dense_rank(model, options, topology).rank);
+    MemoryPlan most;
+    bool in_host_memory = false;  // each rank decides for itself
+    for (const int rank : ranks) {
+        MemoryPlan plan = plan_memory({.options = options, .model = model, .topology = topology, .rank = rank}, device);
+        in_host_memory = in_host_memory || plan.hidden_states == StoragePlace::host;
+        if (plan.total() > most.total()) most = std::move(plan);
+    }
+    if (in_host_memory) most.hidden_states = StoragePlace::host;
+    return most;
+}
+
+/// All but memory.
+RunPlan plan_times(const PlannedModel& model, const PruneOptions& options, std::size_t ranks, const DeviceModel& device,
+                   StoragePlace hidden_states) {
     const Topology topology = topology_of(model, options, ranks);
-    std::map<GroupKind, GroupRehearsal> kinds = rehearse_groups(model, options, topology, device);
+    std::map<GroupKind, GroupRehearsal> kinds = rehearse_groups(model, options, topology, device, hidden_states);
     const GroupRehearsal& slowest = slowest_of(kinds);
     RunPlan plan;
     plan.ranks = ranks;
@@ -191,11 +242,31 @@ RunPlan plan_run(const PlannedModel& model, const PruneOptions& options, std::si
         plan.blocks_in_a_row += longest;
     }
     plan.block = slowest.block;
-    if (options.block_groups > 1) plan.dense = rehearse_dense_front(dense_rank(model, options, topology), device);
-    finish(plan, model, options, device);
-    for (const auto& [kind, rehearsed] : kinds) {
-        plan.memory_bytes = std::max(plan.memory_bytes, rehearsed.block.peak_bytes);
+    if (options.block_groups > 1) {
+        plan.dense = rehearse_dense_front(dense_rank(model, options, topology), device, hidden_states);
     }
+    finish(plan, model, options, device);
+    return plan;
+}
+
+/// Numbers of block groups worth trying: those with which the longest group is shorter than with one group fewer.
+std::vector<std::size_t> group_choices(const PlannedModel& model, const PlanChoice& choice, std::size_t ranks) {
+    if (choice.block_groups) return {*choice.block_groups};
+    const std::size_t blocks = model.config.blocks.size();
+    const auto longest = [&](std::size_t groups) { return (blocks + groups - 1) / groups; };
+    std::vector<std::size_t> choices = {1};
+    for (std::size_t groups = 2; groups <= std::min(ranks, blocks); ++groups) {
+        if (longest(groups) < longest(groups - 1) && ranks % groups == 0) choices.push_back(groups);
+    }
+    return choices;
+}
+
+}  // namespace
+
+RunPlan plan_run(const PlannedModel& model, const PruneOptions& options, std::size_t ranks, const DeviceModel& device) {
+    const MemoryPlan memory = plan_largest_memory(model, options, topology_of(model, options, ranks), device);
+    RunPlan plan = plan_times(model, options, ranks, device, memory.hidden_states);
+    plan.memory = memory;
     plan.host_bytes = host_bytes_of(model, options, plan, device);
     return plan;
 }
@@ -204,12 +275,15 @@ RunPlan plan_on_device(const PlannedModel& model, const PruneOptions& options, s
                        const DeviceModel& rates, Device& device, const RehearsalData& data) {
     RunPlan plan = plan_run(model, options, ranks, rates);
     const Topology topology = topology_of(model, options, ranks);
-    const auto kinds = rehearse_groups(model, options, topology, rates);
+    const StoragePlace hidden_states = plan.memory.hidden_states;
+    const auto kinds = rehearse_groups(model, options, topology, rates, hidden_states);
     const RehearsedRun played = owner_in(model, options, topology, *slowest_of(kinds).group);
-    plan.block = rehearse(played, rates.network, device, data);
+    plan.block = rehearse(played, rates.network, device, data, hidden_states);
     if (options.block_groups > 1) {
-        plan.dense = rehearse_dense_front(dense_rank(model, options, topology), rates.network, device, data);
+        plan.dense =
+            rehearse_dense_front(dense_rank(model, options, topology), rates.network, device, data, hidden_states);
     }
+    plan.memory.items = plan.block.peak_bytes() >= plan.dense.peak_bytes() ? plan.block.memory : plan.dense.memory;
     finish(plan, model, options, rates);
     return plan;
 }
@@ -217,7 +291,7 @@ RunPlan plan_on_device(const PlannedModel& model, const PruneOptions& options, s
 RunTotals count_totals(const PlannedModel& model, const PruneOptions& options, std::size_t ranks,
                        const DeviceModel& device) {
     const Topology topology = topology_of(model, options, ranks);
-    const auto blocks = static_cast<double>(model.config.blocks);
+    const auto blocks = static_cast<double>(model.config.blocks.size());
     RunTotals totals;
     totals.bytes_read = blocks * read_block_bytes(model);
     totals.bytes_written = blocks * written_block_bytes(model, options);
@@ -236,7 +310,7 @@ RunTotals count_totals(const PlannedModel& model, const PruneOptions& options, s
                 const auto [found, is_first] = alike.try_emplace(
                     {run.rank == owner ? std::size_t{1} : 0, topology.samples_of(group, member).size(), shards.size()});
                 if (is_first || group.ranks.size() <= most_rehearsed) {
-                    const Rehearsal rehearsal = rehearse(run, device);
+                    const Rehearsal rehearsal = rehearse(run, device, StoragePlace::device);
                     found->second = {rehearsal.flops, sent_by(rehearsal.communication())};
                 }
                 flops += found->second.first;
@@ -248,7 +322,7 @@ RunTotals count_totals(const PlannedModel& model, const PruneOptions& options, s
     }
     if (options.block_groups == 1) return totals;
     const RehearsedRun run = dense_rank(model, options, topology);
-    const Rehearsal dense = rehearse_dense_front(run, device);
+    const Rehearsal dense = rehearse_dense_front(run, device, StoragePlace::device);
     const auto passed = static_cast<double>(dense_blocks(topology));
     const auto mine = static_cast<double>(topology.dense_samples_of(run.rank).size());
     totals.flops += passed * dense.flops * static_cast<double>(options.samples) / mine;
@@ -270,8 +344,9 @@ RunTotals count_totals(const PlannedModel& model, const PruneOptions& options, s
 
 std::optional<RunPlan> best_plan(const PlannedModel& model, const PruneOptions& options, const PlanChoice& choice,
                                  std::size_t ranks, const DeviceModel& device) {
-    const bool optimises = uses_regional_optimization(options.method);
-    std::optional<RunPlan> best;
+    const bool optimises = options.method.optimises();
+    // Most are slower than another that fits: their memory, with all its rehearsals, need not be known.
+    std::vector<std::pair<double, PruneOptions>> candidates;
     for (const std::size_t groups : group_choices(model, choice, ranks)) {
         PruneOptions tried = options;
         tried.block_groups = groups;
@@ -285,12 +360,24 @@ std::optional<RunPlan> best_plan(const PlannedModel& model, const PruneOptions& 
         for (const std::size_t batch : batches) {
             if (!choice.ro_batch && batch != 1 && 4 * batch < std::min(members, options.ro.samples)) continue;
             tried.ro.batch = batch;
-            try {
-                RunPlan plan = plan_run(model, tried, ranks, device);
-                if (!best || plan.run_seconds < best->run_seconds) best = std::move(plan);
-            } catch (const ResourceError&) {
-                continue;  // does not fit
+            for (const StoragePlace place : {StoragePlace::device, StoragePlace::host}) {
+                const RunPlan plan = plan_times(model, tried, ranks, device, place);
+                if (std::max(plan.block.peak_bytes(), plan.dense.peak_bytes()) > device.tensor_bytes()) continue;
+                candidates.emplace_back(plan.run_seconds, tried);
+                break;
             }
+        }
+    }
+    std::stable_sort(candidates.begin(), candidates.end(),
+                     [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::optional<RunPlan> best;
+    for (const auto& [seconds, chosen] : candidates) {
+        if (best && best->run_seconds <= seconds) break;
+        try {
+            RunPlan plan = plan_run(model, chosen, ranks, device);
+            if (!best || plan.run_seconds < best->run_seconds) best = std::move(plan);
+        } catch (const ResourceError&) {
+            continue;  // does not fit
         }
     }
     return best;

@@ -2,20 +2,13 @@
 /// A whole run foreseen: seconds, memory, bytes, for given ranks or for the best way to use them. Built on rehearsals
 /// of one block, since all blocks of a model have one shape.
 
+#include "src/plan/memory_plan.h"
 #include "src/plan/rehearsal.h"
 
 #include <cstddef>
 #include <optional>
-#include <vector>
 
 namespace espalier {
-
-/// What is planned. References outlive the plan.
-struct PlannedModel {
-    const ModelConfig& config;
-    const BlockLayout& layout;
-    const BlockStorage& storage;
-};
 
 /// Time and memory. Where groups differ, of the slowest; in a group, of its busiest rank, for which the others wait.
 struct RunPlan {
@@ -24,14 +17,14 @@ struct RunPlan {
     std::size_t ranks_of_group = 1, ranks_without_samples = 0;  ///< the latter also of that group
     Rehearsal block;                                            ///< of the block's owner
     Rehearsal dense;                                            ///< of a dense block; empty when there is one group
-    double block_seconds = 0;      ///< the rehearsed ones, or its share of the file system's when that is longer
-    double blocks_in_a_row = 0;    ///< blocks that one rank works on one after the other
-    double dense_seconds = 0;      ///< all ranks together bring the samples to the later groups
-    double file_seconds = 0;       ///< the first block is read, the last written, with nothing beside it
-    double run_seconds = 0;        ///< all of it
-    std::size_t memory_bytes = 0;  ///< of a rank's device
-    std::size_t host_bytes = 0;    ///< of a rank's process: blocks being read and written, hidden states when they lie
-                                   ///< there, libraries
+    double block_seconds = 0;    ///< the rehearsed ones, or its share of the file system's when that is longer
+    double blocks_in_a_row = 0;  ///< blocks that one rank works on one after the other
+    double dense_seconds = 0;    ///< all ranks together bring the samples to the later groups
+    double file_seconds = 0;     ///< the first block is read, the last written, with nothing beside it
+    double run_seconds = 0;      ///< all of it
+    MemoryPlan memory;           ///< of the device of the rank that needs the most
+    std::size_t host_bytes = 0;  ///< of a rank's process: blocks being read and written, hidden states when they lie
+                                 ///< there, libraries
     bool bound_by_files = false;
 
     double device_seconds() const { return run_seconds * static_cast<double>(ranks); }

@@ -7,6 +7,7 @@
 #include "src/method/regional_gradient.h"
 #include "src/method/sparsegpt.h"
 #include "src/optimize/regional_optimizer.h"
+#include "src/samples/pass_through.h"
 #include "src/samples/sample_reader.h"
 #include "src/weights/model_source.h"
 
@@ -26,19 +27,6 @@ struct BlockPruner::DensePass {
     double output_square_sum = 0;          ///< their sum over all samples
 };
 
-namespace {
-
-/// The optimiser's state lives where its steps run: on the block's owner for single samples, spread for mini-batches.
-WeightPartition choose_partition(const GroupContext& context, const PruneOptions& options, std::size_t block) {
-    if (uses_regional_optimization(options.method) && options.ro.batch == 1) {
-        return WeightPartition::all_on(context.layout, context.ranks(),
-                                       static_cast<std::size_t>(context.block_group.owner_of(block)));
-    }
-    return WeightPartition::balanced(context.layout, context.ranks());
-}
-
-}  // namespace
-
 BlockPruner::BlockPruner(const GroupContext& context, const PruneOptions& options, DecoderBlock& decoder,
                          PhaseClock& clock)
     : context_(context),
@@ -52,27 +40,23 @@ BlockPruner::BlockPruner(const GroupContext& context, const PruneOptions& option
 
 PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenStates& x) {
     const DeviceRange range(context_.device, ("block " + std::to_string(block)).c_str());
-    context_.device.reset_peak();
+    context_.device.reset_memory_peak();
     const double flops_before = context_.device.flops();
     PrunedBlock result;
     result.report.block = block;
-    result.mask = BlockTensor(context_.device, context_.layout, DType::u8);
+    result.mask = BlockTensor(context_.device, context_.layout, DType::u8, "mask");
 
     const DensePass dense = run_dense_pass(block, weights, x);
     on_idle_();
-    if (uses_regional_optimization(options_.method)) {
-        optimise_regionally(dense, x, weights, result);
-    } else if (options_.method == Method::sparsegpt) {
-        result.sentences = prune_with_sparsegpt(context_, options_, block, decoder_, x, weights, result.mask, clock_);
-        measure_masks(result.mask, result);
-    } else {
-        prune_once(dense, weights, result);
-    }
+    const Method& method = options_.method;
+    if (method.compensates()) compensate(dense, x, weights, result);
+    if (method.optimises()) optimise_regionally(dense, x, weights, result);
+    if (method.only_removes()) prune_once(dense, weights, result);
     if (weights.dtype() == DType::f32) context_.device.round_to(options_.output_dtype, weights.matrices.all());
     refuse_overflow(context_.device, context_.layout, options_.output_dtype, block, weights);
     on_idle_();
     finish(dense, weights, x, result.report);
-    if (!uses_regional_optimization(options_.method)) {
+    if (!options_.method.optimises()) {
         result.report.error_after_first_mask = result.report.error_final;
     } else if (result.report.error_final_first_draw > result.report.error_after_first_mask) {
         result.sentences.push_back(
@@ -87,15 +71,16 @@ PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenS
 BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const BlockWeights& weights,
                                                    const HiddenStates& x) {
     const DeviceRange range(context_.device, "dense pass");
-    DensePass pass{choose_partition(context_, options_, block),
+    DensePass pass{partition_of_steps(context_, options_, block),
                    DenseOutputs(context_.device, context_.my_samples(), context_.tokens, context_.config.hidden_size,
                                 weights.dtype(), x.place()),
                    InputNormCollector(context_),
                    {}};
-    const bool with_gradient = uses_regional_gradient(options_.method);
+    const bool with_gradient = options_.method.uses_regional_gradient();
     std::optional<RegionalGradient> gradient;
     if (with_gradient) gradient.emplace(context_, weights.dtype());
-    const Tensor direction = context_.device.make_tensor(DType::f32, context_.tokens, context_.config.hidden_size);
+    const Tensor direction =
+        context_.device.make_tensor(DType::f32, context_.tokens, context_.config.hidden_size, "outputs of a sample");
     const DeviceSums squares(context_.device, x.samples().size());
     const IndexRange shards = context_.topology.shards_of(context_.block_group, context_.me());
     SampleReader inputs(context_.device, x, all_samples_of(x));
@@ -127,42 +112,79 @@ BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const Bloc
     return pass;
 }
 
-void BlockPruner::prune_once(const DensePass& dense, BlockWeights& weights, PrunedBlock& result) {
-    const std::size_t block = result.report.block;
+void BlockPruner::choose_mask(const DensePass& dense, const BlockMasker& masker, const BlockMasker::RowsOf& weights,
+                              PrunedBlock& result) {
     const DeviceRange range(context_.device, "mask");
-    const BlockMasker masker(context_, options_, dense.partition, dense.gradient);
-    const InputNorms norms = dense.norms.gather(all_samples_, options_.input_norm, block);
+    const InputNorms norms = dense.norms.gather(all_samples_, options_.input_norm, result.report.block);
     clock_.mark("statistics");
-    masker.mask_part(
-        norms, block,
+    masker.mask_part(norms, result.report.block, weights, result.mask);
+    masker.gather_mask(result.mask);
+}
+
+void BlockPruner::prune_once(const DensePass& dense, BlockWeights& weights, PrunedBlock& result) {
+    const BlockMasker masker(context_, options_, dense.partition, dense.gradient);
+    choose_mask(
+        dense, masker,
         [&](const RowSlice& slice) {
             return weights.matrices.matrix(slice.layer).row_range(slice.row_begin, slice.row_end);
         },
-        result.mask);
+        result);
     masker.gather_weights(weights);
-    masker.gather_mask(result.mask);
     measure_masks(result.mask, result);
     clock_.mark("mask");
+}
+
+void BlockPruner::compensate(const DensePass& dense, const HiddenStates& x, BlockWeights& weights,
+                             PrunedBlock& result) {
+    const bool given = options_.method.score != Score::sparsegpt;
+    if (given) {
+        // The sweep needs the weights that it removes.
+        Tensor scored;
+        choose_mask(
+            dense, BlockMasker(context_, options_, dense.partition, dense.gradient),
+            [&](const RowSlice& slice) {
+                const TensorView rows = weights.matrices.matrix(slice.layer).row_range(slice.row_begin, slice.row_end);
+                scored = context_.device.make_tensor(rows.dtype, rows.rows, rows.columns, "weights to score");
+                context_.device.copy(rows, scored);
+                return scored.view();
+            },
+            result);
+        clock_.mark("mask");
+    }
+    result.sentences = prune_with_sparsegpt(context_, options_, result.report.block, decoder_, x, weights,
+                                            given ? SweepMask::given : SweepMask::chosen, result.mask, clock_);
+    measure_masks(result.mask, result);
 }
 
 void BlockPruner::optimise_regionally(const DensePass& dense, const HiddenStates& x, BlockWeights& weights,
                                       PrunedBlock& result) {
     const std::size_t block = result.report.block;
     const BlockMasker masker(context_, options_, dense.partition, dense.gradient);
-    const RegionalProblem problem{block, decoder_, x, dense.outputs, dense.norms, masker, on_idle_};
+    const bool starts_masked = options_.method.compensates();
+    const BlockTensor first_mask(context_.device, context_.layout, DType::u8, "first mask");
+    if (starts_masked) context_.device.copy(result.mask.all(), first_mask.all());
+    const RegionalProblem problem{.block = block,
+                                  .decoder = decoder_,
+                                  .x = x,
+                                  .dense_outputs = dense.outputs,
+                                  .dense_norms = dense.norms,
+                                  .masker = masker,
+                                  .first_mask = starts_masked ? &first_mask : nullptr,
+                                  .on_idle = on_idle_};
     if (!learning_rate_) {
         const LearningRateChoice choice =
             search_learning_rate(context_, options_, problem, weights, result.mask, clock_);
         learning_rate_ = choice.learning_rate;
         if (on_search_) on_search_(choice);
     }
-    const BlockTensor first_mask(context_.device, context_.layout, DType::u8);
     RegionalOptimizer optimizer(context_, options_, problem, weights, result.mask, clock_);
     result.report.learning_rate = *learning_rate_;
     result.report.draws = optimizer.run(all_samples_, *learning_rate_, [&](const std::vector<std::size_t>& drawn) {
         const DeviceRange first_mask_range(context_.device, "first mask error");
-        masker.gather_mask(result.mask);
-        context_.device.copy(result.mask.all(), first_mask.all());
+        if (!starts_masked) {
+            masker.gather_mask(result.mask);
+            context_.device.copy(result.mask.all(), first_mask.all());
+        }
         result.report.error_after_first_mask =
             relative_output_error(context_, decoder_, optimizer.measured_weights(), x, dense.outputs, drawn);
         clock_.mark("first_mask_error");
@@ -196,7 +218,10 @@ void BlockPruner::finish(const DensePass& dense, const BlockWeights& weights, Hi
     const std::vector<double> of_samples = errors.read();
     const double error = sum_over(all_samples_, of_samples);
     if (!std::isfinite(error)) {
-        throw NonFiniteError("the outputs of a pruned block are not finite; a smaller --ro-learning-rate may help");
+        throw NonFiniteError("block " + std::to_string(report.block) +
+                             ": the outputs of the pruned block are not finite" +
+                             (options_.method.optimises() ? "; a smaller --ro-learning-rate may help"
+                                                          : "; other calibration tokens may help"));
     }
     const auto relative = [](double sum, double norm) { return norm > 0 ? sum / norm : sum; };
     report.error_final = relative(error, dense.output_square_sum);
@@ -209,32 +234,29 @@ void BlockPruner::finish(const DensePass& dense, const BlockWeights& weights, Hi
 }
 
 void BlockPruner::propagate(const BlockWeights& weights, HiddenStates& x) {
-    SampleReader states(context_.device, x, all_samples_of(x));
-    for (std::size_t n = x.samples().begin; n < x.samples().end; ++n) {
-        const TensorView state = states.next();
-        decoder_.forward(weights, state, state, nullptr);
-        x.write_back(n, state);
-    }
+    pass_through(context_.device, decoder_, weights, x);
     clock_.mark("propagate");
 }
 
 void BlockPruner::measure_masks(const BlockTensor& first_mask, PrunedBlock& result) const {
-    const DeviceCounters counters(context_.device, linear_layers + 1);
-    for (const LinearLayer layer : all_linear_layers) {
+    const BlockLayout& layout = context_.layout;
+    const std::size_t layers = layout.matrices().size();
+    const DeviceCounters counters(context_.device, layers + 1);
+    for (const LinearLayer layer : layout.linear_layers()) {
         context_.device.compare_masks(result.mask.matrix(layer), first_mask.matrix(layer), counters.at(index_of(layer)),
-                                      counters.at(linear_layers));
+                                      counters.at(layers));
     }
     const std::vector<std::uint64_t> counts = counters.read();
-    for (const LinearLayer layer : all_linear_layers) {
-        result.report.sparsity[index_of(layer)] =
-            static_cast<double>(counts[index_of(layer)]) / static_cast<double>(context_.layout.matrix(layer).size());
+    result.report.sparsity.clear();
+    for (std::size_t m = 0; m < layers; ++m) {
+        result.report.sparsity.push_back(static_cast<double>(counts[m]) /
+                                         static_cast<double>(layout.matrices()[m].size()));
     }
-    result.report.changed_mask_share =
-        static_cast<double>(counts[linear_layers]) / static_cast<double>(context_.layout.weights());
+    result.report.changed_mask_share = static_cast<double>(counts[layers]) / static_cast<double>(layout.weights());
 }
 
 void BlockPruner::add_group_totals(double flops, BlockReport& report) const {
-    for (const std::size_t peak : context_.control.all_gather_value(context_.device.peak_bytes())) {
+    for (const std::size_t peak : context_.control.all_gather_value(context_.device.memory().peak())) {
         report.peak_bytes = std::max(report.peak_bytes, peak);
     }
     for (const double rank_flops : context_.control.all_gather_value(flops)) report.flops += rank_flops;

@@ -4,6 +4,7 @@
 
 #include "src/blocks/group_context.h"
 #include "src/blocks/phase_clock.h"
+#include "src/method/block_masker.h"
 #include "src/method/prune_options.h"
 #include "src/optimize/learning_rate_search.h"
 #include "src/prune/block_report.h"
@@ -46,7 +47,12 @@ class BlockPruner {
   private:
     struct DensePass;
     DensePass run_dense_pass(std::size_t block, const BlockWeights& weights, const HiddenStates& x);
+    /// Chooses the mask by scores, on all ranks. `weights` gives the rows that are scored, which become the masked
+    /// ones.
+    void choose_mask(const DensePass& dense, const BlockMasker& masker, const BlockMasker::RowsOf& weights,
+                     PrunedBlock& result);
     void prune_once(const DensePass& dense, BlockWeights& weights, PrunedBlock& result);
+    void compensate(const DensePass& dense, const HiddenStates& x, BlockWeights& weights, PrunedBlock& result);
     void optimise_regionally(const DensePass& dense, const HiddenStates& x, BlockWeights& weights, PrunedBlock& result);
     void finish(const DensePass& dense, const BlockWeights& weights, HiddenStates& x, BlockReport& report);
     /// Sum over `samples` (ascending) of what this rank's samples have each; `mine` holds a value for all of those.

@@ -15,8 +15,8 @@ Json to_json(const CommunicationLedger& ledger) {
 
 Json BlockReport::to_json(const BlockLayout& layout) const {
     Json by_matrix = Json::object();
-    for (const LinearLayer layer : all_linear_layers) {
-        by_matrix[std::string(layout.matrix(layer).name)] = sparsity[index_of(layer)];
+    for (std::size_t m = 0; m < layout.matrices().size(); ++m) {
+        by_matrix[layout.matrices()[m].name] = pruned ? sparsity[m] : 0.0;
     }
     Json seconds = Json::object(), communication = Json::object();
     for (const auto& [phase, cost] : costs) {
@@ -40,6 +40,21 @@ Json BlockReport::to_json(const BlockLayout& layout) const {
         json["error_final_first_draw"] = error_final_first_draw;
     }
     return json;
+}
+
+WrittenReport WrittenReport::from_json(const Json& metrics) {
+    WrittenReport report;
+    report.pruned = metrics.at("pruned").get<bool>();
+    if (metrics.contains("draws")) {
+        for (const Json& round : metrics["draws"]) {
+            std::vector<std::size_t>& samples = report.draws.emplace_back();
+            for (const Json& sample : round) samples.push_back(sample.get<std::size_t>());
+        }
+    }
+    if (metrics.contains("sentences")) {
+        for (const Json& sentence : metrics["sentences"]) report.sentences.push_back(sentence.get<std::string>());
+    }
+    return report;
 }
 
 }  // namespace espalier

@@ -5,7 +5,6 @@
 #include "src/blocks/phase_clock.h"
 #include "src/model/block_layout.h"
 
-#include <array>
 #include <cstddef>
 #include <map>
 #include <optional>
@@ -24,8 +23,8 @@ struct BlockReport {
     double error_final = 0;                  ///< sum ||f - f0||^2 / sum ||f0||^2 over all samples, weights as written
     double error_after_first_mask = 0;       ///< the same before regional optimisation, over the samples drawn first
     double error_final_first_draw = 0;       ///< of the weights as written over those samples, to compare with it
-    std::array<double, linear_layers> sparsity{};
-    double changed_mask_share = 0;                 ///< decisions of the first mask that the last one reversed
+    std::vector<double> sparsity;            ///< by matrix
+    double changed_mask_share = 0;           ///< decisions of the first mask that the last one reversed
     std::optional<double> unchanged_weight_share;  ///< of the survivors, after rounding (rounding_loss.h)
     std::size_t peak_bytes = 0;                    ///< device memory, most of any rank
     double flops = 0;                              ///< of all ranks
@@ -33,6 +32,15 @@ struct BlockReport {
     std::vector<std::vector<std::size_t>> draws;   ///< samples of each round, in drawing order
 
     Json to_json(const BlockLayout& layout) const;
+};
+
+/// What rank 0 needs of the metrics of a block that a rank has written, which come as JSON.
+struct WrittenReport {
+    bool pruned = true;
+    std::vector<std::vector<std::size_t>> draws;  ///< of each round
+    std::vector<std::string> sentences;           ///< for the log
+
+    static WrittenReport from_json(const Json& metrics);
 };
 
 }  // namespace espalier

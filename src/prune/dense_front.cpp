@@ -1,16 +1,18 @@
 #include "src/prune/dense_front.h"
 
+#include "src/samples/pass_through.h"
 #include "src/samples/sample_reader.h"
 
 namespace espalier {
 
-void DenseFront::pass(DecoderBlock& decoder, const BlockWeights& weights) {
-    SampleReader states(device_, states_, all_samples_of(states_));
-    for (std::size_t n = states_.samples().begin; n < states_.samples().end; ++n) {
-        const TensorView state = states.next();
-        decoder.forward(weights, state, state, nullptr);
-        states_.write_back(n, state);
-    }
+void DenseFront::take(const BlockLoader& loader, const BlockStorage& stored, std::size_t block, const BlockPart& part,
+                      BlockOnDevice& on_device, const std::function<void(const char*)>& mark) {
+    loader.load(stored, block, part, on_device.weights);
+    if (mark) mark("load");
+    pass_through(device_, on_device.decoder, on_device.weights, states_);
+    if (!mark) return;
+    device_.synchronize();
+    mark("pass");
 }
 
 void DenseFront::hand_over(const BlockGroup& group, HiddenStates* destination) {
@@ -54,7 +56,8 @@ void DenseFront::receive(std::size_t sample, int sender, HiddenStates& destinati
         under_way_.push_back(world_.start_exchange({}, message));
         return;
     }
-    const Tensor arriving = device_.make_tensor(destination.dtype(), destination.tokens(), destination.all().columns);
+    const Tensor arriving =
+        device_.make_tensor(destination.dtype(), destination.tokens(), destination.all().columns, samples_on_their_way);
     const std::vector<Message> message = {{sender, arriving.view().data, arriving.view().bytes()}};
     world_.start_exchange({}, message)->finish();
     device_.wait_for_copy(destination.write_back(sample, arriving));

@@ -5,16 +5,10 @@
 #include "src/method/prune_options.h"
 #include "src/prune/run_ledger.h"
 #include "src/report/progress.h"
+#include "src/samples/calibration_tokens.h"
 #include "src/weights/model_source.h"
 
 namespace espalier {
-
-/// Calibration tokens [samples, sequence_length], row-major.
-struct CalibrationTokens {
-    std::vector<std::int32_t> ids;
-    std::size_t samples = 0;
-    std::size_t sequence_length = 0;
-};
 
 /// Everything that lives as long as the run, on this rank.
 struct PipelineContext {
@@ -23,7 +17,8 @@ struct PipelineContext {
     const PruneOptions& options;
     const ModelSource& source;
     const CalibrationTokens& calibration;
-    RunLedger* ledger;  ///< rank 0 only
+    StoragePlace hidden_states;  ///< and of dense outputs
+    RunLedger* ledger;           ///< rank 0 only
     const RunState& state;
     std::map<std::string, std::string> block_attributes;
     Progress& progress;

@@ -6,6 +6,7 @@
 #include "io/hub_cache.h"
 #include "src/base/error.h"
 #include "src/base/version.h"
+#include "src/prune/block_report.h"
 #include "src/weights/synthetic_source.h"
 
 #include <fmt/format.h>
@@ -53,7 +54,7 @@ FileRecord write_outer_file(const RunFolder& run, const ModelSource& source) {
     Hdf5Writer file(temporary);
     for (const OuterTensor tensor : {OuterTensor::embedding, OuterTensor::final_norm, OuterTensor::head}) {
         if (tensor == OuterTensor::head && !source.has_own_head()) continue;
-        const std::string path = hdf5_path(outer_name(tensor));
+        const std::string path = hdf5_path(source.layout().outer_name(tensor));
         const DType dtype = source.outer_dtype(tensor);
         const std::size_t rows = source.outer_rows(tensor), columns = source.outer_columns(tensor);
         const bool vector = tensor == OuterTensor::final_norm;
@@ -76,7 +77,7 @@ FileRecord write_outer_file(const RunFolder& run, const ModelSource& source) {
 Json RunState::to_json() const {
     Json list = Json::array();
     for (const auto& [block, record] : committed) list.push_back({block, record.file, record.bytes, record.xxh3});
-    return {{"committed", list}, {"learning_rate", learning_rate}};
+    return {{"committed", list}, {"learning_rate", learning_rate ? Json(*learning_rate) : Json()}};
 }
 
 RunState RunState::from_json(const Json& json) {
@@ -85,7 +86,7 @@ RunState RunState::from_json(const Json& json) {
         state.committed[entry.at(0).get<std::size_t>()] = {
             entry.at(1).get<std::string>(), entry.at(2).get<std::uint64_t>(), entry.at(3).get<std::string>()};
     }
-    state.learning_rate = json.at("learning_rate");
+    if (!json.at("learning_rate").is_null()) state.learning_rate = json.at("learning_rate").get<double>();
     return state;
 }
 
@@ -115,12 +116,16 @@ RunLedger::RunLedger(const PruneOptions& options, const ModelSource& source, con
                              {"ranks", facts_.ranks},
                              {"process", ::getpid()},
                              {"blocks_done", manifest_.blocks.size()}});
-    outer_names_ = {outer_name(OuterTensor::embedding), outer_name(OuterTensor::final_norm)};
-    if (source.has_own_head()) outer_names_.push_back(outer_name(OuterTensor::head));
+    const BlockLayout& layout = source.layout();
+    outer_names_ = {layout.outer_name(OuterTensor::embedding), layout.outer_name(OuterTensor::final_norm)};
+    for (std::size_t block = 0; block < source.config().blocks.size(); ++block) {
+        block_names_.push_back(layout.block_name(block));
+    }
+    if (source.has_own_head()) outer_names_.push_back(layout.outer_name(OuterTensor::head));
 }
 
 void RunLedger::start_or_resume(const ModelSource& source) {
-    const Json deciding = options_.deciding_values();
+    const Json deciding = options_.deciding_values(facts_.computed_on);
     const std::string model_identity = source.identity();
     if (run_.has_manifest()) {
         Manifest held = Manifest::read(run_);
@@ -152,7 +157,7 @@ void RunLedger::start_or_resume(const ModelSource& source) {
     manifest_.model_identity = model_identity;
     manifest_.calibration_path = lasting_name(options_.calibration);
     manifest_.calibration_sha256 = facts_.calibration_sha256;
-    manifest_.blocks_in_model = source.config().blocks;
+    manifest_.blocks_in_model = source.config().blocks.size();
     manifest_.options = deciding;
     if (manifest_.complete) return;
     write_text_atomically(run_.path() / "config.json", source.config_text());
@@ -170,7 +175,9 @@ void RunLedger::say_opening() const {
 RunState RunLedger::state() const {
     RunState state;
     for (const auto& [block, record] : manifest_.blocks) state.committed[block] = record.file;
-    state.learning_rate = manifest_.learning_rate;
+    if (!manifest_.learning_rate.is_null()) {
+        state.learning_rate = LearningRateChoice::from_json(manifest_.learning_rate).learning_rate;
+    }
     return state;
 }
 
@@ -180,7 +187,7 @@ std::map<std::string, std::string> RunLedger::block_attributes() const {
             {"program_version", std::string(program_version)},
             {"method", std::string(name_of(options_.method))},
             {"pattern", options_.pattern.name()},
-            {"options", options_.deciding_values().dump()},
+            {"options", options_.deciding_values(facts_.computed_on).dump()},
             {"model_identity", manifest_.model_identity},
             {"calibration_sha256", manifest_.calibration_sha256},
             {"mask_encoding", "1 = kept; eight columns a byte, lowest bit first, rows padded to whole bytes"}};
@@ -225,17 +232,16 @@ void RunLedger::record_learning_rate(const LearningRateChoice& choice) {
 }
 
 void RunLedger::record_block(std::size_t block, const BlockRecord& record) {
-    const bool searches = uses_regional_optimization(options_.method) && !options_.ro.learning_rate;
-    if (searches && manifest_.learning_rate.is_null() && record.metrics.at("pruned").get<bool>()) {
+    const WrittenReport report = WrittenReport::from_json(record.metrics);
+    const bool searches = options_.method.optimises() && !options_.ro.learning_rate;
+    if (searches && manifest_.learning_rate.is_null() && report.pruned) {
         // It came from another rank before the rate did; a manifest with one but not the other could not be resumed.
         early_blocks_.emplace_back(block, record);
         return;
     }
     // Events first: a kill between the two repeats them, the other way round it would lose them.
-    if (record.metrics.contains("draws")) {
-        for (std::size_t round = 0; round < record.metrics["draws"].size(); ++round) {
-            events_->write("draw", {{"block", block}, {"round", round}, {"samples", record.metrics["draws"][round]}});
-        }
+    for (std::size_t round = 0; round < report.draws.size(); ++round) {
+        events_->write("draw", {{"block", block}, {"round", round}, {"samples", report.draws[round]}});
     }
     events_->write("block", record.metrics);
     manifest_.blocks[block] = record;
@@ -253,7 +259,7 @@ Json RunLedger::metrics(std::size_t peak_resident_bytes) const {
     double flops = 0;
     for (const auto& [index, record] : manifest_.blocks) {
         blocks.push_back(record.metrics);
-        flops += record.metrics.at("flops").get<double>();
+        flops += record.metrics.at("flops").get<double>();  // checked by Manifest::read
     }
     return {{"format", "espalier-metrics"},
             {"version", 1},
@@ -292,7 +298,7 @@ void RunLedger::leave() {
 
 Json RunLedger::finish(std::size_t peak_resident_bytes) {
     take_outer_file(true);
-    manifest_.outer_files.push_back(run_.write_linked_file(manifest_.blocks_in_model, outer_names_));
+    manifest_.outer_files.push_back(run_.write_linked_file(block_names_, outer_names_));
     manifest_.outer_files.push_back(run_.record_of("config.json"));
     Json content = metrics(peak_resident_bytes);
     write_text_atomically(run_.path() / "metrics.json", content.dump(1) + "\n");

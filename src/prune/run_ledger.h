@@ -22,6 +22,7 @@ struct RunFacts {
     std::string command_line;
     Json options_with_origins;
     std::string device;
+    ComputedOn computed_on;
     std::size_t ranks = 1;
     std::size_t threads_per_rank = 1;
     std::string calibration_sha256;
@@ -30,7 +31,7 @@ struct RunFacts {
 /// Where a run stands when a session begins: the same on every rank.
 struct RunState {
     std::map<std::size_t, FileRecord> committed;
-    Json learning_rate;  ///< null, or LearningRateChoice
+    std::optional<double> learning_rate;  ///< that a search has found
 
     Json to_json() const;
     static RunState from_json(const Json& json);
@@ -82,7 +83,7 @@ class RunLedger {
     double seconds_before_ = 0;
     Stopwatch since_start_;
     std::future<FileRecord> outer_file_;
-    std::vector<std::string> outer_names_;
+    std::vector<std::string> block_names_, outer_names_;
     std::vector<std::pair<std::size_t, BlockRecord>> early_blocks_;
 };
 

@@ -1,35 +1,20 @@
 #include "src/prune/run_messages.h"
 
+#include "src/prune/block_report.h"
+
 #include <array>
 #include <chrono>
 #include <thread>
 
 namespace espalier {
 
-void RunMessages::post(const Json& message) {
-    session_.post_to_root(message.dump());
+void RunMessages::post(const RunMessage& message) {
+    session_.post_to_root(text_of(message));
     ++posted_;
 }
 
-void RunMessages::post(const WrittenBlock& written) {
-    const FileRecord& file = written.record.file;
-    post(Json({{"block", written.block},
-               {"file", file.file},
-               {"bytes", file.bytes},
-               {"xxh3_128", file.xxh3},
-               {"metrics", written.record.metrics}}));
-}
-
-void RunMessages::post(const LearningRateChoice& choice) {
-    post(Json({{"learning_rate", choice.to_json()}}));
-}
-
-void RunMessages::post_stopped() {
-    post(Json({{"stopped", true}}));
-}
-
 bool RunMessages::agree_to_stop(bool stop) {
-    post(Json({{"arrived", true}, {"stopped", stop}}));
+    post(RankArrived{stop});
     while (ledger_ != nullptr && arrived_ < session_.size()) {
         collect();
         std::this_thread::sleep_for(std::chrono::milliseconds(2));
@@ -40,30 +25,23 @@ bool RunMessages::agree_to_stop(bool stop) {
     return stops[0] != 0;
 }
 
-void RunMessages::enter(const Json& message) {
-    if (message.contains("stopped")) {
-        a_rank_stopped_ = a_rank_stopped_ || message["stopped"].get<bool>();
-        if (message.contains("arrived")) ++arrived_;
-        return;
+void RunMessages::enter(const RankArrived& arrived) {
+    a_rank_stopped_ = a_rank_stopped_ || arrived.stops;
+    ++arrived_;
+}
+
+void RunMessages::enter(const WrittenBlock& written) {
+    for (const std::string& sentence : WrittenReport::from_json(written.record.metrics).sentences) {
+        progress_.line(sentence);
     }
-    if (message.contains("learning_rate")) {
-        ledger_->record_learning_rate(LearningRateChoice::from_json(message["learning_rate"]));
-        return;
-    }
-    const FileRecord file{message["file"].get<std::string>(), message["bytes"].get<std::uint64_t>(),
-                          message["xxh3_128"].get<std::string>()};
-    const Json& metrics = message["metrics"];
-    if (metrics.contains("sentences")) {
-        for (const Json& sentence : metrics["sentences"]) progress_.line(sentence.get<std::string>());
-    }
-    ledger_->record_block(message["block"].get<std::size_t>(), {file, metrics});
+    ledger_->record_block(written.block, written.record);
 }
 
 void RunMessages::collect() {
     if (ledger_ == nullptr) return;
     for (const std::string& text : session_.collect_posts()) {
         ++received_;
-        enter(Json::parse(text));
+        std::visit([this](const auto& message) { enter(message); }, message_from_text(text));
     }
 }
 

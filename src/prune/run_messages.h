@@ -3,9 +3,8 @@
 /// they stopped. Rank 0 enters it into the ledger.
 
 #include "mpi/session.h"
-#include "src/blocks/block_writer.h"
-#include "src/optimize/learning_rate_search.h"
 #include "src/prune/run_ledger.h"
+#include "src/prune/run_message.h"
 #include "src/report/progress.h"
 
 #include <cstddef>
@@ -18,10 +17,8 @@ class RunMessages {
     RunMessages(Session& session, RunLedger* ledger, Progress& progress)
         : session_(session), ledger_(ledger), progress_(progress) {}
 
-    // Local, do not wait.
-    void post(const WrittenBlock& written);
-    void post(const LearningRateChoice& choice);
-    void post_stopped();
+    /// Local, does not wait.
+    void post(const RunMessage& message);
 
     /// Waits until every rank has come here; rank 0 enters the others' blocks meanwhile. True on every rank when any
     /// passes true: the run then stops. Collective.
@@ -33,8 +30,10 @@ class RunMessages {
     bool finish(std::size_t blocks);
 
   private:
-    void post(const Json& message);
-    void enter(const Json& message);
+    void enter(const WrittenBlock& written);
+    void enter(const LearningRateChoice& choice) { ledger_->record_learning_rate(choice); }
+    void enter(const RankStopped& /*stopped*/) { a_rank_stopped_ = true; }
+    void enter(const RankArrived& arrived);
 
     Session& session_;
     RunLedger* ledger_;

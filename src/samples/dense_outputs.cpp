@@ -4,10 +4,11 @@ namespace espalier {
 
 DenseOutputs::DenseOutputs(Device& device, IndexRange samples, std::size_t tokens, std::size_t hidden, DType weights,
                            StoragePlace place)
-    : device_(device), kept_(device, samples, tokens, hidden, weights == DType::f32 ? DType::f32 : DType::bf16, place) {
-    if (!is_whole_on_device()) whole_ = device.make_tensor(DType::f32, tokens, hidden);
+    : device_(device),
+      kept_(device, samples, tokens, hidden, weights == DType::f32 ? DType::f32 : DType::bf16, place, "dense outputs") {
+    if (!is_whole_on_device()) whole_ = device.make_tensor(DType::f32, tokens, hidden, "outputs of a sample");
     if (!kept_.on_host()) return;
-    for (Tensor& buffer : leaving_) buffer = device.make_tensor(kept_.dtype(), tokens, hidden);
+    for (Tensor& buffer : leaving_) buffer = device.make_tensor(kept_.dtype(), tokens, hidden, samples_on_their_way);
 }
 
 void DenseOutputs::keep(std::size_t sample, TensorView x) {

@@ -24,6 +24,15 @@ std::vector<std::size_t> StepAssignment::offsets(std::size_t batch) const {
     return offsets;
 }
 
+std::size_t StepAssignment::most_of(std::size_t rank, std::size_t batch, std::size_t samples) const {
+    std::size_t most = 0;
+    for (const std::size_t size : {samples < batch ? 0 : batch, samples % batch}) {
+        const std::vector<std::size_t> positions = offsets(size);
+        most = std::max(most, positions[rank + 1] - positions[rank]);
+    }
+    return most;
+}
+
 DrawnSamples::DrawnSamples(const GroupContext& context, const HiddenStates& x, const DenseOutputs& dense_outputs,
                            std::vector<std::size_t> draws, std::size_t batch, StepAssignment assignment)
     : context_(context),
@@ -32,6 +41,22 @@ DrawnSamples::DrawnSamples(const GroupContext& context, const HiddenStates& x, c
       draws_(std::move(draws)),
       batch_(batch),
       assignment_(assignment) {
+    // Whatever is drawn, so that a run's memory is known before it. From host memory come those that are computed here
+    // and those that are sent from here.
+    const std::size_t largest = std::min(batch, draws_.size());
+    const std::size_t from_other_ranks =
+        context.ranks() == 1 ? 0 : assignment_.most_of(context.me(), batch, draws_.size());
+    const std::size_t most = x.on_host() ? largest : from_other_ranks;
+    for (std::size_t i = 0; i < std::min(slots_.size(), steps()); ++i) {
+        const auto make = [&](DType dtype) {
+            return context.device.make_tensor(dtype, context.tokens, context.config.hidden_size,
+                                              "samples of two steps");
+        };
+        for (std::size_t n = 0; n < most; ++n) {
+            slots_[i].x.push_back(make(x.dtype()));
+            slots_[i].outputs.push_back(make(dense_outputs.kept().dtype()));
+        }
+    }
     if (steps() > 0) start(0);
 }
 
@@ -40,11 +65,7 @@ std::size_t DrawnSamples::size_of_step(std::size_t step) const {
 }
 
 StepSample DrawnSamples::next_buffers(Slot& slot) {
-    if (slot.used == slot.x.size()) {
-        const std::size_t tokens = context_.tokens, hidden = context_.config.hidden_size;
-        slot.x.push_back(context_.device.make_tensor(x_.dtype(), tokens, hidden));
-        slot.outputs.push_back(context_.device.make_tensor(dense_outputs_.kept().dtype(), tokens, hidden));
-    }
+    require(slot.used < slot.x.size(), "room for the samples of a step");
     ++slot.used;
     return {slot.x[slot.used - 1], slot.outputs[slot.used - 1]};
 }

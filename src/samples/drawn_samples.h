@@ -26,6 +26,9 @@ class StepAssignment {
     static StepAssignment all_on(std::size_t ranks, std::size_t only);
     /// Ascending, ranks + 1 entries.
     std::vector<std::size_t> offsets(std::size_t batch) const;
+    /// The most that `rank` computes of a step, when `samples` are cut into mini-batches of `batch` and a rest: a
+    /// smaller step may give it more.
+    std::size_t most_of(std::size_t rank, std::size_t batch, std::size_t samples) const;
 
   private:
     StepAssignment(std::size_t ranks, bool alone, std::size_t only) : ranks_(ranks), alone_(alone), only_(only) {}

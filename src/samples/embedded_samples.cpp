@@ -14,10 +14,12 @@ void embed_samples(Device& device, const ModelSource& source, std::span<const st
         embed_tokens(device, source, ids.subspan(samples.begin * length, samples.size() * length), x.all());
         return;
     }
-    // The embedding is read anew for every batch: as few as half of the memory that is left allows.
-    const std::size_t left = device.memory_budget() - device.allocated_bytes();
-    const std::size_t batch = std::clamp<std::size_t>(left / 2 / (length * hidden * sizeof(float)), 1, samples.size());
-    const Tensor states = device.make_tensor(DType::f32, batch * length, hidden);
+    // The embedding is read anew for every batch.
+    constexpr std::size_t most_bytes = std::size_t{1} << 30;
+    const std::size_t left = device.memory().left();
+    const std::size_t batch =
+        std::clamp<std::size_t>(std::min(most_bytes, left / 2) / (length * hidden * sizeof(float)), 1, samples.size());
+    const Tensor states = device.make_tensor(DType::f32, batch * length, hidden, samples_on_their_way);
     for (std::size_t first = samples.begin; first < samples.end; first += batch) {
         const std::size_t count = std::min(batch, samples.end - first);
         embed_tokens(device, source, ids.subspan(first * length, count * length),

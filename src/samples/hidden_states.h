@@ -8,8 +8,8 @@ namespace espalier {
 class HiddenStates : public SampleStore {
   public:
     HiddenStates(Device& device, IndexRange samples, std::size_t tokens, std::size_t hidden,
-                 StoragePlace place = StoragePlace::device)
-        : SampleStore(device, samples, tokens, hidden, DType::f32, place) {}
+                 StoragePlace place = StoragePlace::device, const char* name = "hidden states")
+        : SampleStore(device, samples, tokens, hidden, DType::f32, place, name) {}
 };
 
 }  // namespace espalier

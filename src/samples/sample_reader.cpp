@@ -10,8 +10,9 @@ namespace espalier {
 SampleReader::SampleReader(Device& device, const SampleStore& store, std::vector<std::size_t> order)
     : device_(device), store_(store), order_(std::move(order)) {
     if (!store.on_host()) return;
-    for (std::size_t i = 0; i < std::min(buffers, order_.size()); ++i) {
-        buffers_[i] = device.make_tensor(store.dtype(), store.tokens(), store.all().columns);
+    // As many for a few samples as for all that are held: what a run needs does not depend on what is drawn.
+    for (std::size_t i = 0; i < std::min(buffers, store.samples().size()); ++i) {
+        buffers_[i] = device.make_tensor(store.dtype(), store.tokens(), store.all().columns, samples_on_their_way);
     }
 }
 

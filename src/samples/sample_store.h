@@ -11,16 +11,19 @@
 
 namespace espalier {
 
+/// Names the device memory of samples that lie in host memory.
+constexpr const char* samples_on_their_way = "samples on their way";
+
 enum class StoragePlace { device, host };
 
 class SampleStore {
   public:
     SampleStore(Device& device, IndexRange samples, std::size_t tokens, std::size_t columns, DType dtype,
-                StoragePlace place)
+                StoragePlace place, const char* name)
         : device_(&device), samples_(samples), tokens_(tokens) {
         const std::size_t rows = samples.size() * tokens;
         if (place == StoragePlace::device) {
-            on_device_ = device.make_tensor(dtype, rows, columns);
+            on_device_ = device.make_tensor(dtype, rows, columns, name);
             all_ = on_device_;
         } else {
             on_host_ = HostBuffer(device, rows * columns * bytes_of(dtype));

@@ -16,7 +16,7 @@ void BlockSource::read_block(std::size_t block, std::span<std::byte> destination
     require(destination.size() == storage_.total_bytes(layout()), "room for a block");
     verify_block(block);
     const std::size_t element = bytes_of(storage_.matrix_dtype);
-    for (const LinearLayer layer : all_linear_layers) {
+    for (const LinearLayer layer : layout().linear_layers()) {
         const MatrixShape& matrix = layout().matrix(layer);
         read_rows(block, {layer, 0, matrix.rows},
                   destination.subspan(element * matrix.offset, element * matrix.size()));

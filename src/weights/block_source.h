@@ -10,7 +10,7 @@
 
 namespace espalier {
 
-/// How one decoder block lies in host memory: the seven matrices in layout order, then the vectors, each in its stored
+/// How one decoder block lies in host memory: the matrices in layout order, then the vectors, each in its stored
 /// type and without gaps. The same for all blocks of a source.
 struct BlockStorage {
     DType matrix_dtype = DType::f32;

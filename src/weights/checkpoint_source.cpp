@@ -2,7 +2,9 @@
 
 #include "io/hub_cache.h"
 #include "src/base/error.h"
+#include "src/model/families/family.h"
 
+#include <algorithm>
 #include <optional>
 #include <set>
 
@@ -68,7 +70,7 @@ CheckpointSource CheckpointSource::choose(const std::filesystem::path& folder) {
 CheckpointSource::CheckpointSource(CheckpointFolder folder)
     : ModelSource(folder.config_text(), (folder.folder() / "config.json").string()), folder_(std::move(folder)) {
     warnings_ = folder_.warnings();
-    for (std::size_t block = 0; block < config().blocks; ++block) check_block(block);
+    for (std::size_t block = 0; block < config().blocks.size(); ++block) check_block(block);
     check_outer();
     refuse_unexpected();
 }
@@ -91,8 +93,8 @@ void CheckpointSource::check_shape(const std::string& name, const std::vector<st
 }
 
 void CheckpointSource::check_block(std::size_t block) {
-    for (const MatrixShape& matrix : layout().matrices()) {
-        const std::string name = checkpoint_name(block, std::string(matrix.name) + ".weight");
+    for (const StoredMatrix& matrix : layout().stored_matrices()) {
+        const std::string name = layout().tensor_name(block, matrix.name);
         check_shape(name, {matrix.rows, matrix.columns});
         const DType dtype = folder_.dtype_of(name);
         if (block == 0 && matrix.offset == 0) storage_.matrix_dtype = dtype;
@@ -104,7 +106,7 @@ void CheckpointSource::check_block(std::size_t block) {
     }
     for (std::size_t v = 0; v < layout().vectors().size(); ++v) {
         const VectorShape& vector = layout().vectors()[v];
-        const std::string name = checkpoint_name(block, vector.name);
+        const std::string name = layout().tensor_name(block, vector.name);
         check_shape(name, {vector.size});
         const DType dtype = folder_.dtype_of(name);
         if (block == 0) storage_.vector_dtypes.push_back(dtype);
@@ -117,11 +119,11 @@ void CheckpointSource::check_block(std::size_t block) {
 
 void CheckpointSource::check_outer() {
     const std::uint64_t vocabulary = config().vocabulary, hidden = config().hidden_size;
-    check_shape(outer_name(OuterTensor::embedding), {vocabulary, hidden});
-    check_shape(outer_name(OuterTensor::final_norm), {hidden});
-    static_cast<void>(folder_.dtype_of(outer_name(OuterTensor::embedding)));
-    static_cast<void>(folder_.dtype_of(outer_name(OuterTensor::final_norm)));
-    const std::string head = outer_name(OuterTensor::head);
+    check_shape(layout().outer_name(OuterTensor::embedding), {vocabulary, hidden});
+    check_shape(layout().outer_name(OuterTensor::final_norm), {hidden});
+    static_cast<void>(folder_.dtype_of(layout().outer_name(OuterTensor::embedding)));
+    static_cast<void>(folder_.dtype_of(layout().outer_name(OuterTensor::final_norm)));
+    const std::string head = layout().outer_name(OuterTensor::head);
     own_head_ = folder_.contains(head);
     if (own_head_ || !config().tied_head) {
         check_shape(head, {vocabulary, hidden});
@@ -135,32 +137,41 @@ void CheckpointSource::check_outer() {
 }
 
 void CheckpointSource::refuse_unexpected() const {
-    std::set<std::string> expected = {outer_name(OuterTensor::embedding), outer_name(OuterTensor::final_norm),
-                                      outer_name(OuterTensor::head)};
-    for (std::size_t block = 0; block < config().blocks; ++block) {
-        for (const MatrixShape& matrix : layout().matrices()) {
-            expected.insert(checkpoint_name(block, std::string(matrix.name) + ".weight"));
+    std::set<std::string> expected = {layout().outer_name(OuterTensor::embedding),
+                                      layout().outer_name(OuterTensor::final_norm),
+                                      layout().outer_name(OuterTensor::head)};
+    for (std::size_t block = 0; block < config().blocks.size(); ++block) {
+        for (const StoredMatrix& matrix : layout().stored_matrices()) {
+            expected.insert(layout().tensor_name(block, matrix.name));
         }
-        for (const VectorShape& vector : layout().vectors()) expected.insert(checkpoint_name(block, vector.name));
+        for (const VectorShape& vector : layout().vectors()) {
+            expected.insert(layout().tensor_name(block, vector.name));
+        }
     }
+    const std::span<const std::string_view> others = family_of(config().model_type).other_tensors;
+    const auto is_another = [&](const std::string& name) {
+        return std::any_of(others.begin(), others.end(),
+                           [&](std::string_view begin) { return name.starts_with(begin); });
+    };
     for (const auto& [name, stored] : folder_.tensors()) {
-        if (!expected.contains(name) && !is_unused_buffer(name)) {
+        if (!expected.contains(name) && !is_unused_buffer(name) && !is_another(name)) {
             throw InputError("tensor '" + name + "' in " + folder_.file_of(stored).string() +
                              " does not belong to a model of type " + config().model_type + " with " +
-                             std::to_string(config().blocks) + " blocks as config.json describes it");
+                             std::to_string(config().blocks.size()) + " blocks as config.json describes it");
         }
     }
 }
 
 std::string CheckpointSource::stored_name(OuterTensor tensor) const {
-    return outer_name(tensor == OuterTensor::head && !own_head_ ? OuterTensor::embedding : tensor);
+    return layout().outer_name(tensor == OuterTensor::head && !own_head_ ? OuterTensor::embedding : tensor);
 }
 
 void CheckpointSource::read_rows(std::size_t block, const RowSlice& rows, std::span<std::byte> destination) const {
     const MatrixShape& matrix = layout().matrix(rows.layer);
     const std::size_t row_bytes = matrix.columns * bytes_of(storage_.matrix_dtype);
     require(destination.size() == rows.rows() * row_bytes, "room for the rows");
-    folder_.read(checkpoint_name(block, std::string(matrix.name) + ".weight"), rows.row_begin * row_bytes, destination);
+    folder_.read(layout().weight_name(block, rows.layer), (matrix.stored_row + rows.row_begin) * row_bytes,
+                 destination);
 }
 
 void CheckpointSource::read_vectors(std::size_t block, std::span<std::byte> destination) const {
@@ -168,7 +179,7 @@ void CheckpointSource::read_vectors(std::size_t block, std::span<std::byte> dest
     for (std::size_t v = 0; v < layout().vectors().size(); ++v) {
         const VectorShape& vector = layout().vectors()[v];
         const std::size_t bytes = vector.size * bytes_of(storage_.vector_dtypes[v]);
-        folder_.read(checkpoint_name(block, vector.name), 0, destination.subspan(offset, bytes));
+        folder_.read(layout().tensor_name(block, vector.name), 0, destination.subspan(offset, bytes));
         offset += bytes;
     }
 }

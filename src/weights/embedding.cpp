@@ -30,7 +30,7 @@ void embed_tokens(Device& device, const ModelSource& source, std::span<const std
             source_rows.push_back(static_cast<std::uint32_t>(static_cast<std::size_t>(tokens[order[i]]) - first));
             rows_filled.push_back(static_cast<std::uint32_t>(order[i]));
         }
-        const Tensor panel = device.make_tensor(dtype, rows, hidden);
+        const Tensor panel = device.make_tensor(dtype, rows, hidden, "rows of the embedding");
         device.copy_from_host(rows_read.data(), panel);
         device.scatter_rows(panel, source_rows, rows_filled, hidden_states);
     }

@@ -4,6 +4,7 @@
 #include "io/hdf5_handle.h"
 #include "src/base/error.h"
 #include "src/base/version.h"
+#include "src/model/families/family.h"
 #include "src/weights/checkpoint_source.h"
 #include "src/weights/run_source.h"
 #include "src/weights/synthetic_source.h"
@@ -36,9 +37,9 @@ class Exporter {
   public:
     Exporter(const RunSource& run, const CheckpointSource& dense, const std::filesystem::path& folder)
         : run_(run), dense_(dense), folder_(folder) {
-        for (std::size_t block = 0; block < run.config().blocks; ++block) {
-            for (const MatrixShape& matrix : run.layout().matrices()) {
-                pruned_[checkpoint_name(block, std::string(matrix.name) + ".weight")] = block;
+        for (std::size_t block = 0; block < run.config().blocks.size(); ++block) {
+            for (const StoredMatrix& matrix : run.layout().stored_matrices()) {
+                pruned_[run.layout().tensor_name(block, matrix.name)] = block;
             }
         }
     }
@@ -84,9 +85,19 @@ class Exporter {
         }
         const std::string_view config = dense_.config_text();
         const std::string source = (dense_.folder().folder() / "config.json").string();
-        const char* const key = parse_strict_json(config, source).contains("dtype") ? "dtype" : "torch_dtype";
-        write_text_atomically(folder_ / "config.json",
-                              with_json_field(config, source, key, name_of(run_.storage().matrix_dtype)) + "\n");
+        Json json = parse_strict_json(config, source);
+        const std::string type(name_of(run_.storage().matrix_dtype));
+        const char* const key = json.contains("dtype") ? "dtype" : "torch_dtype";
+        const char* const inner = family_of(dense_.config().model_type).text_config;
+        if (inner == nullptr) {
+            write_text_atomically(folder_ / "config.json", with_json_field(config, source, key, type) + "\n");
+            return;
+        }
+        json[key] = type;
+        for (const char* const name : {"dtype", "torch_dtype"}) {
+            if (json[inner].contains(name)) json[inner][name] = type;
+        }
+        write_text_atomically(folder_ / "config.json", json.dump(2) + "\n");
     }
 
     void write_provenance() const {
@@ -175,7 +186,7 @@ CheckpointSource open_dense(const std::filesystem::path& run_path, const Manifes
 
 void write_folder(const RunSource& run, const CheckpointSource& dense, const std::filesystem::path& partial,
                   const std::function<void(const std::string&)>& progress) {
-    for (std::size_t block = 0; block < run.config().blocks; ++block) run.verify_block(block);
+    for (std::size_t block = 0; block < run.config().blocks.size(); ++block) run.verify_block(block);
     Exporter exporter(run, dense, partial);
     const std::vector<std::string> shards = dense.folder().shard_names();
     for (std::size_t shard = 0; shard < shards.size(); ++shard) {

@@ -24,18 +24,6 @@ std::size_t ModelSource::outer_panel_rows(OuterTensor tensor) const {
     return std::max<std::size_t>(1, panel_bytes / outer_row_bytes(tensor));
 }
 
-std::string outer_name(OuterTensor tensor) {
-    switch (tensor) {
-        case OuterTensor::embedding:
-            return "model.embed_tokens.weight";
-        case OuterTensor::final_norm:
-            return "model.norm.weight";
-        case OuterTensor::head:
-            return "lm_head.weight";
-    }
-    throw BugError("internal error: unknown outer tensor");
-}
-
 void refuse_nonfinite_weights(Device& device, const BlockLayout& layout, std::size_t block,
                               const BlockWeights& weights) {
     struct Checked {
@@ -43,37 +31,36 @@ void refuse_nonfinite_weights(Device& device, const BlockLayout& layout, std::si
         TensorView values;
     };
     std::vector<Checked> checked;
-    checked.reserve(linear_layers + layout.vectors().size());
-    for (const LinearLayer layer : all_linear_layers) {
-        checked.push_back({std::string(layout.matrix(layer).name) + ".weight", weights.matrices.matrix(layer)});
+    checked.reserve(layout.matrices().size() + layout.vectors().size());
+    for (const LinearLayer layer : layout.linear_layers()) {
+        checked.push_back({layout.weight_name(block, layer), weights.matrices.matrix(layer)});
     }
-    for (const VectorShape& vector : layout.vectors()) {
-        checked.push_back({std::string(vector.name), weights.vector(vector.vector)});
+    for (std::size_t v = 0; v < layout.vectors().size(); ++v) {
+        checked.push_back({layout.tensor_name(block, layout.vectors()[v].name), weights.vector(BlockVector{v})});
     }
     const DeviceCounters counters(device, checked.size());
     for (std::size_t i = 0; i < checked.size(); ++i) device.count_nonfinite(checked[i].values, counters.at(i));
     const std::vector<std::uint64_t> counts = counters.read();
     for (std::size_t i = 0; i < checked.size(); ++i) {
         if (counts[i] == 0) continue;
-        throw InputError("tensor '" + checkpoint_name(block, checked[i].name) + "' holds " + std::to_string(counts[i]) +
-                         " of " + std::to_string(checked[i].values.size()) +
-                         " values that are infinite or not a number");
+        throw InputError("tensor '" + checked[i].name + "' holds " + std::to_string(counts[i]) + " of " +
+                         std::to_string(checked[i].values.size()) + " values that are infinite or not a number");
     }
 }
 
 void refuse_overflow(Device& device, const BlockLayout& layout, DType dtype, std::size_t block,
                      const BlockWeights& weights) {
     if (dtype != DType::f16) return;
-    const DeviceCounters counters(device, linear_layers);
-    for (const LinearLayer layer : all_linear_layers) {
+    const DeviceCounters counters(device, layout.matrices().size());
+    for (const LinearLayer layer : layout.linear_layers()) {
         device.count_nonfinite(weights.matrices.matrix(layer), counters.at(index_of(layer)));
     }
     const std::vector<std::uint64_t> counts = counters.read();
-    for (const LinearLayer layer : all_linear_layers) {
+    for (const LinearLayer layer : layout.linear_layers()) {
         if (counts[index_of(layer)] == 0) continue;
         throw NonFiniteError(std::to_string(counts[index_of(layer)]) + " values of tensor '" +
-                             checkpoint_name(block, layout.matrix(layer).name) +
-                             ".weight' do not fit float16; choose --output-dtype bfloat16 or float32");
+                             layout.weight_name(block, layer) +
+                             "' do not fit float16; choose --output-dtype bfloat16 or float32");
     }
 }
 

@@ -17,9 +17,6 @@
 
 namespace espalier {
 
-/// The tensors outside of the blocks.
-enum class OuterTensor { embedding, final_norm, head };
-
 class ModelSource : public BlockSource {
   public:
     const ModelConfig& config() const { return config_; }
@@ -72,9 +69,6 @@ class ModelSource : public BlockSource {
 /// Opens a Hugging Face folder, a run folder that Espalier has completed, or a synthetic model (SyntheticSource).
 /// Throws InputError.
 std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
-
-/// Name of an outer tensor in a checkpoint: "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight".
-std::string outer_name(OuterTensor tensor);
 
 /// Waits for the weights and throws InputError naming tensor and block when one is not finite.
 void refuse_nonfinite_weights(Device& device, const BlockLayout& layout, std::size_t block,

@@ -20,10 +20,9 @@ std::string config_of_run(const std::filesystem::path& path) {
 BlockStorage storage_of_block_file(const RunFolder& run, const BlockLayout& layout) {
     const Hdf5Reader file(run.block_path(0));
     BlockStorage storage;
-    storage.matrix_dtype =
-        file.info(hdf5_path(checkpoint_name(0, std::string(layout.matrices()[0].name) + ".weight"))).dtype;
+    storage.matrix_dtype = file.info(hdf5_path(layout.weight_name(0, LinearLayer{0}))).dtype;
     for (const VectorShape& vector : layout.vectors()) {
-        storage.vector_dtypes.push_back(file.info(hdf5_path(checkpoint_name(0, vector.name))).dtype);
+        storage.vector_dtypes.push_back(file.info(hdf5_path(layout.tensor_name(0, vector.name))).dtype);
     }
     return storage;
 }
@@ -49,7 +48,7 @@ CommittedBlocks::CommittedBlocks(const RunFolder& run, const BlockLayout& layout
 
 std::string CommittedBlocks::dataset(const Hdf5Reader& file, std::size_t block, std::string_view name,
                                      DType dtype) const {
-    std::string path = hdf5_path(checkpoint_name(block, name));
+    std::string path = hdf5_path(layout_.tensor_name(block, name));
     if (file.info(path).dtype != dtype) {
         throw InputError(run_.block_path(block).string() + ": " + path + " is not " + std::string(name_of(dtype)));
     }
@@ -58,8 +57,10 @@ std::string CommittedBlocks::dataset(const Hdf5Reader& file, std::size_t block, 
 
 void CommittedBlocks::read_rows(std::size_t block, const RowSlice& rows, std::span<std::byte> destination) const {
     const Hdf5Reader file(run_.block_path(block));
-    const std::string name = std::string(layout_.matrix(rows.layer).name) + ".weight";
-    file.read_rows(dataset(file, block, name, storage_.matrix_dtype), rows.row_begin, rows.rows(), destination);
+    const MatrixShape& matrix = layout_.matrix(rows.layer);
+    const std::string name = layout_.stored_matrices()[matrix.stored].name;
+    file.read_rows(dataset(file, block, name, storage_.matrix_dtype), matrix.stored_row + rows.row_begin, rows.rows(),
+                   destination);
 }
 
 void CommittedBlocks::read_vectors(std::size_t block, std::span<std::byte> destination) const {
@@ -81,11 +82,12 @@ RunSource::RunSource(const std::filesystem::path& path)
     : ModelSource(config_of_run(path), (path / "config.json").string()), run_(path), manifest_(Manifest::read(run_)) {
     if (!manifest_.complete) {
         throw InputError(path.string() + " holds an unfinished run (" + std::to_string(manifest_.blocks.size()) +
-                         " of " + std::to_string(config().blocks) + " blocks); repeat its prune command to finish it");
+                         " of " + std::to_string(config().blocks.size()) +
+                         " blocks); repeat its prune command to finish it");
     }
     verify_file(run_, outer_record("config.json"));
-    if (config().blocks != manifest_.blocks_in_model) {
-        throw InputError(path.string() + ": config.json has " + std::to_string(config().blocks) +
+    if (config().blocks.size() != manifest_.blocks_in_model) {
+        throw InputError(path.string() + ": config.json has " + std::to_string(config().blocks.size()) +
                          " decoder blocks, the manifest " + std::to_string(manifest_.blocks_in_model));
     }
     storage_ = storage_of_block_file(run_, layout());
@@ -93,7 +95,7 @@ RunSource::RunSource(const std::filesystem::path& path)
     for (const auto& [block, record] : manifest_.blocks) records.emplace(block, record.file);
     blocks_.emplace(run_, layout(), storage_, std::move(records));
     const Hdf5Reader outer(run_.path() / RunFolder::outer_file);
-    own_head_ = outer.contains(hdf5_path(outer_name(OuterTensor::head)));
+    own_head_ = outer.contains(hdf5_path(layout().outer_name(OuterTensor::head)));
 }
 
 const FileRecord& RunSource::outer_record(const std::string& file) const {
@@ -108,7 +110,7 @@ void RunSource::verify_outer() const {
 }
 
 std::string RunSource::stored_path(OuterTensor tensor) const {
-    return hdf5_path(outer_name(tensor == OuterTensor::head && !own_head_ ? OuterTensor::embedding : tensor));
+    return hdf5_path(layout().outer_name(tensor == OuterTensor::head && !own_head_ ? OuterTensor::embedding : tensor));
 }
 
 DType RunSource::outer_dtype(OuterTensor tensor) const {

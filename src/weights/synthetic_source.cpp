@@ -7,7 +7,6 @@
 #include <array>
 #include <charconv>
 #include <cstring>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -17,12 +16,12 @@ namespace {
 
 constexpr std::string_view prefix = "synthetic:";
 
-struct Family {
+struct SyntheticModel {
     std::string_view name;
     const char* config;  ///< what its config.json says about shapes
 };
 
-constexpr std::array<Family, 7> families = {
+constexpr std::array<SyntheticModel, 7> models = {
     {{"llama-2-7b", R"({"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,
         "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 32000, "rms_norm_eps": 1e-5,
         "max_position_embeddings": 4096})"},
@@ -50,12 +49,12 @@ constexpr std::array<Family, 7> families = {
 /// config.json of "synthetic:family" or "synthetic:family:blocks".
 std::string config_of(const std::string& name) {
     std::string known;
-    for (const Family& family : families) known += (known.empty() ? "" : ", ") + std::string(family.name);
+    for (const SyntheticModel& model : models) known += (known.empty() ? "" : ", ") + std::string(model.name);
     const std::string_view rest = std::string_view(name).substr(prefix.size());
     const std::size_t colon = rest.find(':');
-    for (const Family& family : families) {
-        if (family.name != rest.substr(0, colon)) continue;
-        Json config = Json::parse(family.config);
+    for (const SyntheticModel& model : models) {
+        if (model.name != rest.substr(0, colon)) continue;
+        Json config = Json::parse(model.config);
         config["architectures"] = Json::array({"SyntheticForCausalLM"});
         config["tie_word_embeddings"] = false;
         config["torch_dtype"] = "bfloat16";
@@ -125,11 +124,8 @@ std::uint32_t key_of(std::size_t block, std::size_t tensor) {
     return mixed(static_cast<std::uint32_t>(block * 64 + tensor) + 1);
 }
 
-bool is_norm(BlockVector vector) {
-    return vector == BlockVector::input_norm || vector == BlockVector::post_attention_norm ||
-           vector == BlockVector::query_norm || vector == BlockVector::key_norm;
-}
-
+// Of a block, behind those of its matrices; as it is, since the made-up models of all versions have the same bits.
+constexpr std::size_t first_bias_key = 11;
 constexpr std::size_t outside_of_blocks = 1 << 20;
 
 }  // namespace
@@ -150,10 +146,10 @@ void SyntheticSource::read_vectors(std::size_t block, std::span<std::byte> desti
     std::size_t offset = 0;
     for (const VectorShape& vector : layout().vectors()) {
         const std::span<std::byte> place = destination.subspan(offset, 2 * vector.size);
-        if (is_norm(vector.vector))
+        if (!vector.bias_of)
             fill_ones(place);
         else
-            fill_bell_shaped(key_of(block, linear_layers + static_cast<std::size_t>(vector.vector)), 0, place);
+            fill_bell_shaped(key_of(block, first_bias_key + index_of(*vector.bias_of)), 0, place);
         offset += place.size();
     }
 }

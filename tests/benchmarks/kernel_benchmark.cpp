@@ -62,7 +62,7 @@ class Benchmark {
     std::size_t samples() const { return on_gpu_ ? 16 : 1; }
 
     Tensor random(DType dtype, std::size_t rows, std::size_t columns, float scale = 1.0F) {
-        Tensor tensor = device_.make_tensor(dtype, rows, columns);
+        Tensor tensor = device_.make_tensor(dtype, rows, columns, "test");
         const std::size_t count = rows * columns, element = bytes_of(dtype);
         std::vector<std::byte> host(count * element);
         std::vector<float> scaled(random_);
@@ -91,8 +91,8 @@ class Benchmark {
     void measure_ceilings() {
         const std::size_t elements = on_gpu_ ? std::size_t{1} << 29 : std::size_t{1} << 26;
         {
-            const Tensor from = device_.make_tensor(DType::f32, 1, elements),
-                         to = device_.make_tensor(DType::f32, 1, elements);
+            const Tensor from = device_.make_tensor(DType::f32, 1, elements, "test"),
+                         to = device_.make_tensor(DType::f32, 1, elements, "test");
             device_.fill_zero(from);
             const double bytes = 8.0 * static_cast<double>(elements);
             const double seconds = seconds_of_call(device_, [&] { device_.copy(from, to); });
@@ -101,7 +101,7 @@ class Benchmark {
         }
         const std::size_t n = on_gpu_ ? 8192 : 2048;
         for (const DType dtype : {half(), DType::f32}) {
-            const Tensor a = random(dtype, n, n), b = random(dtype, n, n), c = device_.make_tensor(dtype, n, n);
+            const Tensor a = random(dtype, n, n), b = random(dtype, n, n), c = device_.make_tensor(dtype, n, n, "test");
             for (const Float32Products products : {Float32Products::exact, Float32Products::tf32}) {
                 if ((dtype != DType::f32 || !on_gpu_) && products == Float32Products::tf32) continue;
                 device_.set_float32_products(products);
@@ -125,9 +125,9 @@ class Benchmark {
             const std::string of = dtype == DType::f32 ? ", TF32" : ", " + std::string(name_of(dtype));
             for (const auto& [out, in] : {std::pair{hidden, hidden}, {intermediate, hidden}, {hidden, intermediate}}) {
                 const Tensor x = random(dtype, tokens, in), weight = random(dtype, out, in, 0.02F);
-                const Tensor dy = random(dtype, tokens, out), y = device_.make_tensor(dtype, tokens, out);
-                const Tensor dx = device_.make_tensor(dtype, tokens, in);
-                const Tensor wide = device_.make_tensor(DType::f32, tokens, out);
+                const Tensor dy = random(dtype, tokens, out), y = device_.make_tensor(dtype, tokens, out, "test");
+                const Tensor dx = device_.make_tensor(dtype, tokens, in, "test");
+                const Tensor wide = device_.make_tensor(DType::f32, tokens, out, "test");
                 const std::string shape = fmt::format(" {} x {}{}", out, in, of);
                 const double flops = 2.0 * static_cast<double>(tokens * in * out);
                 computing("linear" + shape, flops, ceiling, [&] { device_.linear(x, weight, {}, y); });
@@ -152,8 +152,11 @@ class Benchmark {
                         const std::size_t end = begin + panel.rows;
                         const TensorView rounded =
                             dtype == DType::f32 ? TensorView{} : weight.view().row_range(begin, end);
-                        device_.rmsprop_step({1e-9F}, panel, {}, sum.view().row_range(begin, end),
-                                             master.view().row_range(begin, end), rounded);
+                        device_.optimizer_step({Rmsprop{}, 1e-9F}, {panel,
+                                                                    {},
+                                                                    {sum.view().row_range(begin, end)},
+                                                                    master.view().row_range(begin, end),
+                                                                    rounded});
                     });
                 });
             }
@@ -166,7 +169,7 @@ class Benchmark {
         const auto make = [&] { return random(dtype, tokens, heads * head_size); };
         const Tensor q = make(), k = make(), v = make(), out = make(), dout = make(), dq = make(), dk = make(),
                      dv = make();
-        const Tensor log_sum_exp = device_.make_tensor(DType::f32, heads, tokens);
+        const Tensor log_sum_exp = device_.make_tensor(DType::f32, heads, tokens, "test");
         const AttentionShape shape{heads, heads, head_size};
         // Half of the T x T products: the other half lies above the diagonal.
         const double forward = 2.0 * static_cast<double>(tokens * tokens * heads * head_size);
@@ -181,8 +184,9 @@ class Benchmark {
         const auto n = static_cast<double>(rows * hidden), wide_n = static_cast<double>(wide_rows * intermediate);
         const auto b = static_cast<double>(bytes_of(half()));
         {
-            const Tensor x = random(DType::f32, rows, hidden), y = device_.make_tensor(half(), rows, hidden);
-            const Tensor weight = random(DType::f32, 1, hidden), inverse = device_.make_tensor(DType::f32, 1, rows);
+            const Tensor x = random(DType::f32, rows, hidden), y = device_.make_tensor(half(), rows, hidden, "test");
+            const Tensor weight = random(DType::f32, 1, hidden),
+                         inverse = device_.make_tensor(DType::f32, 1, rows, "test");
             const Tensor dy = random(DType::f32, rows, hidden), dx = random(DType::f32, rows, hidden);
             moving("rms_norm", n * (4 + b), [&] { device_.rms_norm(x, weight, 1e-5F, y, inverse); });
             moving("rms_norm_backward, accumulated", n * 16,
@@ -205,9 +209,10 @@ class Benchmark {
         const std::size_t rows = tokens * samples();
         const auto n = static_cast<double>(rows * hidden), b = static_cast<double>(bytes_of(half()));
         const Tensor x = random(half(), rows, hidden), y = random(DType::f32, rows, hidden);
-        const Tensor target = random(DType::f32, rows, hidden), sums = device_.make_tensor(DType::f32, 1, hidden);
+        const Tensor target = random(DType::f32, rows, hidden),
+                     sums = device_.make_tensor(DType::f32, 1, hidden, "test");
         moving("column_square_sums", n * b, [&] { device_.column_square_sums(x, sums); });
-        const Tensor roots = device_.make_tensor(DType::f32, 1, hidden);
+        const Tensor roots = device_.make_tensor(DType::f32, 1, hidden, "test");
         moving("column_sum_roots", n * 4, [&] { device_.column_sum_roots(y, 1.0, roots); });
         moving("square_accumulate", n * 12, [&] { device_.square_accumulate(y, target); });
         moving("square_sum", n * 4, [&] { device_.square_sum(y, sums_.at(0)); });
@@ -217,7 +222,7 @@ class Benchmark {
         {
             const std::size_t panel = 4096, predictions = tokens;
             const Tensor logits = random(DType::f32, predictions, panel);
-            const auto make = [&] { return device_.make_tensor(DType::f32, 1, predictions); };
+            const auto make = [&] { return device_.make_tensor(DType::f32, 1, predictions, "test"); };
             const Tensor running_max = make(), running_sum = make(), target_logit = make();
             const std::vector<std::int32_t> targets(predictions, 1);
             device_.start_cross_entropy(running_max, running_sum, target_logit);
@@ -230,7 +235,7 @@ class Benchmark {
         const std::size_t rows = intermediate * std::max<std::size_t>(1, samples() / 4);
         const auto n = static_cast<double>(rows * hidden), b = static_cast<double>(bytes_of(half()));
         const Tensor weight = random(half(), rows, hidden), gradient = random(DType::f32, rows, hidden);
-        const Tensor norms = random(DType::f32, 1, hidden), mask = device_.make_tensor(DType::u8, rows, hidden);
+        const Tensor norms = random(DType::f32, 1, hidden), mask = device_.make_tensor(DType::u8, rows, hidden, "test");
         device_.square_accumulate(norms, norms);
         const ScoreTerms wanda{{}, norms, 0}, wanda_pp{gradient, norms, 100};
         for (const char* const name : {"2:4", "4:8", "unstructured"}) {
@@ -243,7 +248,8 @@ class Benchmark {
         const Tensor master = random(DType::f32, rows, hidden), average = random(DType::f32, rows, hidden);
         device_.square_accumulate(average, average);
         moving("rmsprop_step, rounded", n * (20 + b), [&] {
-            device_.rmsprop_step({1e-9F}, gradient, {}, average, master, on_gpu_ ? weight.view() : TensorView{});
+            device_.optimizer_step({Rmsprop{}, 1e-9F},
+                                   {gradient, {}, {average.view()}, master, on_gpu_ ? weight.view() : TensorView{}});
         });
         moving("count_unchanged", n * (2 * b + 1),
                [&] { device_.count_unchanged(weight, weight, mask, counters_.at(1), counters_.at(2)); });

@@ -33,7 +33,7 @@ TEST(BlockLoaderOnRanks, TogetherTheyReadEveryRowOnceAndHaveTheWholeBlock) {
     std::vector<float> expected(layout.weights());
     widen_to_float(source.storage().matrix_dtype, stored.data(), expected.size(), expected.data());
     EXPECT_EQ(download(*device, weights.matrices.all()), expected);
-    EXPECT_EQ(download(*device, weights.vector(BlockVector::input_norm)), std::vector<float>(64, 1.0F));
+    EXPECT_EQ(download(*device, weights.vector(*source.layout().attention.input_norm)), std::vector<float>(64, 1.0F));
 }
 
 }  // namespace

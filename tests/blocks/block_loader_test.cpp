@@ -30,8 +30,8 @@ TEST(BlockLoader, WidensAndRefusesNonFiniteWeights) {
         const TinyTensor& q = model.tensor("model.layers.1.self_attn.q_proj.weight");
         std::vector<float> expected(q.values.size());
         widen_to_float(dtype, stored_bytes(q).data(), expected.size(), expected.data());
-        EXPECT_EQ(download(*device, weights.matrices.matrix(LinearLayer::q_proj)), expected);
-        EXPECT_FALSE(weights.vector(BlockVector::o_bias).empty());
+        EXPECT_EQ(download(*device, weights.matrices.matrix(source.layout().attention.q)), expected);
+        EXPECT_FALSE(weights.projection(source.layout().attention.o).bias.empty());
 
         model.tensor("model.layers.1.mlp.up_proj.weight").values[3] = std::nanf("");
         model.tensor("model.layers.1.mlp.up_proj.weight").values[4] = INFINITY;

@@ -71,7 +71,7 @@ TEST_F(BlockWriterTest, BlocksReadBackBitForBit) {
             EXPECT_TRUE(std::ranges::equal(back, expected.tensors.bytes())) << name_of(dtype);
             const Hdf5Reader reader(run_.block_path(index));
             EXPECT_EQ(reader.attribute("/", "method"), "wanda");
-            const std::string mask = hdf5_path(checkpoint_name(index, "mlp.down_proj.mask"));
+            const std::string mask = hdf5_path(layout_.tensor_name(index, "mlp.down_proj.mask"));
             std::vector<std::byte> packed(16 * 3);
             reader.read(mask, packed);
             EXPECT_EQ(unpack_mask(packed, 16, 24)[2], 1);
@@ -107,7 +107,7 @@ TEST_F(BlockWriterTest, CopiedBlocksHaveNoMasks) {
     BlockWriter writer(run_, layout_, two_of_four, {});
     writer.start(std::move(copied));
     EXPECT_EQ(writer.take_written(true).size(), 1U);
-    EXPECT_FALSE(Hdf5Reader(run_.block_path(1)).contains(hdf5_path(checkpoint_name(1, "mlp.down_proj.mask"))));
+    EXPECT_FALSE(Hdf5Reader(run_.block_path(1)).contains(hdf5_path(layout_.tensor_name(1, "mlp.down_proj.mask"))));
 }
 
 TEST_F(BlockWriterTest, AFaultyBlockIsNotCommitted) {

@@ -23,11 +23,11 @@ std::vector<BlockLayout> layouts() {
     return all;
 }
 
-/// In each of the layers first … last the slices of all ranks must tile the matrix in order, and every cut must be at a
-/// multiple of 64 rows; the other layers have none.
-void expect_tiling(const WeightPartition& partition, const BlockLayout& layout, std::size_t ranks, LinearLayer first,
-                   LinearLayer last) {
-    std::array<std::size_t, linear_layers> next_row{};
+/// In each layer (of input `only`, when named) the slices of all ranks must tile the matrix in order, and every cut
+/// must be at a multiple of 64 rows; the other layers have none.
+void expect_tiling(const WeightPartition& partition, const BlockLayout& layout, std::size_t ranks,
+                   std::optional<LinearInput> only) {
+    std::vector<std::size_t> next_row(layout.matrices().size());
     for (std::size_t rank = 0; rank < ranks; ++rank) {
         std::size_t size = 0;
         for (const RowSlice& slice : partition.slices_of(rank)) {
@@ -44,8 +44,8 @@ void expect_tiling(const WeightPartition& partition, const BlockLayout& layout, 
         }
         ASSERT_EQ(partition.size_of(rank), size);
     }
-    for (const LinearLayer layer : all_linear_layers) {
-        const bool inside = index_of(layer) >= index_of(first) && index_of(layer) <= index_of(last);
+    for (const LinearLayer layer : layout.linear_layers()) {
+        const bool inside = !only || layout.matrix(layer).input == *only;
         ASSERT_EQ(next_row[index_of(layer)], inside ? layout.matrix(layer).rows : 0U);
         ASSERT_EQ(partition.offsets_in(layer).size(), ranks + 1);
         ASSERT_EQ(partition.offsets_in(layer).back(), inside ? layout.matrix(layer).size() : 0U);
@@ -55,20 +55,16 @@ void expect_tiling(const WeightPartition& partition, const BlockLayout& layout, 
 TEST(WeightPartition, BalancedCoversEverythingOnceInCutsOf64Rows) {
     for (const BlockLayout& layout : layouts()) {
         for (std::size_t ranks = 1; ranks <= 64; ++ranks) {
-            expect_tiling(WeightPartition::balanced(layout, ranks), layout, ranks, LinearLayer::q_proj,
-                          LinearLayer::down_proj);
+            expect_tiling(WeightPartition::balanced(layout, ranks), layout, ranks, {});
         }
     }
 }
 
-TEST(WeightPartition, BalancedOverSomeLayers) {
+TEST(WeightPartition, BalancedOverTheLayersOfAnInput) {
     for (const BlockLayout& layout : layouts()) {
-        for (const auto& [first, last] : {std::pair{LinearLayer::q_proj, LinearLayer::v_proj},
-                                          {LinearLayer::o_proj, LinearLayer::o_proj},
-                                          {LinearLayer::gate_proj, LinearLayer::up_proj},
-                                          {LinearLayer::down_proj, LinearLayer::down_proj}}) {
+        for (const LinearInput input : layout.linear_inputs()) {
             for (const std::size_t ranks : {1U, 2U, 3U, 7U, 16U}) {
-                expect_tiling(WeightPartition::balanced(layout, ranks, first, last), layout, ranks, first, last);
+                expect_tiling(WeightPartition::balanced(layout, ranks, input), layout, ranks, input);
             }
         }
     }
@@ -93,7 +89,7 @@ TEST(WeightPartition, AllOnOne) {
             const WeightPartition partition = WeightPartition::all_on(layout, ranks, owner);
             for (std::size_t rank = 0; rank < ranks; ++rank) {
                 EXPECT_EQ(partition.size_of(rank), rank == owner ? layout.weights() : 0U);
-                EXPECT_EQ(partition.slices_of(rank).size(), rank == owner ? linear_layers : 0U);
+                EXPECT_EQ(partition.slices_of(rank).size(), rank == owner ? layout.matrices().size() : 0U);
             }
         }
     }
@@ -104,7 +100,7 @@ TEST(PartTensor, SlicesLieInOrder) {
     const BlockLayout layout = layouts()[1];
     const WeightPartition partition = WeightPartition::balanced(layout, 3);
     for (std::size_t rank = 0; rank < 3; ++rank) {
-        const PartTensor part(*device, partition, rank);
+        const PartTensor part(*device, partition, rank, "test");
         const std::byte* next = part.all().data;
         for (const RowSlice& slice : partition.slices_of(rank)) {
             const TensorView view = part.slice(slice, layout.matrix(slice.layer).columns);
@@ -116,7 +112,7 @@ TEST(PartTensor, SlicesLieInOrder) {
         }
         EXPECT_EQ(next, part.all().data + part.all().bytes());
     }
-    const PartTensor first(*device, partition, 0);
+    const PartTensor first(*device, partition, 0, "test");
     const RowSlice foreign = partition.slices_of(2).back();
     expect_error(ExitStatus::bug, {"this rank's part"},
                  [&] { static_cast<void>(first.slice(foreign, layout.matrix(foreign.layer).columns)); });

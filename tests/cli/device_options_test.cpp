@@ -1,4 +1,6 @@
 // Which GPU a rank takes, and which launches are refused.
+#include "src/cli/device_options.h"
+
 #include "src/cli/commands.h"
 #include "tests/support/expect.h"
 

@@ -61,6 +61,7 @@ SAME = {"MODEL": "DIR", "RUN2": "RUN", "calibration.h5": "tokens.h5", "build/rel
 # Word of a command -> words that are added to it, so that it takes a moment, or changes nothing.
 ADDED = {
     "doctor": "--rates rates.json",
+    "cloze": "--items 20",
     "prune": "--samples 8 --ro-rounds 1",
     "jobs/install_dependencies.sh": "--list",
     "slurm/submit.sh": "--dry-run",
@@ -99,7 +100,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tokens(world / "tokens.h5", random_tokens(128, 16, 256, 0))
     write_tokens(world / "evaluation.h5", random_tokens(1, 2048, 256, 1))
     for name in ("A.txt", "B.txt", "corpus.txt"):
-        (world / name).write_text("Trees grow along a wall, and fruit. " * 100)
+        # Sentences for cloze, of which no two are alike.
+        (world / name).write_text(" ".join(f"Tree {i} grows along a wall of {i} bricks, and fruits." for i in range(99)))
     (world / "TABLE").symlink_to("table.txt")
     (world / "table.txt").write_text("--method wanda\n--method wanda++ --alpha 10\n")
 
@@ -107,6 +109,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return run(shlex.join(["build/release/espalier", *words]), world).stdout
 
     espalier("prune", "--model", "DIR", "--calibration", "tokens.h5", "--output", "RUN", "--method", "wanda")
+    requests = "cloze --tokenizer DIR --text B.txt --items 20 --output cloze.h5"
+    run(f"build/venv/bin/python jobs/prepare_requests.py {requests}", world)
+    for model, scores in (("DIR", "dense.json"), ("RUN", "pruned.json")):
+        espalier("score", "--model", model, "--requests", "cloze.h5", "--output", scores)
     plan = ["--model", "synthetic:llama-2-7b", "--table", "--json", "--block-groups", "1", "--ro-batch", "8"]
     (world / "plan.json").write_text(espalier("plan", *plan))
     (world / "rates.json").write_text(json.dumps(json.loads((world / "plan.json").read_text())["rates"]))
@@ -151,7 +157,7 @@ def as_run_here(command: str) -> str:
         for name, value in USUAL.items():
             if name not in words and not (name == "--output" and names_its_output):
                 words += [name, value]
-    if "prune" in words or "evaluate" in words:
+    if {"prune", "evaluate", "score"} & set(words):
         words = [TINY.get(word, word) for word in words]
     for word, added in ADDED.items():
         if word in words and added.split()[0] not in words:

@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/oracle"))
+from request_file import write_requests  # noqa: E402
+
 ESPALIER = os.environ.get("ESPALIER", str(ROOT / "tests/emulation/espalier"))
 METHODS = {
     "wanda": ["--method", "wanda"],
@@ -107,6 +110,42 @@ def test_a_budget_is_kept_and_changes_no_bits(method: str, tmp_path: Path) -> No
         assert digest(output) == digest(tmp_path / "whole")
         host += "travel to the GPU" in done.stderr
     assert host > 0, "no run was short of memory"
+
+
+def test_evaluation_keeps_a_budget_with_the_same_digits(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "tests/oracle/random_model.py", "--family", "llama1", "--dtype", "bf16",
+                    "--blocks", "1", "--output", tmp_path / "m", "--tokens", tmp_path / "t.h5", "--rows", "130",
+                    "--length", "24"], check=True)
+    losses = []
+    for budget in (["--gpu-memory", "2000KiB"], ["--gpu-memory", "1700KiB"]):
+        done = subprocess.run([ESPALIER, "evaluate", "--device", "cuda", "--model", tmp_path / "m", "--tokens",
+                               tmp_path / "t.h5", "--json", *budget],
+                              env={**os.environ, "OMP_NUM_THREADS": "1", "ESPALIER_EMULATION_STREAMS": "lazy"},
+                              capture_output=True, text=True, timeout=300)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        losses.append((json.loads(done.stdout.splitlines()[-1])["loss"], "travel to the GPU" in done.stderr))
+    assert losses[0][0] == losses[1][0] and [host for _, host in losses] == [False, True], losses
+
+
+def test_scores_are_the_same_on_two_gpus_and_out_of_host_memory(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, ROOT / "tests/oracle/random_model.py", "--family", "llama1", "--dtype", "bf16",
+                    "--blocks", "1", "--output", tmp_path / "m", "--tokens", tmp_path / "t.h5", "--rows", "1",
+                    "--length", "8"], check=True)  # fmt: skip
+    # Six passes of two contexts and their choices.
+    write_requests(tmp_path / "r.h5", [([i] * 200, [[1, 2], [3], [4] * 30]) for i in range(12)])
+    found = []
+    for gpus, budget in ((1, "16MiB"), (2, "16MiB"), (1, "1800KiB")):
+        done = subprocess.run(["mpirun", "--oversubscribe", "-n", str(gpus), ESPALIER, "score", "--device", "cuda",
+                               "--model", tmp_path / "m", "--requests", tmp_path / "r.h5", "--output",
+                               tmp_path / "s.json", "--gpu-memory", budget],
+                              env={**os.environ, "OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1",
+                                   "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+                                   "OMPI_MCA_btl_vader_single_copy_mechanism": "none"},
+                              capture_output=True, text=True, timeout=300)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        tasks = json.loads((tmp_path / "s.json").read_text())["tasks"]
+        found.append((tasks, "travel to the GPU" in done.stderr))
+    assert found[0][0] == found[1][0] == found[2][0] and [host for _, host in found] == [False, False, True]
 
 
 def test_too_few_gpus_and_too_little_memory(model: tuple[Path, Path], tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ TEST_F(InspectionTest, NoticesMasksThatDoNotFitTheWeights) {
     std::vector<FileTensor> tensors;
     std::size_t offset = 0;
     const auto add = [&](const std::string& name, std::vector<std::uint64_t> shape, std::size_t bytes) {
-        tensors.push_back({checkpoint_name(1, name), DType::f32, std::move(shape),
+        tensors.push_back({source.layout().tensor_name(1, name), DType::f32, std::move(shape),
                            std::span<const std::byte>(raw).subspan(offset, bytes)});
         offset += bytes;
     };
@@ -84,7 +84,7 @@ TEST_F(InspectionTest, NoticesMasksThatDoNotFitTheWeights) {
         add(std::string(matrix.name) + ".weight", {matrix.rows, matrix.columns}, matrix.size() * 4);
     }
     for (const VectorShape& vector : source.layout().vectors()) add(vector.name, {vector.size}, vector.size * 4);
-    tensors.push_back({checkpoint_name(1, "self_attn.q_proj.mask"), DType::u8, {16, 2}, mask});
+    tensors.push_back({source.layout().tensor_name(1, "self_attn.q_proj.mask"), DType::u8, {16, 2}, mask});
     Manifest manifest = Manifest::read(run);
     manifest.blocks.at(1).file = run.commit_block(1, tensors, {}, [](const std::filesystem::path&) {});
     manifest.write(run);

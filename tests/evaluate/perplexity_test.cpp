@@ -3,7 +3,8 @@
 
 #include "src/weights/checkpoint_source.h"
 #include "tests/support/expect.h"
-#include "tests/support/reference_perplexity.h"
+#include "tests/support/measure.h"
+#include "tests/support/reference_likelihoods.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/test_device.h"
 
@@ -17,7 +18,6 @@ using namespace support;
 class PerplexityTest : public testing::Test {
   protected:
     TemporaryFolder folder_;
-    Session session_;
     std::unique_ptr<Device> device_ = make_test_device(1);
     std::vector<std::int32_t> tokens_;
 
@@ -27,8 +27,11 @@ class PerplexityTest : public testing::Test {
     }
     Perplexity measure(const TinyModel& model, std::size_t length) {
         model.write(folder_.path());
-        return measure_perplexity(session_, *device_, CheckpointSource(folder_.path()), tokens_, length,
-                                  [](const std::string&) {});
+        return measure_from(CheckpointSource(folder_.path()), *device_, length, StoragePlace::device);
+    }
+    Perplexity measure_from(const ModelSource& source, Device& device, std::size_t length, StoragePlace place) {
+        const auto windows = windows_of_text(source.config(), tokens_, length);
+        return perplexity_of(measure_alone(device, source, windows, place), length);
     }
 };
 
@@ -55,6 +58,20 @@ TEST_F(PerplexityTest, VocabulariesOfSeveralPanels) {
     for (std::int32_t& token : tokens_) token *= 225;
     const double expected = reference_loss(model, tokens_, 10);
     EXPECT_NEAR(measure(model, 10).loss, expected, 100 * unit_roundoff * expected);
+}
+
+TEST_F(PerplexityTest, SameDigitsFromHostMemory) {
+    // Of two windows in a product, and of one that has a product for itself.
+    tokens_.resize(test_device_is_gpu() ? 2 * 300 : 3 * 300);  // an emulated GPU takes its time
+    for (std::size_t i = 0; i < tokens_.size(); ++i) tokens_[i] = static_cast<std::int32_t>(i * i % 40);
+    make_tiny_model("mistral", DType::f32, 2, {{"num_hidden_layers", 1}, {"max_position_embeddings", 1024}})
+        .write(folder_.path());
+    const CheckpointSource source(folder_.path());
+    for (const std::size_t length : {200U, 300U}) {
+        if (test_device_is_gpu() && length == 200) continue;
+        EXPECT_EQ(measure_from(source, *device_, length, StoragePlace::host).loss,
+                  measure_from(source, *device_, length, StoragePlace::device).loss);
+    }
 }
 
 TEST_F(PerplexityTest, RefusesWhatItCannotMeasure) {

@@ -15,7 +15,7 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "jobs"))
 import prepare_tokens  # noqa: E402
-from text_tokenizer import load_tokenizer  # noqa: E402
+from formats.text_tokenizer import load_tokenizer  # noqa: E402
 
 TEXTS = ["", " ", "ab cd", "  two  spaces ", "\n\nlines\n", "Grüße, 世界 — 3.14\ttab", "▁ marked ▁▁", "a</s> b<s>c", "<s>",
          "</s></s> x", "<unk>x", "<pad> y<pad>", "a" * 500, "2024 12"]  # fmt: skip

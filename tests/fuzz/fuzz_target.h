@@ -44,6 +44,23 @@ inline std::string_view as_text(const std::uint8_t* data, std::size_t size) {
     return {reinterpret_cast<const char*>(data), size};
 }
 
+/// Takes the input apart, byte by byte; zeros when it is used up.
+class Choices {
+  public:
+    Choices(const std::uint8_t* data, std::size_t size) : data_(data), size_(size) {}
+    std::uint8_t byte() { return size_ == 0 ? std::uint8_t{0} : (--size_, *data_++); }
+    std::uint64_t word() {
+        std::uint64_t value = 0;
+        for (int i = 0; i < 8; ++i) value = (value << 8) | byte();
+        return value;
+    }
+    bool empty() const { return size_ == 0; }
+
+  private:
+    const std::uint8_t* data_;
+    std::size_t size_;
+};
+
 /// A folder of this process in $TMPDIR, which run.sh puts into memory; removed at a normal exit.
 class ScratchFolder {
   public:

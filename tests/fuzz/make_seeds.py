@@ -175,6 +175,24 @@ def token_dataset_seeds() -> Dict[str, Content]:
     }
 
 
+def request_seeds() -> Dict[str, Content]:
+    """Choices for request_file.cpp: of each dataset how many numbers, and those; then the names of the tasks."""
+    lists = [[1, 2, 3, 4, 5], [0, 3, 5], [6, 7, 8], [0, 1, 3], [4, 9], [4, 10], [0, 2], [1], [0]]
+
+    def chosen(changes: Dict[int, List[int]], names: bytes = b"") -> bytes:
+        changed = [changes.get(place, values) for place, values in enumerate(lists)]
+        return b"".join(bytes([len(values), *values]) for values in changed) + names
+
+    return {
+        "good": chosen({}),
+        "named": chosen({6: [0, 1, 2], 7: [0, 0], 8: [1, 0]}, b'["arc", "cloze"]'),
+        "without-choice": chosen({7: [2]}),
+        "without-task": chosen({8: [1]}),
+        "empty-continuation": chosen({3: [0, 3, 3]}),
+        "no-names": chosen({}, b'{"a": 1}'),
+    }
+
+
 def manifest_seeds() -> Dict[str, Content]:
     record = {"file": "blocks/00000.h5", "bytes": 100, "xxh3_128": "0" * 32}
     good: Dict[str, Any] = {
@@ -231,6 +249,7 @@ def write_corpora(folder: Path) -> None:
         "npy_header": npy_seeds(),
         "token_file": token_seeds(),
         "token_dataset": token_dataset_seeds(),
+        "request_file": request_seeds(),
         "manifest": manifest_seeds(),
     }
     for target, seeds in corpora.items():

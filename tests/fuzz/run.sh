@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.."
 seconds=${1:-10}
 [[ $# -gt 0 ]] && shift
 targets=("$@")
-all=(safetensors_header checkpoint_index model_config npy_header token_file token_dataset manifest)
+all=(safetensors_header checkpoint_index model_config npy_header token_file token_dataset request_file manifest)
 [[ ${#targets[@]} -gt 0 ]] || targets=("${all[@]}")
 
 configured=$(cmake --preset fuzz 2>&1) || { echo "$configured" >&2; exit 1; }

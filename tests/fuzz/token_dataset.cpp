@@ -13,23 +13,6 @@ namespace {
 
 using namespace espalier;
 
-/// Takes the input apart, byte by byte; zeros when it is used up.
-class Choices {
-  public:
-    Choices(const std::uint8_t* data, std::size_t size) : data_(data), size_(size) {}
-    std::uint8_t byte() { return size_ == 0 ? std::uint8_t{0} : (--size_, *data_++); }
-    std::uint64_t word() {
-        std::uint64_t value = 0;
-        for (int i = 0; i < 8; ++i) value = (value << 8) | byte();
-        return value;
-    }
-    bool empty() const { return size_ == 0; }
-
-  private:
-    const std::uint8_t* data_;
-    std::size_t size_;
-};
-
 hid_t element_type(std::uint8_t choice) {
     const std::array<hid_t, 16> types = {H5T_STD_I32LE, H5T_STD_I64LE,   H5T_STD_U16LE,  H5T_STD_U32LE,
                                          H5T_STD_U64LE, H5T_STD_I8LE,    H5T_STD_U8BE,   H5T_STD_I16BE,

@@ -144,7 +144,7 @@ TEST_F(RunFolderTest, LinkedFileShowsAllTensors) {
     Hdf5Writer outer(path_ / "non_block.h5");
     outer.write("/model/norm/weight", DType::f32, {1}, data);
     outer.close();
-    const FileRecord record = run_.write_linked_file(2, {"model.norm.weight"});
+    const FileRecord record = run_.write_linked_file({"model.layers.0", "model.layers.1"}, {"model.norm.weight"});
     EXPECT_EQ(record.file, "model.h5");
     EXPECT_EQ(record.xxh3, run_.record_of("model.h5").xxh3);
     const Hdf5Reader linked(path_ / "model.h5");

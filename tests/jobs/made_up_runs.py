@@ -74,3 +74,10 @@ def write_run(folder: Path, metrics: dict) -> Path:
     folder.mkdir(parents=True)
     (folder / "metrics.json").write_text(json.dumps(metrics))
     return folder
+
+
+SERIAL = 0.125
+
+
+def amdahl(ranks: int, seconds: float = 800.0) -> float:
+    return seconds * (SERIAL + (1 - SERIAL) / ranks)

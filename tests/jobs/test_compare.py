@@ -25,6 +25,7 @@ case $action in
         mkdir -p "$out" && touch "$out/manifest.json" && cp "$METRICS" "$out/metrics.json" ;;
     evaluate) printf '{\\n "perplexity": 20.5,\\n "windows": 9,\\n "seconds": 4.7\\n}\\n' >"$json" ;;
     inspect) printf 'a long table\\nall holds\\n' ;;
+    score) cp "$SCORES" "$out" ;;
 esac
 """
 
@@ -37,7 +38,11 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     fake.chmod(0o755)
     metrics.write_text(json.dumps(made_up_metrics("wanda")))
     (tmp_path / "model").mkdir()
-    for name in ("model/config.json", "calibration.h5", "evaluation.h5"):
+    item = {"gold": 1, "log_likelihoods": [-2.0, -1.0], "greedy": [False] * 2, "characters": [2, 2], "bytes": [2, 2]}
+    scores = {"tasks": [{"name": "cloze", "items": [item, item | {"gold": 0}]}], "requests_sha256": "abc"}
+    (tmp_path / "scores.json").write_text(json.dumps({"format": "espalier-scores", "version": 1, **scores}))
+    monkeypatch.setenv("SCORES", str(tmp_path / "scores.json"))
+    for name in ("model/config.json", "calibration.h5", "evaluation.h5", "cloze.h5"):
         (tmp_path / name).touch()
     monkeypatch.setenv("CALLS", str(calls))
     monkeypatch.setenv("METRICS", str(metrics))
@@ -73,6 +78,34 @@ def test_compare_runs_every_step_and_then_reuses_them(tmp_path: Path, compare):
     assert "left for all" not in done.stdout
 
 
+def test_compare_scores_every_model_in_tasks(tmp_path: Path, compare):
+    arguments = ["--methods", "wanda", "--requests", "cloze.h5", "--", "--threads", "2"]
+    done, calls = compare(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert [call.split()[0] for call in calls] == ["evaluate", "score", "prune", "inspect", "evaluate", "score"]
+    scored = "score --model out/runs/wanda --requests cloze.h5 --output out/scores/wanda.json --threads 2"
+    assert calls[5] == scored
+    assert re.search(r"^wanda +20\.500 +1\.000 +50 %", done.stdout, re.MULTILINE)
+    assert re.search(r"^wanda +50\.0 ± 50\.0 +50\.0 ± 50\.0$", done.stdout, re.MULTILINE)
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    parsed(page)
+    assert "<h2>Downstream tasks</h2>" in page and "cloze acc" in page
+    # They belong to the comparison from now on.
+    done, calls = compare("--methods", "wanda magnitude", "--", "--threads", "2")
+    assert done.returncode == 0, done.stderr
+    assert [call.split()[0] for call in calls] == ["prune", "prune", "inspect", "evaluate", "score"]
+    (tmp_path / "other.h5").touch()
+    done, calls = compare("--methods", "wanda", "--requests", "other.h5")
+    assert done.returncode == 2 and "holds another comparison" in done.stderr and calls == []
+
+
+def test_tasks_may_be_added_to_a_comparison(compare):
+    assert compare("--methods", "wanda")[0].returncode == 0
+    done, calls = compare("--methods", "wanda", "--requests", "cloze.h5")
+    assert done.returncode == 0, done.stderr
+    assert [call.split()[0] for call in calls] == ["score", "prune", "score"]
+
+
 def test_compare_goes_on_where_it_failed(tmp_path: Path, compare, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("FAILING", "wanda")
     done, calls = compare("--methods", "magnitude wanda")
@@ -95,6 +128,7 @@ def test_compare_goes_on_where_it_failed(tmp_path: Path, compare, monkeypatch: p
         (["--sparsity", "0.6"], "--sparsity has no effect with --pattern 2:4"),
         (["--samples", "many"], "whole numbers"),
         (["--calibration", "absent"], "--calibration absent cannot be read"),
+        (["--requests", "absent"], "--requests absent cannot be read"),
         (["--espalier", "absent"], "no espalier program"),
         (["--", "seed"], "'seed' is not an option of espalier prune"),
     ],

@@ -44,7 +44,7 @@ class ComputeTypeTest : public testing::TestWithParam<ComputeType> {
         std::vector<std::byte> rounded(values.size() * bytes_of(dtype));
         round_from_float(dtype, values.data(), values.size(), rounded.data());
         widen_to_float(dtype, rounded.data(), values.size(), values.data());
-        Both both{gpu_->make_tensor(dtype, rows, columns), upload(*cpu_, rows, columns, values)};
+        Both both{gpu_->make_tensor(dtype, rows, columns, "test"), upload(*cpu_, rows, columns, values)};
         gpu_->copy_from_host(rounded.data(), both.gpu);
         return both;
     }
@@ -54,7 +54,7 @@ class ComputeTypeTest : public testing::TestWithParam<ComputeType> {
     }
     Both poisoned(std::size_t rows, std::size_t columns, bool wide = false) {
         const DType dtype = wide ? DType::f32 : GetParam().dtype;
-        Both both{gpu_->make_tensor(dtype, rows, columns), make_poisoned(*cpu_, rows, columns)};
+        Both both{gpu_->make_tensor(dtype, rows, columns, "test"), make_poisoned(*cpu_, rows, columns)};
         const std::vector<std::byte> ones(rows * columns * bytes_of(dtype), std::byte{0xFF});  // not a number
         gpu_->copy_from_host(ones.data(), both.gpu);
         return both;

@@ -17,29 +17,29 @@ using namespace support;
 
 TEST(Tensor, OwnsItsMemory) {
     const auto device = make_test_device();
-    EXPECT_EQ(device->allocated_bytes(), 0U);
+    EXPECT_EQ(device->memory().allocated(), 0U);
     {
-        Tensor a = device->make_tensor(DType::bf16, 3, 5);
-        EXPECT_EQ(device->allocated_bytes(), 30U);
+        Tensor a = device->make_tensor(DType::bf16, 3, 5, "test");
+        EXPECT_EQ(device->memory().allocated(), 30U);
         EXPECT_EQ(a.view().rows, 3U);
         EXPECT_EQ(a.view().columns, 5U);
         EXPECT_EQ(a.view().dtype, DType::bf16);
         Tensor b = std::move(a);
         EXPECT_TRUE(a.empty());  // NOLINT(bugprone-use-after-move): what is left after a move is specified
         EXPECT_FALSE(b.empty());
-        EXPECT_EQ(device->allocated_bytes(), 30U);
-        b = device->make_tensor(DType::f32, 1, 1);
+        EXPECT_EQ(device->memory().allocated(), 30U);
+        b = device->make_tensor(DType::f32, 1, 1, "test");
     }
-    EXPECT_EQ(device->allocated_bytes(), 0U);
-    EXPECT_GE(device->peak_bytes(), 34U);
-    device->reset_peak();
-    EXPECT_EQ(device->peak_bytes(), 0U);
+    EXPECT_EQ(device->memory().allocated(), 0U);
+    EXPECT_GE(device->memory().peak(), 34U);
+    device->reset_memory_peak();
+    EXPECT_EQ(device->memory().peak(), 0U);
     EXPECT_TRUE(Tensor().empty());
 }
 
 TEST(Tensor, EmptyShapesAreTensors) {
     const auto device = make_test_device();
-    const Tensor nothing = device->make_tensor(DType::f32, 0, 7);
+    const Tensor nothing = device->make_tensor(DType::f32, 0, 7, "test");
     EXPECT_FALSE(nothing.empty());
     EXPECT_EQ(nothing.view().size(), 0U);
     device->fill_zero(nothing);
@@ -50,9 +50,14 @@ TEST(Tensor, EmptyShapesAreTensors) {
 TEST(Device, RefusesWhatDoesNotFit) {
     const auto device = make_test_device();
     expect_error(ExitStatus::resources, {"out of ", "memory", "TiB"}, [&] {
-        static_cast<void>(device->make_tensor(DType::f32, std::size_t{1} << 30, std::size_t{1} << 20));
+        static_cast<void>(device->make_tensor(DType::f32, std::size_t{1} << 30, std::size_t{1} << 20, "test"));
     });
-    EXPECT_EQ(device->allocated_bytes(), 0U);
+    EXPECT_EQ(device->memory().allocated(), 0U);
+    const Tensor taken = device->make_tensor(DType::f32, 1, 1000, "hidden states");
+    expect_error(
+        ExitStatus::resources, {"4096.0 TiB of weights beside the 3.9 KiB in use", "(hidden states 3.9 KiB)"}, [&] {
+            static_cast<void>(device->make_tensor(DType::f32, std::size_t{1} << 30, std::size_t{1} << 20, "weights"));
+        });
 }
 
 TEST(Device, CopiesAndFills) {
@@ -174,7 +179,7 @@ std::map<std::string, std::vector<std::uint32_t>> run_everything(int threads) {
 
     for (const PruningPattern pattern : {PruningPattern{2, 4, 0.5}, PruningPattern{0, 0, 0.5}}) {
         const Tensor weight = make(out, in), v_state = make_poisoned(*device, out, in), scores_of = make(out, in);
-        const Tensor mask = device->make_tensor(DType::u8, out, in);
+        const Tensor mask = device->make_tensor(DType::u8, out, in, "test");
         device->fill_zero(v_state);
         const Tensor positive_norms = make(1, in);
         device->square_accumulate(make(1, in), positive_norms);
@@ -184,21 +189,23 @@ std::map<std::string, std::vector<std::uint32_t>> run_everything(int threads) {
         const DeviceCounters survivors(*device, 2);
         device->count_unchanged(weight, scores_of, mask, survivors.at(0), survivors.at(1));
         keep_number("count_unchanged", static_cast<double>(survivors.read()[0]));
-        device->rmsprop_step({1e-3F}, scores_of, mask, v_state, weight, {});
+        rmsprop_step(*device, 1e-3F, {}, scores_of, mask, v_state, weight, {});
         keep("rmsprop_step", weight);
-        device->rmsprop_step({1e-3F}, scores_of, {}, v_state, weight, {});
+        rmsprop_step(*device, 1e-3F, {}, scores_of, {}, v_state, weight, {});
         keep("rmsprop_step", weight);
         const Tensor definite = make_poisoned(*device, in, in);
         device->fill_zero(definite);
         device->accumulate_gram(x, definite);
-        keep_number("factor_inverse_gram",
-                    device->factor_inverse_gram(0.01F, definite, device->make_tensor(DType::u8, 1, in)) ? 1 : 0);
+        keep_number(
+            "factor_inverse_gram",
+            device->factor_inverse_gram(0.01F, definite, device->make_tensor(DType::u8, 1, in, "test")) ? 1 : 0);
         keep("factor_inverse_gram", definite);
         const Tensor dead = upload_bytes(*device, 1, in, std::vector<std::uint8_t>(in, 0));
         sweep_counting(*device, definite, dead, pattern, scores_of, mask);
         keep("sparsegpt_sweep", scores_of);
     }
-    const Tensor half = device->make_tensor(DType::f16, tokens, out), widened = make_poisoned(*device, tokens, out);
+    const Tensor half = device->make_tensor(DType::f16, tokens, out, "test"),
+                 widened = make_poisoned(*device, tokens, out);
     device->convert(direction, half);
     device->convert(half, widened);
     keep("convert", widened);

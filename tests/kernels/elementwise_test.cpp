@@ -126,7 +126,7 @@ TEST_P(ElementwiseTest, ConvertAndRoundAreNearestEven) {
             expected[i] =
                 dtype == DType::bf16 ? float_from_bf16(bf16_from_float(x[i])) : float_from_f16(f16_from_float(x[i]));
         }
-        const Tensor stored = device_->make_tensor(dtype, 1, size_), back = make_poisoned(*device_, 1, size_);
+        const Tensor stored = device_->make_tensor(dtype, 1, size_, "test"), back = make_poisoned(*device_, 1, size_);
         device_->convert(on_device(x), stored);
         device_->convert(stored, back);
         EXPECT_EQ(download(*device_, back), expected);
@@ -134,7 +134,7 @@ TEST_P(ElementwiseTest, ConvertAndRoundAreNearestEven) {
         device_->round_to(dtype, rounded);
         EXPECT_EQ(download(*device_, rounded), expected);
         // Same dtype copies, bit for bit.
-        const Tensor copy = device_->make_tensor(dtype, 1, size_);
+        const Tensor copy = device_->make_tensor(dtype, 1, size_, "test");
         device_->copy(stored, copy);
         EXPECT_EQ(download_bytes(*device_, copy), download_bytes(*device_, stored));
     }
@@ -149,7 +149,8 @@ TEST(Convert, SameSixteenBitTypeCopies) {
     const auto device = make_test_device();
     for (const DType dtype : {DType::f16, DType::bf16}) {
         const std::vector<std::uint16_t> bits = {0x0000, 0x8000, 0x3c00, 0x7f81, 0xffff, 0x0001};
-        const Tensor source = device->make_tensor(dtype, 2, 3), destination = device->make_tensor(dtype, 2, 3);
+        const Tensor source = device->make_tensor(dtype, 2, 3, "test"),
+                     destination = device->make_tensor(dtype, 2, 3, "test");
         device->copy_from_host(bits.data(), source);
         device->convert(source, destination);
         EXPECT_EQ(download_bytes(*device, destination), download_bytes(*device, source)) << name_of(dtype);

@@ -116,7 +116,7 @@ TEST_P(WholeTensor, CountUnchanged) {
         kept += mask[i];
         unchanged += mask[i] != 0 && now[i] == x_[i] ? 1U : 0U;
     }
-    const Tensor mask_on_device = device_->make_tensor(DType::u8, 1, size_);
+    const Tensor mask_on_device = device_->make_tensor(DType::u8, 1, size_, "test");
     device_->copy_from_host(mask.data(), mask_on_device);
     const DeviceCounters counters(*device_, 2);
     device_->count_unchanged(on_device(now), on_device(x_), mask_on_device, counters.at(0), counters.at(1));

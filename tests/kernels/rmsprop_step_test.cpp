@@ -22,7 +22,7 @@ TEST(RmspropStep, FirstStepIsTenTimesTheRateAgainstTheGradientsSign) {
     const Tensor v = upload(*device, 1, 1001, std::vector<float>(1001, 0.0F)),
                  w = upload(*device, 1, 1001, std::vector<float>(1001, 0.0F));
     const float rate = 3e-7F;
-    device->rmsprop_step({rate}, upload(*device, 1, 1001, gradient), no_mask, v, w, {});
+    rmsprop_step(*device, rate, {}, upload(*device, 1, 1001, gradient), no_mask, v, w, {});
     const std::vector<float> moved = download(*device, w);
     for (std::size_t i = 0; i < moved.size(); ++i) {
         // sqrt(0.01 g^2) = |g| / 10. The decay 0.99 is rounded to float32 by up to 2^-25, which is 3e-6 of the 0.01
@@ -40,16 +40,18 @@ TEST(RmspropStep, FollowsTheFormulaOverManySteps) {
         std::vector<double> v(size, 0), w(start.begin(), start.end()), v_bound(size), w_bound(size);
         const Tensor v_device = upload(*device, 1, size, std::vector<float>(size, 0.0F)),
                      w_device = upload(*device, 1, size, start);
-        const RmspropStep step{1e-3F, 0.9F, 1e-6F};
-        const auto decay = static_cast<double>(step.decay), rate = static_cast<double>(step.learning_rate);
+        constexpr float rate = 1e-3F;
+        const Rmsprop rule{0.9F, 1e-6F};
+        const auto decay = static_cast<double>(rule.decay);
         constexpr int steps = 5;
         for (int n = 0; n < steps; ++n) {
             const std::vector<float> g = random.normals(size);
-            device->rmsprop_step(step, upload(*device, 1, size, g), no_mask, v_device, w_device, {});
+            rmsprop_step(*device, rate, rule, upload(*device, 1, size, g), no_mask, v_device, w_device, {});
             for (std::size_t i = 0; i < size; ++i) {
                 const auto gradient = static_cast<double>(g[i]);
                 v[i] = decay * v[i] + (1 - decay) * gradient * gradient;
-                const double change = rate * gradient / (std::sqrt(v[i]) + static_cast<double>(step.epsilon));
+                const double change =
+                    static_cast<double>(rate) * gradient / (std::sqrt(v[i]) + static_cast<double>(rule.epsilon));
                 w[i] -= change;
                 // Every step adds 5 u to v's relative error; the change carries half of it and 4 roundings.
                 v_bound[i] = 5 * (n + 1) * unit_roundoff * v[i];
@@ -72,13 +74,13 @@ TEST(RmspropStep, HeldMaskKeepsRemovedWeightsAtPositiveZero) {
     for (float& v : v_start) v = static_cast<float>(random.uniform(0, 1));
     const auto run = [&](TensorView held) {
         const Tensor v = upload(*device, 1, size, v_start), w = upload(*device, 1, size, start);
-        device->rmsprop_step({1e-3F}, upload(*device, 1, size, gradient), held, v, w, {});
+        rmsprop_step(*device, 1e-3F, {}, upload(*device, 1, size, gradient), held, v, w, {});
         return std::pair(download(*device, v), download(*device, w));
     };
     const Tensor mask_device = upload_bytes(*device, 1, size, mask);
     const auto [held_v, held_w] = run(mask_device);
     const auto [free_v, free_w] = run(no_mask);
-    const float decay = RmspropStep{}.decay;
+    const float decay = Rmsprop{}.decay;
     for (std::size_t i = 0; i < size; ++i) {
         if (mask[i] != 0) {
             // Fused or not, one rounding may differ between the two loops.
@@ -95,16 +97,16 @@ TEST(RmspropStep, ZeroGradientDoesNotMove) {
     const auto device = make_test_device();
     const std::vector<float> start = {1, -2, 3};
     const Tensor v = upload(*device, 1, 3, std::vector<float>(3, 0.0F)), w = upload(*device, 1, 3, start);
-    device->rmsprop_step({1.0F}, upload(*device, 1, 3, std::vector<float>(3, 0.0F)), no_mask, v, w, {});
+    rmsprop_step(*device, 1.0F, {}, upload(*device, 1, 3, std::vector<float>(3, 0.0F)), no_mask, v, w, {});
     EXPECT_EQ(download(*device, w), start);
 }
 
 TEST(RmspropStep, ShapeErrorsAreBugs) {
     const auto device = make_test_device();
     const Tensor a = make_poisoned(*device, 1, 3), b = make_poisoned(*device, 1, 4);
-    const Tensor mask = device->make_tensor(DType::u8, 1, 4);
-    expect_error(ExitStatus::bug, {"rmsprop_step"}, [&] { device->rmsprop_step({}, a, no_mask, a, b, {}); });
-    expect_error(ExitStatus::bug, {"mask of rmsprop_step"}, [&] { device->rmsprop_step({}, a, mask, a, a, {}); });
+    const Tensor mask = device->make_tensor(DType::u8, 1, 4, "test");
+    expect_error(ExitStatus::bug, {"optimizer_step"}, [&] { rmsprop_step(*device, 0, {}, a, no_mask, a, b, {}); });
+    expect_error(ExitStatus::bug, {"mask of optimizer_step"}, [&] { rmsprop_step(*device, 0, {}, a, mask, a, a, {}); });
 }
 
 }  // namespace

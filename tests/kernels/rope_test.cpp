@@ -11,20 +11,21 @@ namespace {
 using namespace support;
 
 struct RopeShape {
-    std::size_t tokens, heads, head_size;
+    std::size_t tokens, heads, head_size, rotated;
 };
-constexpr RopeShape rope_shapes[] = {{1, 1, 2},   {2, 3, 6},     {63, 2, 64}, {64, 4, 96},
-                                     {65, 5, 10}, {130, 1, 128}, {700, 3, 16}};
+constexpr RopeShape rope_shapes[] = {{1, 1, 2, 2},    {2, 3, 6, 6},       {63, 2, 64, 64},  {64, 4, 96, 96},
+                                     {65, 5, 10, 10}, {130, 1, 128, 128}, {700, 3, 16, 16}, {65, 3, 128, 96},
+                                     {33, 2, 96, 40}, {7, 5, 10, 4}};
 
 class RopeTest : public testing::TestWithParam<RopeShape> {};
 INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest, testing::ValuesIn(rope_shapes), [](const auto& info) {
     return "T" + std::to_string(info.param.tokens) + "_heads" + std::to_string(info.param.heads) + "_size" +
-           std::to_string(info.param.head_size);
+           std::to_string(info.param.head_size) + "_of_it" + std::to_string(info.param.rotated);
 });
 
 TEST_P(RopeTest, RotatesDimensionIWithIPlusHalf) {
-    const auto [tokens, heads, head_size] = GetParam();
-    const std::size_t half = head_size / 2, width = heads * head_size;
+    const auto [tokens, heads, head_size, rotated_part] = GetParam();
+    const std::size_t half = rotated_part / 2, width = heads * head_size;
     const auto device = make_test_device();
     Random random(1);
     const Matrix x = Matrix::random(random, tokens, width);
@@ -33,7 +34,8 @@ TEST_P(RopeTest, RotatesDimensionIWithIPlusHalf) {
     const Tensor c = upload(*device, tokens + 3, half, cosine.values),
                  s = upload(*device, tokens + 3, half, sine.values);
     for (const bool inverse : {false, true}) {
-        Bounded expected(tokens * width);
+        Bounded expected(tokens * width);  // where nothing is rotated, x to the bit
+        for (std::size_t i = 0; i < tokens * width; ++i) expected.values[i] = x(0, i);
         for (std::size_t t = 0; t < tokens; ++t) {
             for (std::size_t head = 0; head < heads; ++head) {
                 for (std::size_t i = 0; i < half; ++i) {
@@ -81,8 +83,9 @@ TEST(Rope, WrongShapesAreBugs) {
     const auto device = make_test_device();
     const Tensor x = make_poisoned(*device, 4, 6), table = make_poisoned(*device, 4, 1),
                  short_table = make_poisoned(*device, 3, 1);
-    expect_error(ExitStatus::bug, {"head size"}, [&] { device->apply_rope(x, 3, table, table, false); });
+    const Tensor wide_table = make_poisoned(*device, 4, 2);
     expect_error(ExitStatus::bug, {"head size"}, [&] { device->apply_rope(x, 4, table, table, false); });
+    expect_error(ExitStatus::bug, {"tables"}, [&] { device->apply_rope(x, 3, wide_table, wide_table, false); });
     expect_error(ExitStatus::bug, {"tables"}, [&] { device->apply_rope(x, 2, short_table, short_table, false); });
 }
 

@@ -200,7 +200,8 @@ TEST(ScoreAndMask, OverflowingProductsAreNonFinite) {
 TEST(ScoreAndMask, ContractsAreChecked) {
     const auto device = make_test_device();
     const Tensor w = make_poisoned(*device, 2, 6), short_row = make_poisoned(*device, 1, 5);
-    const Tensor mask = device->make_tensor(DType::u8, 2, 6), short_mask = device->make_tensor(DType::u8, 1, 6);
+    const Tensor mask = device->make_tensor(DType::u8, 2, 6, "test"),
+                 short_mask = device->make_tensor(DType::u8, 1, 6, "test");
     const auto call = [&](const ScoreTerms& terms, const PruningPattern& pattern, TensorView m) {
         static_cast<void>(score_and_mask_counting(*device, terms, pattern, w, m));
     };

@@ -48,7 +48,7 @@ std::vector<double> damped(const Matrix& gram, double damping) {
 
 /// With a place for the dead inputs that the test does not look at.
 bool factor_in_place(Device& device, float damping, TensorView gram) {
-    return device.factor_inverse_gram(damping, gram, device.make_tensor(DType::u8, 1, gram.rows));
+    return device.factor_inverse_gram(damping, gram, device.make_tensor(DType::u8, 1, gram.rows, "test"));
 }
 
 TEST(FactorInverseGram, TransposedTimesItselfIsTheInverse) {
@@ -112,23 +112,27 @@ TEST(FactorInverseGram, NanIsRefused) {
 }
 
 struct SweepResult {
+    std::size_t rows;
     std::vector<double> weight;
     std::vector<std::uint8_t> mask;
 };
 
-/// The definition: column by column, each error spread over everything to the right with row j of U.
+/// The definition: column by column, each error spread over everything to the right with row j of U. A mask that is not
+/// `given` is chosen.
 SweepResult direct_sweep(const Matrix& u, const std::vector<std::uint8_t>& dead, const PruningPattern& pattern,
-                         const Matrix& weight) {
+                         const Matrix& weight, const std::vector<std::uint8_t>& given = {}) {
     const std::size_t n = weight.columns;
     const std::size_t block =
         pattern.structured() ? std::max<std::size_t>(1, 128 / pattern.group) * pattern.group : 128;
-    SweepResult result{{weight.values.begin(), weight.values.end()},
-                       std::vector<std::uint8_t>(weight.values.size(), 1)};
+    SweepResult result{weight.rows,
+                       {weight.values.begin(), weight.values.end()},
+                       given.empty() ? std::vector<std::uint8_t>(weight.values.size(), 1) : given};
     for (std::size_t row = 0; row < weight.rows; ++row) {
         double* const w = result.weight.data() + row * n;
         std::uint8_t* const keep = result.mask.data() + row * n;
         for (std::size_t j = 0; j < n; ++j) w[j] = dead[j] != 0 ? 0 : w[j];
         const auto choose = [&](std::size_t first, std::size_t count, std::size_t remove) {
+            if (!given.empty()) return;
             std::vector<std::size_t> order(count);
             std::iota(order.begin(), order.end(), first);
             std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) {
@@ -149,6 +153,20 @@ SweepResult direct_sweep(const Matrix& u, const std::vector<std::uint8_t>& dead,
         }
     }
     return result;
+}
+
+void expect_swept(const std::vector<float>& found, const SweepResult& expected, const std::string& what) {
+    const double columns = static_cast<double>(found.size()) / static_cast<double>(expected.rows);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        if (expected.mask[i] == 0) {
+            ASSERT_EQ(bits_of({&found[i], 1})[0], 0U) << what << ": a removed weight is +0.0";
+            continue;
+        }
+        // A weight collects up to n updates. Each rounds by u of its size, and passes on the errors of the weights
+        // before it, damped by U_jk / U_jj < 1: n u of the largest weight, with a factor 4 for the passing on.
+        ASSERT_NEAR(static_cast<double>(found[i]), expected.weight[i], 4 * (columns + 4) * unit_roundoff * 5)
+            << what << ", element " << i;
+    }
 }
 
 struct SweepCase {
@@ -175,23 +193,27 @@ TEST(SparseGptSweep, EqualsTheDirectSweep) {
         const Matrix start = Matrix::random(random, rows, columns);
         const Tensor weight = upload(*device, rows, columns, start.values);
         const Tensor mask = upload_bytes(*device, rows, columns, std::vector<std::uint8_t>(rows * columns, 77));
-        EXPECT_EQ(sweep_counting(*device, factor, upload_bytes(*device, 1, columns, dead), pattern, weight, mask), 0U);
+        const Tensor dead_inputs = upload_bytes(*device, 1, columns, dead);
+        EXPECT_EQ(sweep_counting(*device, factor, dead_inputs, pattern, weight, mask), 0U);
 
         const SweepResult expected = direct_sweep(u, dead, pattern, start);
         const std::string what = pattern.name() + " of " + std::to_string(rows) + "x" + std::to_string(columns);
         // Random scores lie further apart than the sweep's rounding errors, so the decisions are the same.
         EXPECT_TRUE(download_bytes(*device, mask) == expected.mask) << what;
-        const std::vector<float> found = download(*device, weight);
-        for (std::size_t i = 0; i < found.size(); ++i) {
-            if (expected.mask[i] == 0) {
-                ASSERT_EQ(bits_of({&found[i], 1})[0], 0U) << what << ": a removed weight is +0.0";
-                continue;
+        expect_swept(download(*device, weight), expected, what);
+
+        // Any mask may be given; that of the sweep's own choice gives its bits.
+        std::vector<std::uint8_t> given(rows * columns);
+        for (std::uint8_t& keep : given) keep = random.uniform(0, 1) < 0.6 ? 1 : 0;
+        for (const std::vector<std::uint8_t>& kept : {given, expected.mask}) {
+            const Tensor again = upload(*device, rows, columns, start.values);
+            const Tensor fixed = upload_bytes(*device, rows, columns, kept);
+            EXPECT_EQ(sweep_counting(*device, factor, dead_inputs, pattern, again, fixed, SweepMask::given), 0U);
+            EXPECT_TRUE(download_bytes(*device, fixed) == kept) << what;
+            expect_swept(download(*device, again), direct_sweep(u, dead, pattern, start, kept), what + ", mask given");
+            if (kept == expected.mask) {
+                EXPECT_EQ(bits_of(download(*device, again)), bits_of(download(*device, weight))) << what;
             }
-            // A weight collects up to n updates. Each rounds by u of its size, and passes on the errors of the weights
-            // before it, damped by U_jk / U_jj < 1: n u of the largest weight, with a factor 4 for the passing on.
-            ASSERT_NEAR(static_cast<double>(found[i]), expected.weight[i],
-                        4 * static_cast<double>(columns + 4) * unit_roundoff * 5)
-                << what << ", element " << i;
         }
     }
 }
@@ -205,7 +227,7 @@ TEST(SparseGptSweep, EveryRowIsExact) {
     for (const double sparsity : {0.1, 0.333, 0.5, 0.77}) {
         const PruningPattern pattern{0, 0, sparsity};
         const Tensor weight = upload(*device, rows, columns, random.normals(rows * columns));
-        const Tensor mask = device->make_tensor(DType::u8, rows, columns);
+        const Tensor mask = device->make_tensor(DType::u8, rows, columns, "test");
         sweep_counting(*device, factor, upload_bytes(*device, 1, columns, std::vector<std::uint8_t>(columns, 0)),
                        pattern, weight, mask);
         const std::vector<std::uint8_t> kept = download_bytes(*device, mask);
@@ -225,7 +247,7 @@ TEST(SparseGptSweep, ReducesTheOutputErrorBelowMaskingAlone) {
     const Matrix gram = random_gram(random, n, 256), start = Matrix::random(random, rows, n);
     const Tensor factor = upload(*device, n, n, gram.values), weight = upload(*device, rows, n, start.values);
     ASSERT_TRUE(factor_in_place(*device, 0.01F, factor));
-    const Tensor mask = device->make_tensor(DType::u8, rows, n);
+    const Tensor mask = device->make_tensor(DType::u8, rows, n, "test");
     sweep_counting(*device, factor, upload_bytes(*device, 1, n, std::vector<std::uint8_t>(n, 0)), {2, 4, 0.5}, weight,
                    mask);
     const std::vector<float> swept = download(*device, weight);
@@ -255,7 +277,7 @@ TEST(SparseGptSweep, AGroupThatDoesNotDivideTheWidthIsABug) {
     const Tensor factor = upload(*device, 6, 6, identity);
     // Only the first of 4 rows is meant: whatever is read or written beyond it stays inside these tensors.
     const Tensor weight = upload(*device, 4, 6, std::vector<float>(24, 1.0F)),
-                 mask = device->make_tensor(DType::u8, 4, 6);
+                 mask = device->make_tensor(DType::u8, 4, 6, "test");
     const Tensor dead = upload_bytes(*device, 1, 6, std::vector<std::uint8_t>(6, 0));
     expect_error(ExitStatus::bug, {"internal error"}, [&] {
         static_cast<void>(sweep_counting(*device, factor, dead, {2, 4, 0.5}, weight.view().row_range(0, 1),
@@ -266,7 +288,7 @@ TEST(SparseGptSweep, AGroupThatDoesNotDivideTheWidthIsABug) {
 TEST(SparseGptSweep, CountsNonFiniteScores) {
     const auto device = make_test_device();
     const std::vector<float> identity = {1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1};
-    const Tensor factor = upload(*device, 4, 4, identity), mask = device->make_tensor(DType::u8, 1, 4);
+    const Tensor factor = upload(*device, 4, 4, identity), mask = device->make_tensor(DType::u8, 1, 4, "test");
     const Tensor dead = upload_bytes(*device, 1, 4, std::vector<std::uint8_t>(4, 0));
     for (const float bad : {std::numeric_limits<float>::quiet_NaN(), 1e30F}) {
         const Tensor weight = upload(*device, 1, 4, std::vector<float>{1, bad, 2, 3});

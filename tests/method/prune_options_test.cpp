@@ -13,29 +13,13 @@ namespace {
 
 using support::expect_input_error;
 
-TEST(Method, NamesAndKinds) {
-    for (const char* const name : {"magnitude", "wanda", "sparsegpt", "rgs", "ro", "wanda++"}) {
-        EXPECT_EQ(name_of(method_from_name(name)), name);
-    }
-    expect_input_error({"--method 'Wanda'", "magnitude, wanda, sparsegpt, rgs, ro, wanda++"},
-                       [] { static_cast<void>(method_from_name("Wanda")); });
-    EXPECT_TRUE(uses_regional_gradient(Method::rgs));
-    EXPECT_TRUE(uses_regional_gradient(Method::wanda_plus_plus));
-    EXPECT_FALSE(uses_regional_gradient(Method::ro));
-    EXPECT_TRUE(uses_regional_optimization(Method::ro));
-    EXPECT_TRUE(uses_regional_optimization(Method::wanda_plus_plus));
-    for (const Method method : {Method::magnitude, Method::wanda, Method::sparsegpt}) {
-        EXPECT_FALSE(uses_regional_gradient(method) || uses_regional_optimization(method));
-    }
-}
-
 TEST(PruneOptions, DecidingValuesChangeWithEveryOptionThatDecides) {
     const auto with = [](const auto& change) {
         PruneOptions options;
         change(options);
-        return options.deciding_values();
+        return options.deciding_values({});
     };
-    const Json defaults = PruneOptions().deciding_values();
+    const Json defaults = PruneOptions().deciding_values({});
     using Change = std::function<void(PruneOptions&)>;
     const std::vector<Change> deciding = {[](PruneOptions& o) { o.method = Method::ro; },
                                           [](PruneOptions& o) {
@@ -77,6 +61,12 @@ TEST(PruneOptions, DecidingValuesChangeWithEveryOptionThatDecides) {
               with([](PruneOptions& o) {
                   o.pattern = {0, 0, 0.6};
               }));
+    // What computes, and on a GPU how it multiplies.
+    PruneOptions exact;
+    exact.ro.compute = RegionalCompute::float32;
+    EXPECT_NE(PruneOptions().deciding_values({true, "H100"}), PruneOptions().deciding_values({true, "A100"}));
+    EXPECT_NE(exact.deciding_values({true, "H100"}), PruneOptions().deciding_values({true, "H100"}));
+    EXPECT_EQ(exact.deciding_values({}), defaults);
     // Where files lie and whether the run starts over does not decide.
     EXPECT_EQ(with([](PruneOptions& o) {
                   o.model = "m";
@@ -90,22 +80,22 @@ TEST(PruneOptions, DecidingValuesChangeWithEveryOptionThatDecides) {
 TEST(PruneOptions, ValuesOfOtherMethodsDoNotDecide) {
     PruneOptions wanda;
     wanda.method = Method::wanda;
-    const Json before = wanda.deciding_values();
+    const Json before = wanda.deciding_values({});
     wanda.alpha = 3;
     wanda.ro.rounds = 9;
     wanda.ro.hold_mask = true;
-    EXPECT_EQ(wanda.deciding_values(), before);
+    EXPECT_EQ(wanda.deciding_values({}), before);
     PruneOptions rgs;
     rgs.method = Method::rgs;
-    EXPECT_TRUE(rgs.deciding_values().contains("alpha"));
-    EXPECT_FALSE(rgs.deciding_values().contains("ro-rounds"));
+    EXPECT_TRUE(rgs.deciding_values({}).contains("alpha"));
+    EXPECT_FALSE(rgs.deciding_values({}).contains("ro-rounds"));
 }
 
 TEST(PruneOptions, OnlyBlocks) {
     PruneOptions options;
     EXPECT_TRUE(options.prunes(0));
     options.only_blocks = IndexRange{2, 4};
-    EXPECT_EQ(options.deciding_values()["only-blocks"], "2-3");
+    EXPECT_EQ(options.deciding_values({})["only-blocks"], "2-3");
     EXPECT_FALSE(options.prunes(1));
     EXPECT_TRUE(options.prunes(2));
     EXPECT_TRUE(options.prunes(3));

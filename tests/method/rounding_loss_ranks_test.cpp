@@ -21,21 +21,27 @@ TEST(UnchangedWeightShareOnRanks, IsThatOfTheWholeBlock) {
     const BlockPart dense = loader.read(source, 1);
     BlockWeights weights(*device, layout, device->compute_dtype(DType::bf16));
     loader.load(source.storage(), 1, dense, weights);
-    const BlockTensor mask(*device, layout, DType::u8);
+    const BlockTensor mask(*device, layout, DType::u8, "test");
     const std::vector<std::uint8_t> kept(layout.weights(), 1);
     device->copy_from_host(kept.data(), mask.all());
 
     const auto ranks = static_cast<std::size_t>(world().size());
     const Topology topology(ranks, 4, 1, 8, 8);
-    const GroupContext context{*device,         tensors.get(), world(), topology, topology.groups()[0],
-                               source.config(), layout,        8};
+    const GroupContext context{.device = *device,
+                               .group = tensors.get(),
+                               .control = world(),
+                               .topology = topology,
+                               .block_group = topology.groups()[0],
+                               .config = source.config(),
+                               .layout = layout,
+                               .tokens = 8};
     EXPECT_EQ(unchanged_weight_share(context, dense, DType::bf16, weights, mask), 1.0);
     // One matrix moves, another is removed.
-    device->fill_zero(weights.matrices.matrix(LinearLayer::down_proj));
-    device->fill_zero(mask.matrix(LinearLayer::gate_proj));
-    const auto all = static_cast<double>(layout.weights() - layout.matrix(LinearLayer::gate_proj).size());
+    device->fill_zero(weights.matrices.matrix(layout.mlp.down));
+    device->fill_zero(mask.matrix(layout.mlp.gate));
+    const auto all = static_cast<double>(layout.weights() - layout.matrix(layout.mlp.gate).size());
     EXPECT_DOUBLE_EQ(unchanged_weight_share(context, dense, DType::bf16, weights, mask),
-                     (all - static_cast<double>(layout.matrix(LinearLayer::down_proj).size())) / all);
+                     (all - static_cast<double>(layout.matrix(layout.mlp.down).size())) / all);
 }
 
 }  // namespace

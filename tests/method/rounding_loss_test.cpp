@@ -29,13 +29,20 @@ class UnchangedWeightShare : public testing::Test {
             round_from_float(stored, values.data(), values.size(), rows.data);
         });
         const BlockWeights weights(*device_, layout_, DType::f32);
-        const BlockTensor mask(*device_, layout_, DType::u8);
+        const BlockTensor mask(*device_, layout_, DType::u8, "test");
         std::vector<float> values = repeated(written, layout_.weights());
         for (float& value : values) value = rounded(output, value);
         device_->copy_from_host(values.data(), weights.matrices.all());
         device_->copy_from_host(repeated(kept, layout_.weights()).data(), mask.all());
         const Topology topology(1, 1, 1, 1, 1);
-        const GroupContext context{*device_, *alone_, *alone_, topology, topology.groups()[0], config_, layout_, 8};
+        const GroupContext context{.device = *device_,
+                                   .group = *alone_,
+                                   .control = *alone_,
+                                   .topology = topology,
+                                   .block_group = topology.groups()[0],
+                                   .config = config_,
+                                   .layout = layout_,
+                                   .tokens = 8};
         return unchanged_weight_share(context, part, output, weights, mask);
     }
 

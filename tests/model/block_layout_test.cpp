@@ -48,9 +48,19 @@ TEST(BlockLayout, NamesAndShapesOfEveryFamily) {
         {"mistral", {attention(16, 8)}},
         {"qwen2", {attention(16, 8), qkv_bias}},
         {"qwen3", {attention(24, 12), norms}},
-        {"qwen3-bias", {attention(24, 12), norms, wide_bias, o_bias}}};
+        {"qwen3-bias", {attention(24, 12), norms, wide_bias, o_bias}},
+        {"phi3", {attention(16, 8)}},
+        {"phi3-mini", {attention(32, 16)}},
+        {"olmo2",
+         {attention(16, 8),
+          {{"post_feedforward_layernorm.weight", {16}},
+           {"self_attn.q_norm.weight", {16}},
+           {"self_attn.k_norm.weight", {8}}}}},
+        {"smollm3", {attention(16, 8)}},
+        {"mistral3", {attention(16, 8)}}};
     for (const std::string& family : families) {
         Shapes shapes = mlp;
+        if (family == "olmo2") shapes.erase("input_layernorm.weight");
         for (const Shapes& part : expected.at(family)) shapes.insert(part.begin(), part.end());
         EXPECT_EQ(shapes_of(BlockLayout(parse_tiny_config(family))), shapes) << family;
     }
@@ -71,20 +81,47 @@ TEST(BlockLayout, MatricesLieOneAfterAnother) {
 TEST(BlockLayout, EveryLayerHasTheWidthOfItsInput) {
     for (const std::string& family : families) {
         const BlockLayout layout(parse_tiny_config(family));
-        std::size_t offset = 0;
-        for (std::size_t i = 0; i < linear_inputs; ++i) {
-            EXPECT_EQ(layout.input_offset(static_cast<LinearInput>(i)), offset);
-            offset += layout.input_width(static_cast<LinearInput>(i));
+        std::size_t offset = 0, fed = 0;
+        for (const LinearInput input : layout.linear_inputs()) {
+            EXPECT_EQ(layout.input(input).offset, offset);
+            offset += layout.input(input).width;
+            for (const LinearLayer layer : layout.layers_of(input)) {
+                EXPECT_EQ(index_of(layer), fed++) << "layers of an input follow each other, in the inputs' order";
+                EXPECT_EQ(layout.matrix(layer).columns, layout.input(input).width) << family;
+            }
         }
+        EXPECT_EQ(fed, layout.matrices().size());
         EXPECT_EQ(layout.total_input_width(), offset);
-        for (const LinearLayer layer : all_linear_layers) {
-            EXPECT_EQ(layout.matrix(layer).columns, layout.input_width(input_of(layer))) << family;
-        }
     }
-    EXPECT_EQ(input_of(LinearLayer::k_proj), LinearInput::attention);
-    EXPECT_EQ(input_of(LinearLayer::o_proj), LinearInput::attention_output);
-    EXPECT_EQ(input_of(LinearLayer::up_proj), LinearInput::mlp);
-    EXPECT_EQ(input_of(LinearLayer::down_proj), LinearInput::mlp_activation);
+    const BlockLayout layout(parse_tiny_config("llama"));
+    EXPECT_EQ(layout.input_name(layout.attention.input), "self_attn.q_proj, k_proj and v_proj");
+    EXPECT_EQ(layout.input_name(layout.attention.heads_output), "self_attn.o_proj");
+    EXPECT_EQ(layout.input_name(layout.mlp.input), "mlp.gate_proj and up_proj");
+    EXPECT_EQ(layout.input_name(layout.mlp.activation), "mlp.down_proj");
+}
+
+TEST(BlockLayout, StoredMatricesTileTheWeightsOfEveryFamily) {
+    for (const std::string& family : families) {
+        const BlockLayout layout(parse_tiny_config(family));
+        std::size_t offset = 0;
+        for (const StoredMatrix& stored : layout.stored_matrices()) {
+            EXPECT_EQ(stored.offset, offset) << family;
+            offset += stored.size();
+        }
+        EXPECT_EQ(offset, layout.weights()) << family;
+        for (const MatrixShape& matrix : layout.matrices()) {
+            const StoredMatrix& stored = layout.stored_matrices()[matrix.stored];
+            EXPECT_EQ(stored.offset + matrix.stored_row * stored.columns, matrix.offset)
+                << family << " " << matrix.name;
+            EXPECT_LE(matrix.stored_row + matrix.rows, stored.rows);
+        }
+        const bool together = family.starts_with("phi3");
+        EXPECT_EQ(layout.stored_matrices().size(), together ? 4U : 7U) << family;
+        EXPECT_EQ(layout.weight_name(3, layout.attention.k),
+                  layout.block_name(3) + (together ? ".self_attn.qkv_proj.weight" : ".self_attn.k_proj.weight"));
+        EXPECT_EQ(layout.weight_name(0, layout.mlp.up),
+                  layout.block_name(0) + (together ? ".mlp.gate_up_proj.weight" : ".mlp.up_proj.weight"));
+    }
 }
 
 TEST(BlockLayout, GroupsMustDivideEveryWidth) {
@@ -96,16 +133,22 @@ TEST(BlockLayout, GroupsMustDivideEveryWidth) {
 }
 
 TEST(BlockLayout, CheckpointNames) {
-    EXPECT_EQ(checkpoint_name(42, "self_attn.q_proj.weight"), "model.layers.42.self_attn.q_proj.weight");
+    const BlockLayout llama(parse_tiny_config("llama")), inside(parse_tiny_config("mistral3"));
+    EXPECT_EQ(llama.tensor_name(42, "self_attn.q_proj.mask"), "model.layers.42.self_attn.q_proj.mask");
+    EXPECT_EQ(llama.outer_name(OuterTensor::embedding), "model.embed_tokens.weight");
+    EXPECT_EQ(llama.outer_name(OuterTensor::head), "lm_head.weight");
+    EXPECT_EQ(inside.weight_name(0, inside.attention.q), "language_model.model.layers.0.self_attn.q_proj.weight");
+    EXPECT_EQ(inside.outer_name(OuterTensor::final_norm), "language_model.model.norm.weight");
+    EXPECT_EQ(inside.outer_name(OuterTensor::head), "language_model.lm_head.weight");
 }
 
 TEST(BlockTensor, MatricesAreViewsOfOneVector) {
     const auto device = make_test_device();
     const BlockLayout layout(parse_tiny_config("qwen3"));
     for (const DType dtype : {DType::f32, DType::u8, DType::bf16}) {
-        const BlockTensor tensor(*device, layout, dtype);
+        const BlockTensor tensor(*device, layout, dtype, "test");
         EXPECT_EQ(tensor.all().size(), layout.weights());
-        for (const LinearLayer layer : all_linear_layers) {
+        for (const LinearLayer layer : layout.linear_layers()) {
             const MatrixShape& shape = layout.matrix(layer);
             EXPECT_EQ(tensor.matrix(layer).data, tensor.all().data + shape.offset * bytes_of(dtype));
             EXPECT_EQ(tensor.matrix(layer).rows, shape.rows);
@@ -115,12 +158,14 @@ TEST(BlockTensor, MatricesAreViewsOfOneVector) {
     EXPECT_TRUE(BlockTensor().empty());
 }
 
-TEST(BlockWeights, AbsentVectorsAreEmpty) {
+TEST(BlockWeights, AbsentBiasesAreEmpty) {
     const auto device = make_test_device();
-    const BlockWeights weights(*device, BlockLayout(parse_tiny_config("qwen2")), DType::f32);
-    EXPECT_FALSE(weights.vector(BlockVector::k_bias).empty());
-    EXPECT_TRUE(weights.vector(BlockVector::o_bias).empty());
-    EXPECT_TRUE(weights.vector(BlockVector::query_norm).empty());
+    const BlockLayout layout(parse_tiny_config("qwen2"));
+    const BlockWeights weights(*device, layout, DType::f32);
+    EXPECT_EQ(weights.projection(layout.attention.k).bias.size(), 8U);
+    EXPECT_TRUE(weights.projection(layout.attention.o).bias.empty());
+    EXPECT_EQ(weights.projection(layout.attention.o).weight.data, weights.matrices.matrix(layout.attention.o).data);
+    EXPECT_FALSE(layout.attention.query_norm.has_value());
 }
 
 }  // namespace

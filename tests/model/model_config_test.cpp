@@ -33,19 +33,21 @@ TEST(ModelConfig, Llama3AsTransformers4WritesIt) {
     EXPECT_EQ(config.model_type, "llama");
     EXPECT_EQ(config.hidden_size, 4096U);
     EXPECT_EQ(config.intermediate_size, 14336U);
-    EXPECT_EQ(config.blocks, 32U);
+    EXPECT_EQ(config.blocks.size(), 32U);
     EXPECT_EQ(config.query_heads, 32U);
     EXPECT_EQ(config.key_value_heads, 8U);
     EXPECT_EQ(config.head_size, 128U);
     EXPECT_EQ(config.vocabulary, 128256U);
     EXPECT_EQ(config.rms_norm_epsilon, 1e-5F);
     EXPECT_EQ(config.max_positions, 131072U);
-    EXPECT_EQ(config.rope.theta, 500000);
-    EXPECT_EQ(config.rope.scaling, RopeScaling::llama3);
-    EXPECT_EQ(config.rope.factor, 8);
-    EXPECT_EQ(config.rope.original_max_positions, 8192);
-    EXPECT_FALSE(config.tied_head || config.qkv_bias || config.output_bias || config.mlp_bias || config.query_key_norm);
-    EXPECT_FALSE(config.sliding_window.has_value());
+    EXPECT_EQ(config.blocks[0].rope->theta, 500000);
+    EXPECT_EQ(config.blocks[0].rope->scaling, RopeScaling::llama3);
+    EXPECT_EQ(config.blocks[0].rope->factor, 8);
+    EXPECT_EQ(config.blocks[0].rope->original_max_positions, 8192);
+    EXPECT_EQ(config.blocks[0].head_norm, HeadNorm::none);
+    const BlockSpecification& block = config.blocks.front();
+    EXPECT_FALSE(config.tied_head || block.qkv_bias || block.output_bias || block.mlp_bias);
+    EXPECT_FALSE(config.smallest_window().has_value());
 }
 
 TEST(ModelConfig, Llama3AsTransformers5WritesIt) {
@@ -55,9 +57,9 @@ TEST(ModelConfig, Llama3AsTransformers5WritesIt) {
                                {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 8192}};
     json["dtype"] = "bfloat16";
     const ModelConfig config = parse(json);
-    EXPECT_EQ(config.rope.theta, 500000);
-    EXPECT_EQ(config.rope.scaling, RopeScaling::llama3);
-    EXPECT_EQ(config.rope.factor, 8);
+    EXPECT_EQ(config.blocks[0].rope->theta, 500000);
+    EXPECT_EQ(config.blocks[0].rope->scaling, RopeScaling::llama3);
+    EXPECT_EQ(config.blocks[0].rope->factor, 8);
 }
 
 TEST(ModelConfig, RopeParametersByKindOfAttention) {
@@ -65,8 +67,8 @@ TEST(ModelConfig, RopeParametersByKindOfAttention) {
         parse_tiny_config("qwen3", {{"rope_parameters",
                                      {{"full_attention", {{"rope_theta", 1000000.0}, {"rope_type", "default"}}},
                                       {"sliding_attention", {{"rope_theta", 10000.0}, {"rope_type", "default"}}}}}});
-    EXPECT_EQ(config.rope.theta, 1000000);
-    EXPECT_EQ(config.rope.scaling, RopeScaling::none);
+    EXPECT_EQ(config.blocks[0].rope->theta, 1000000);
+    EXPECT_EQ(config.blocks[0].rope->scaling, RopeScaling::none);
 }
 
 TEST(ModelConfig, DefaultsOfOldConfigs) {
@@ -76,7 +78,7 @@ TEST(ModelConfig, DefaultsOfOldConfigs) {
         "rope_scaling": null, "num_key_value_heads": null, "quantization_config": null})"));
     EXPECT_EQ(config.key_value_heads, 4U);
     EXPECT_EQ(config.head_size, 16U);
-    EXPECT_EQ(config.rope.theta, 10000);
+    EXPECT_EQ(config.blocks[0].rope->theta, 10000);
     EXPECT_EQ(config.max_positions, 2048U);
     EXPECT_FALSE(config.tied_head);
 }
@@ -93,14 +95,14 @@ TEST(ModelConfig, BiasesAndNormsOfEveryFamily) {
                                      {"qwen3", false, false, false, true},
                                      {"qwen3-bias", true, true, false, true}}) {
         const ModelConfig config = parse_tiny_config(expected.family);
-        EXPECT_EQ(config.qkv_bias, expected.qkv) << expected.family;
-        EXPECT_EQ(config.output_bias, expected.output) << expected.family;
-        EXPECT_EQ(config.mlp_bias, expected.mlp) << expected.family;
-        EXPECT_EQ(config.query_key_norm, expected.norms) << expected.family;
+        EXPECT_EQ(config.blocks.front().qkv_bias, expected.qkv) << expected.family;
+        EXPECT_EQ(config.blocks.front().output_bias, expected.output) << expected.family;
+        EXPECT_EQ(config.blocks.front().mlp_bias, expected.mlp) << expected.family;
+        EXPECT_EQ(config.blocks[0].head_norm == HeadNorm::each_head, expected.norms) << expected.family;
     }
     // Qwen2 and Mistral have no such switches: their code ignores the fields.
-    EXPECT_FALSE(parse_tiny_config("mistral", {{"attention_bias", true}}).qkv_bias);
-    EXPECT_TRUE(parse_tiny_config("qwen2", {{"attention_bias", false}}).qkv_bias);
+    EXPECT_FALSE(parse_tiny_config("mistral", {{"attention_bias", true}}).blocks.front().qkv_bias);
+    EXPECT_TRUE(parse_tiny_config("qwen2", {{"attention_bias", false}}).blocks.front().qkv_bias);
 }
 
 TEST(ModelConfig, HeadSizeNeedNotBeHiddenSizeOverHeads) {
@@ -112,7 +114,7 @@ TEST(ModelConfig, HeadSizeNeedNotBeHiddenSizeOverHeads) {
 
 TEST(ModelConfig, SlidingWindows) {
     const auto window = [](const std::string& family, const Json& changes) {
-        return parse_tiny_config(family, changes).sliding_window;
+        return parse_tiny_config(family, changes).smallest_window();
     };
     EXPECT_EQ(window("mistral", {{"sliding_window", 32}}), 32U);
     EXPECT_EQ(window("mistral", {{"sliding_window", nullptr}}), std::nullopt);
@@ -138,7 +140,9 @@ TEST(ModelConfig, SequenceLengthStaysWithinPositionsAndWindow) {
 }
 
 TEST(ModelConfig, RopeScalings) {
-    const auto rope = [](const Json& scaling) { return parse_tiny_config("llama", {{"rope_scaling", scaling}}).rope; };
+    const auto rope = [](const Json& scaling) {
+        return *parse_tiny_config("llama", {{"rope_scaling", scaling}}).blocks[0].rope;
+    };
     EXPECT_EQ(rope({{"type", "linear"}, {"factor", 2.5}}).scaling, RopeScaling::linear);
     EXPECT_EQ(rope({{"type", "linear"}, {"factor", 2.5}}).factor, 2.5);
     EXPECT_EQ(rope({{"type", "dynamic"}, {"factor", 2.0}}).scaling,
@@ -160,7 +164,7 @@ TEST(ModelConfig, RopeScalings) {
 TEST(ModelConfig, YarnWithoutOriginalPositionsUsesMaxPositions) {
     // transformers 4: original_max_position_embeddings is optional, config.max_position_embeddings stands in for it.
     const RopeConfig rope =
-        parse_tiny_config("llama", {{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}}}).rope;
+        *parse_tiny_config("llama", {{"rope_scaling", {{"rope_type", "yarn"}, {"factor", 4.0}}}}).blocks[0].rope;
     EXPECT_EQ(rope.scaling, RopeScaling::yarn);
     EXPECT_EQ(rope.original_max_positions, 64);
 }
@@ -207,7 +211,10 @@ TEST(ModelConfig, RefusesUnknownRopes) {
     const auto refused = [](const Json& scaling, std::initializer_list<const char*> words) {
         expect_refused("llama", {{"rope_scaling", scaling}}, words);
     };
-    refused({{"rope_type", "longrope"}, {"factor", 4.0}}, {"longrope", "not supported"});
+    refused({{"rope_type", "proportional"}, {"factor", 4.0}}, {"proportional", "not supported"});
+    refused({{"rope_type", "longrope"}, {"short_factor", {1.0}}, {"long_factor", {1.0, 2.0}}},
+            {"rope_scaling", "'short_factor' is [1.0]", "2 positive numbers"});
+    refused({{"rope_type", "longrope"}, {"short_factor", {1.0, 0.0}}}, {"'short_factor'", "positive"});
     refused({{"factor", 8.0}}, {"rope_scaling", "'factor' is 8.0", "default"});
     refused({{"type", "default"}, {"factor", 8.0}}, {"'factor' is 8.0", "default"});
     refused({{"rope_type", "default"}, {"type", "linear"}, {"factor", 4.0}}, {"'type' is \"linear\"", "rope_type"});

@@ -19,9 +19,10 @@ double plain(double theta, std::size_t head_size, std::size_t i) {
 
 /// Every frequency within 2 roundings of float32 of `expected(i)`.
 template <typename Expected>
-void expect_frequencies(const RopeConfig& rope, std::size_t head_size, const Expected& expected) {
-    const std::vector<float> found = rope_inverse_frequencies(rope, head_size);
-    ASSERT_EQ(found.size(), head_size / 2);
+void expect_frequencies(RopeConfig rope, std::size_t width, const Expected& expected, std::size_t tokens = 100) {
+    rope.width = width;
+    const std::vector<float> found = rope_inverse_frequencies(rope, tokens);
+    ASSERT_EQ(found.size(), width / 2);
     for (std::size_t i = 0; i < found.size(); ++i) {
         const double value = expected(i);
         EXPECT_NEAR(static_cast<double>(found[i]), value, 2 * support::unit_roundoff * value) << "frequency " << i;
@@ -103,12 +104,25 @@ TEST(RopeFrequencies, YarnRampEndsInsideTheHead) {
     }
 }
 
+TEST(RopeFrequencies, LongRopeDividesEachByItsFactorOfShortOrLongSequences) {
+    RopeConfig rope;
+    rope.scaling = RopeScaling::longrope;
+    rope.original_max_positions = 4096;
+    rope.short_factors = {1, 1.25, 2, 3};
+    rope.long_factors = {1, 4, 16, 64};
+    expect_frequencies(
+        rope, 8, [&](std::size_t i) { return plain(10000, 8, i) / rope.short_factors[i]; }, 4096);
+    expect_frequencies(
+        rope, 8, [&](std::size_t i) { return plain(10000, 8, i) / rope.long_factors[i]; }, 4097);
+}
+
 TEST(RopeTable, CosineAndSineOfPositionTimesFrequency) {
     RopeConfig rope;
     rope.theta = 10000;
     const std::size_t head_size = 12, tokens = 300;
-    const RopeTable table = make_rope_table(rope, head_size, tokens);
-    const std::vector<float> frequencies = rope_inverse_frequencies(rope, head_size);
+    rope.width = head_size;
+    const RopeTable table = make_rope_table(rope, tokens);
+    const std::vector<float> frequencies = rope_inverse_frequencies(rope, tokens);
     ASSERT_EQ(table.cosine.size(), tokens * 6);
     ASSERT_EQ(table.sine.size(), tokens * 6);
     for (std::size_t t = 0; t < tokens; ++t) {
@@ -125,13 +139,17 @@ TEST(RopeTable, CosineAndSineOfPositionTimesFrequency) {
 
 TEST(RopeTable, YarnsAttentionFactorIsMultipliedIn) {
     RopeConfig rope;
+    rope.width = 8;
     rope.scaling = RopeScaling::yarn;
     rope.factor = 4;
-    EXPECT_NEAR(make_rope_table(rope, 8, 1).cosine[0], 0.1 * std::log(4.0) + 1, 2 * support::unit_roundoff);
+    EXPECT_NEAR(make_rope_table(rope, 1).cosine[0], 0.1 * std::log(4.0) + 1, 2 * support::unit_roundoff);
     rope.attention_factor = 1.25;
-    EXPECT_EQ(make_rope_table(rope, 8, 1).cosine[0], 1.25F);
+    EXPECT_EQ(make_rope_table(rope, 1).cosine[0], 1.25F);
     rope.scaling = RopeScaling::linear;
-    EXPECT_EQ(make_rope_table(rope, 8, 1).cosine[0], 1.0F) << "only yarn scales";
+    EXPECT_EQ(make_rope_table(rope, 1).cosine[0], 1.0F) << "linear does not scale";
+    rope.scaling = RopeScaling::longrope;
+    rope.short_factors = rope.long_factors = {1, 1, 1, 1};
+    EXPECT_EQ(make_rope_table(rope, 1).cosine[0], 1.25F);
 }
 
 }  // namespace

@@ -81,7 +81,7 @@ void expect_tree_sum(std::uint64_t seed, std::size_t length, const std::vector<s
                      const PartOffsets& parts) {
     const auto device = support::make_test_device(1);
     const TensorCommunicator tensors(world(), *device);
-    OrderedSum sum(*device, tensors.get(), length, leaf_offsets);
+    OrderedSum sum(*device, tensors.get(), length, leaf_offsets, "test");
     for (std::uint64_t repetition = 0; repetition < 2; ++repetition) {  // the object takes leaves again
         std::vector<std::vector<float>> leaves;
         for (std::size_t leaf = 0; leaf < leaf_offsets.back(); ++leaf) {
@@ -164,7 +164,7 @@ TEST(OrderedSum, WithoutLeavesIsZero) {
     const auto device = support::make_test_device(1);
     const auto leaf_offsets = even_offsets(0);
     const TensorCommunicator tensors(world(), *device);
-    OrderedSum sum(*device, tensors.get(), 10, leaf_offsets);
+    OrderedSum sum(*device, tensors.get(), 10, leaf_offsets, "test");
     EXPECT_EQ(reduce(sum, *device, {}, leaf_offsets, even_offsets(10), 10), std::vector<float>(10, 0.0F));
 }
 
@@ -180,7 +180,7 @@ TEST(OrderedSum, IsExactForExactlySummableValues) {
         }
     }
     const TensorCommunicator tensors(world(), *device);
-    OrderedSum sum(*device, tensors.get(), length, even_offsets(count));
+    OrderedSum sum(*device, tensors.get(), length, even_offsets(count), "test");
     EXPECT_EQ(reduce(sum, *device, leaves, even_offsets(count), even_offsets(length), length), total);
 }
 
@@ -188,12 +188,12 @@ TEST(OrderedSum, BuffersAreReusedFromReductionToReduction) {
     const auto device = support::make_test_device(1);
     const auto leaf_offsets = even_offsets(16);
     const TensorCommunicator tensors(world(), *device);
-    OrderedSum sum(*device, tensors.get(), 1000, leaf_offsets);
+    OrderedSum sum(*device, tensors.get(), 1000, leaf_offsets, "test");
     const std::vector<std::vector<float>> leaves(16, std::vector<float>(1000, 1.0F));
     reduce(sum, *device, leaves, leaf_offsets, even_offsets(1000), 1000);
-    const std::size_t after_one = device->allocated_bytes();
+    const std::size_t after_one = device->memory().allocated();
     for (int i = 0; i < 5; ++i) reduce(sum, *device, leaves, leaf_offsets, even_offsets(1000), 1000);
-    EXPECT_LE(device->allocated_bytes(), after_one);
+    EXPECT_LE(device->memory().allocated(), after_one);
 }
 
 }  // namespace

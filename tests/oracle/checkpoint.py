@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -26,12 +26,14 @@ PRUNED_MODULES = (
 
 @dataclass(frozen=True)
 class RopeSettings:
-    """Rotary embedding: kind (default, linear, dynamic, llama3, yarn), base and the scaling's own numbers."""
+    """Rotary embedding: kind (default, linear, dynamic, llama3, yarn, longrope), base and the scaling's own numbers.
+    `width`: channels of a head that are rotated, from the first one."""
 
     kind: str
     theta: float
     scaling: Dict[str, Any]
     max_positions: int
+    width: int
 
 
 @dataclass(frozen=True)
@@ -47,24 +49,41 @@ class ModelConfig:
     head_dim: int
     vocab_size: int
     norm_epsilon: float
-    rope: RopeSettings
+    rope: Optional[RopeSettings]
     sliding_window: Optional[int]
+    norms_after: bool = False  # of what attention and MLP give, instead of what they get
+    blocks_without_rope: Tuple[int, ...] = ()
+
+    def of_block(self, index: int) -> "ModelConfig":
+        """The architecture as one block has it."""
+        return replace(self, rope=None) if index in self.blocks_without_rope else self
 
 
-def parse_rope(config: Dict[str, Any]) -> RopeSettings:
+def parse_rope(config: Dict[str, Any], head_dim: int) -> RopeSettings:
     """Reads `rope_theta` and `rope_scaling` (transformers 4) or `rope_parameters` (transformers 5)."""
     scaling = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
     if "full_attention" in scaling:
         scaling = dict(scaling["full_attention"])
     theta = scaling.pop("rope_theta", None) or config.get("rope_theta") or 10000.0
     kind = scaling.pop("rope_type", None) or scaling.pop("type", None) or "default"
-    return RopeSettings(kind, float(theta), scaling, config.get("max_position_embeddings", 0))
+    part = scaling.pop("partial_rotary_factor", None) or config.get("partial_rotary_factor") or 1.0
+    if config.get("original_max_position_embeddings"):
+        scaling.setdefault("original_max_position_embeddings", config["original_max_position_embeddings"])
+    max_positions = config.get("max_position_embeddings", 0)
+    return RopeSettings(kind, float(theta), scaling, max_positions, int(head_dim * part))
 
 
 def parse_config(config: Dict[str, Any]) -> ModelConfig:
     """Interprets the content of config.json."""
+    if "text_config" in config:
+        config = {**config["text_config"], "model_type": config["model_type"]}
     heads = config["num_attention_heads"]
-    uses_window = config["model_type"] == "mistral" or config.get("use_sliding_window", False)
+    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    uses_window = config["model_type"] in ("mistral", "mistral3", "phi3") or config.get("use_sliding_window", False)
+    rotates = config.get("no_rope_layers")
+    if rotates is None and config["model_type"] == "smollm3":
+        interval = config.get("no_rope_layer_interval", 4)
+        rotates = [(index + 1) % interval != 0 for index in range(config["num_hidden_layers"])]
     return ModelConfig(
         model_type=config["model_type"],
         hidden_size=config["hidden_size"],
@@ -72,11 +91,13 @@ def parse_config(config: Dict[str, Any]) -> ModelConfig:
         block_count=config["num_hidden_layers"],
         head_count=heads,
         kv_head_count=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        head_dim=head_dim,
         vocab_size=config["vocab_size"],
         norm_epsilon=config["rms_norm_eps"],
-        rope=parse_rope(config),
+        rope=parse_rope(config, head_dim),
         sliding_window=config.get("sliding_window") if uses_window else None,
+        norms_after=config["model_type"] == "olmo2",
+        blocks_without_rope=tuple(index for index, does in enumerate(rotates or []) if not does),
     )
 
 
@@ -106,6 +127,47 @@ def read_config(folder: Path) -> ModelConfig:
     return parse_config(json.loads((Path(folder) / "config.json").read_text()))
 
 
+DECODER_INSIDE = "language_model."
+TOGETHER = {
+    "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+}
+
+
+def rows_of(config: ModelConfig, module: str) -> int:
+    """Rows of a matrix that other models store together with others."""
+    if module.startswith("mlp."):
+        return config.intermediate_size
+    return config.head_dim * (config.head_count if module.endswith("q_proj") else config.kv_head_count)
+
+
+def plain_model(config: ModelConfig, tensors: Dict[str, StoredTensor], masks: Dict[str, numpy.ndarray]) -> Model:
+    """By LLaMA's names: without what lies beside the decoder, and with each matrix by itself."""
+    if any(name.startswith(DECODER_INSIDE) for name in tensors):
+        cut = len(DECODER_INSIDE)
+        tensors = {name[cut:]: value for name, value in tensors.items() if name.startswith(DECODER_INSIDE)}
+        masks = {name[cut:]: value for name, value in masks.items()}
+    plain: Dict[str, StoredTensor] = {}
+    plain_masks = dict(masks)
+    for name, tensor in tensors.items():
+        fused = next((fused for fused in TOGETHER if name.endswith(f"{fused}.weight")), None)
+        if fused is None:
+            plain[name] = tensor
+            continue
+        prefix, row = name[: -len(f"{fused}.weight")], 0
+        row_bytes = len(tensor.data) // tensor.shape[0]
+        mask = plain_masks.pop(prefix + fused, None)
+        for module in TOGETHER[fused]:
+            end = row + rows_of(config, module)
+            data = tensor.data[row * row_bytes : end * row_bytes]
+            plain[f"{prefix}{module}.weight"] = StoredTensor(tensor.dtype, (end - row, tensor.shape[1]), data)
+            if mask is not None:
+                plain_masks[prefix + module] = mask[row:end]
+            row = end
+        assert row == tensor.shape[0], name
+    return Model(plain, plain_masks)
+
+
 def read_model_folder(folder: Path) -> Model:
     """Reads a Hugging Face folder, a single file or shards with their index."""
     folder = Path(folder)
@@ -117,7 +179,7 @@ def read_model_folder(folder: Path) -> Model:
     for file in files:
         tensors.update(read_safetensors(folder / file))
     kept = {name: tensor for name, tensor in tensors.items() if not name.endswith("rotary_emb.inv_freq")}
-    return Model(kept, {})
+    return plain_model(read_config(folder), kept, {})
 
 
 def float_dtype_name(dataset: h5py.Dataset) -> str:
@@ -176,7 +238,7 @@ def read_run_folder(folder: Path) -> Model:
     masks: Dict[str, numpy.ndarray] = {}
     for path in [*sorted((folder / "blocks").glob("*.h5")), folder / "non_block.h5"]:
         read_hdf5(path, tensors, masks)
-    return Model(tensors, masks)
+    return plain_model(read_config(folder), tensors, masks)
 
 
 def read_draws(folder: Path) -> Dict[int, List[List[int]]]:

@@ -59,8 +59,19 @@ def yarn_frequencies(frequencies: Tensor, rope: RopeSettings, head_dim: int) -> 
     return frequencies / factor * ramp + frequencies * (1.0 - ramp)
 
 
-def rope_frequencies(rope: RopeSettings, head_dim: int) -> Tuple[Tensor, float]:
-    """The head_dim / 2 angular frequencies and the factor on cosine and sine."""
+def longrope(frequencies: Tensor, rope: RopeSettings, tokens: int) -> Tuple[Tensor, float]:
+    """Each frequency divided by a factor of its own, for short or for long sequences; and the factor on both."""
+    original = rope.scaling.get("original_max_position_embeddings") or rope.max_positions
+    factors = rope.scaling["long_factor" if tokens > original else "short_factor"]
+    growth = rope.max_positions / original
+    scale = math.sqrt(1.0 + math.log(growth) / math.log(original)) if growth > 1.0 else 1.0
+    scale = rope.scaling.get("attention_factor") or scale
+    return frequencies / torch.tensor(factors, dtype=torch.float64), scale
+
+
+def rope_frequencies(rope: RopeSettings, tokens: int) -> Tuple[Tensor, float]:
+    """The width / 2 angular frequencies and the factor on cosine and sine."""
+    head_dim = rope.width
     exponents = torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim
     frequencies = torch.pow(torch.tensor(rope.theta, dtype=torch.float64), -exponents)
     if rope.kind in ("default", "dynamic"):  # dynamic scaling acts only beyond max_position_embeddings
@@ -72,17 +83,22 @@ def rope_frequencies(rope: RopeSettings, head_dim: int) -> Tuple[Tensor, float]:
     if rope.kind == "yarn":
         scale = rope.scaling.get("attention_factor") or 0.1 * math.log(rope.scaling["factor"]) + 1.0
         return yarn_frequencies(frequencies, rope, head_dim), scale
+    if rope.kind == "longrope":
+        return longrope(frequencies, rope, tokens)
     raise ValueError(f"unsupported rope type {rope.kind}")
 
 
-def apply_rope(x: Tensor, rope: RopeSettings) -> Tensor:
-    """Rotates [..., T, head_dim]: dimension i pairs with i + head_dim / 2."""
-    tokens, head_dim = x.shape[-2:]
-    frequencies, scale = rope_frequencies(rope, head_dim)
+def apply_rope(x: Tensor, rope: Optional[RopeSettings]) -> Tensor:
+    """Rotates [..., T, head_dim]: dimension i pairs with i + width / 2; those from `width` on stay."""
+    if rope is None:
+        return x
+    tokens = x.shape[-2]
+    frequencies, scale = rope_frequencies(rope, tokens)
     angles = torch.arange(tokens, dtype=torch.float64)[:, None] * frequencies
     cosine, sine = scale * angles.cos(), scale * angles.sin()
-    first, second = x[..., : head_dim // 2], x[..., head_dim // 2 :]
-    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+    half = rope.width // 2
+    first, second, rest = x[..., :half], x[..., half : rope.width], x[..., rope.width :]
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine, rest), dim=-1)
 
 
 def linear(weights: BlockTensors, module: str, x: Tensor) -> Tensor:
@@ -99,8 +115,11 @@ def attention(config: ModelConfig, weights: BlockTensors, x: Tensor) -> Tensor:
         raise ValueError("sequence longer than the sliding window")
 
     def heads_of(module: str, count: int, norm: Optional[Tensor]) -> Tensor:
-        y = linear(weights, module, x).unflatten(-1, (count, config.head_dim)).transpose(-3, -2)
-        return y if norm is None else rms_norm(y, norm, config.norm_epsilon)
+        y = linear(weights, module, x)
+        if norm is not None and len(norm) == y.shape[-1]:
+            y = rms_norm(y, norm, config.norm_epsilon)  # of all heads together
+        y = y.unflatten(-1, (count, config.head_dim)).transpose(-3, -2)
+        return y if norm is None or len(norm) != config.head_dim else rms_norm(y, norm, config.norm_epsilon)
 
     q = heads_of("self_attn.q_proj", config.head_count, weights.get("self_attn.q_norm.weight"))
     k = heads_of("self_attn.k_proj", config.kv_head_count, weights.get("self_attn.k_norm.weight"))
@@ -117,10 +136,15 @@ def block_forward(
     config: ModelConfig, weights: BlockTensors, x: Tensor, inputs: Optional[Dict[str, Tensor]] = None
 ) -> Tensor:
     """f(X) of one decoder block. `inputs` receives what feeds the pruned matrices, by the names of INPUT_OF_MODULE."""
-    normed = rms_norm(x, weights["input_layernorm.weight"], config.norm_epsilon)
+
+    def norm(value: Tensor, name: str, here: bool) -> Tensor:
+        return rms_norm(value, weights[f"{name}.weight"], config.norm_epsilon) if here else value
+
+    before, after = not config.norms_after, config.norms_after
+    normed = norm(x, "input_layernorm", before)
     attended = attention(config, weights, normed)
-    x = x + linear(weights, "self_attn.o_proj", attended)
-    mlp_input = rms_norm(x, weights["post_attention_layernorm.weight"], config.norm_epsilon)
+    x = x + norm(linear(weights, "self_attn.o_proj", attended), "post_attention_layernorm", after)
+    mlp_input = norm(x, "post_attention_layernorm", before)
     gate = torch.nn.functional.silu(linear(weights, "mlp.gate_proj", mlp_input))
     activation = gate * linear(weights, "mlp.up_proj", mlp_input)
     if inputs is not None:
@@ -128,7 +152,7 @@ def block_forward(
         inputs["attention_output"] = attended
         inputs["mlp_input"] = mlp_input
         inputs["mlp_activation"] = activation
-    return x + linear(weights, "mlp.down_proj", activation)
+    return x + norm(linear(weights, "mlp.down_proj", activation), "post_feedforward_layernorm", after)
 
 
 def embed(model: Model, tokens: Tensor) -> Tensor:
@@ -153,7 +177,7 @@ def perplexity(config: ModelConfig, model: Model, tokens: Tensor, length: int) -
     losses = []
     for window in windows:
         x = embed(model, window)
-        for weights in blocks:
-            x = block_forward(config, weights, x)
+        for index, weights in enumerate(blocks):
+            x = block_forward(config.of_block(index), weights, x)
         losses.append(torch.nn.functional.cross_entropy(logits(config, model, x)[:-1], window[1:]))
     return float(torch.stack(losses).mean().exp()), len(windows)

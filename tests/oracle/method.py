@@ -7,8 +7,8 @@ G the regional gradient, c the input norms.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Dict, List, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from decoder import INPUT_OF_MODULE, BlockTensors, block_forward, embed
 from masks import Pattern, Selection, select
 
 METHODS = ("magnitude", "wanda", "sparsegpt", "rgs", "ro", "wanda++")
+COMPOSITIONS = {"sparsegpt": ("sparsegpt", True, False), "ro": ("wanda", False, True), "wanda++": ("rgs", False, True)}
 RMSPROP_DECAY = 0.99
 RMSPROP_EPSILON = 1e-8
 
@@ -43,12 +44,33 @@ class PruneOptions:
     hold_mask: bool = False
 
     @property
+    def composition(self) -> Tuple[str, bool, bool]:
+        """Score, whether SparseGPT compensates for what goes, whether regional optimisation follows."""
+        if self.method in COMPOSITIONS:
+            return COMPOSITIONS[self.method]
+        score, *added = self.method.split("+")
+        return score, score == "sparsegpt" or "sparsegpt" in added, "ro" in added
+
+    @property
+    def score(self) -> str:
+        return self.composition[0]
+
+    @property
+    def compensates(self) -> bool:
+        return self.composition[1]
+
+    @property
     def optimises(self) -> bool:
-        return self.method in ("ro", "wanda++")
+        return self.composition[2]
 
     @property
     def uses_gradient(self) -> bool:
-        return self.method in ("rgs", "wanda++")
+        return self.score == "rgs"
+
+    @property
+    def holds_mask(self) -> bool:
+        """SparseGPT's own mask is chosen once, from dense weights."""
+        return self.hold_mask or self.score == "sparsegpt"
 
     @property
     def step_rate(self) -> float:
@@ -78,11 +100,16 @@ class GradientEntry:
 
 @dataclass
 class PrunedBlock:
-    """`weights`: every tensor of the block, before rounding. `prunes`: every mask selection in order, last = final.
-    `gradients`: those of every optimiser step."""
+    """`weights`: every tensor of the block, before rounding; `first`: as they were first masked, and compensated where
+    that is done, before any optimisation. `prunes`: every mask selection in order, last = final.
+    `applied`: the masks of a compensation, which differ from its own choice where a run's are forced; `conditions`: of
+    its Gram matrices. `gradients`: those of every optimiser step."""
 
     weights: BlockTensors
+    first: BlockTensors = field(default_factory=dict)
     prunes: List[Prune] = field(default_factory=list)
+    applied: Dict[str, Tensor] = field(default_factory=dict)
+    conditions: Dict[str, float] = field(default_factory=dict)
     gradients: List[Matrices] = field(default_factory=list)
 
     @property
@@ -139,7 +166,7 @@ def scores(
 ) -> Matrices:
     """Scores of the seven matrices; all input norms come from one pass with the weights as they are."""
     matrices = matrices_of(weights)
-    if options.method == "magnitude":
+    if options.score == "magnitude":
         return {module: matrix.abs() for module, matrix in matrices.items()}
     inputs = linear_inputs(config, weights, samples)
     result: Matrices = {}
@@ -169,11 +196,13 @@ def masked(weights: BlockTensors, prune: Prune) -> BlockTensors:
     return with_matrices(weights, kept)
 
 
-def prune_once(options: PruneOptions, config: ModelConfig, weights: BlockTensors, samples: Tensor) -> PrunedBlock:
+def prune_once(
+    options: PruneOptions, config: ModelConfig, weights: BlockTensors, samples: Tensor, gradient: Matrices
+) -> PrunedBlock:
     """Magnitude, Wanda and RGS."""
-    gradient = regional_gradient(config, weights, samples) if options.uses_gradient else {}
     prune = prune_by_score(options, config, weights, samples, gradient)
-    return PrunedBlock(masked(weights, prune), [prune])
+    result = masked(weights, prune)
+    return PrunedBlock(result, result, [prune])
 
 
 def rmsprop_step(
@@ -205,20 +234,29 @@ def regional_optimisation(
     weights: BlockTensors,
     samples: Tensor,
     draws: Sequence[Sequence[int]],
+    gradient: Matrices,
+    compensated: Optional[PrunedBlock],
     replaced: Sequence[GradientEntry] = (),
 ) -> PrunedBlock:
-    """RO of one block: `draws[k]` are the samples of round k in the order of their mini-batches. `replaced` gradients
-    are taken instead of the computed ones."""
+    """RO of one block: `draws[k]` are the samples of round k in the order of their mini-batches. It begins with the
+    dense weights, or with `compensated` ones, which have their first mask. `replaced` gradients are taken instead of
+    the computed ones."""
     with torch.no_grad():
         targets = block_forward(config, weights, samples)
-    gradient = regional_gradient(config, weights, samples) if options.uses_gradient else {}
     second_moments = {module: torch.zeros_like(matrix) for module, matrix in matrices_of(weights).items()}
     result = PrunedBlock(weights)
-    for drawn in draws:
-        prune = prune_by_score(options, config, result.weights, samples[list(drawn)], gradient)
-        result.prunes.append(prune)
-        result.weights = masked(result.weights, prune)
-        held = result.masks if options.hold_mask else {}
+    if compensated is not None:
+        result = replace(compensated, prunes=list(compensated.prunes))
+    for round_index, drawn in enumerate(draws):
+        has_mask = compensated is not None and (round_index == 0 or options.score == "sparsegpt")
+        if not has_mask:
+            prune = prune_by_score(options, config, result.weights, samples[list(drawn)], gradient)
+            result.prunes.append(prune)
+            result.weights = masked(result.weights, prune)
+            result.first = result.first or result.weights
+        held = result.masks if options.holds_mask else {}
+        if options.score == "sparsegpt":
+            held = result.applied
         for first in range(0, len(drawn), options.ro_batch):
             batch = list(drawn[first : first + options.ro_batch])
             gradients = output_loss_gradients(config, result.weights, samples[batch], targets[batch])
@@ -228,9 +266,10 @@ def regional_optimisation(
             updated = rmsprop_step(options, matrices_of(result.weights), second_moments, gradients, held)
             result.weights = with_matrices(result.weights, updated)
             result.gradients.append(gradients)
-    last = prune_by_score(options, config, result.weights, samples, gradient)
-    result.prunes.append(last)
-    result.weights = masked(result.weights, last)
+    if options.score != "sparsegpt":
+        last = prune_by_score(options, config, result.weights, samples, gradient)
+        result.prunes.append(last)
+        result.weights = masked(result.weights, last)
     return result
 
 
@@ -244,19 +283,32 @@ def gram_matrix(inputs: Tensor) -> Tensor:
     return flat.T @ flat
 
 
-def prune_sparsegpt(
-    options: PruneOptions, config: ModelConfig, weights: BlockTensors, samples: Tensor, dtype: str
+def compensate(
+    options: PruneOptions,
+    config: ModelConfig,
+    weights: BlockTensors,
+    samples: Tensor,
+    dtype: str,
+    chosen: Optional[Prune],
+    forced_masks: Optional[Dict[str, Tensor]],
 ) -> PrunedBlock:
-    """True-sequential SparseGPT; a stage is rounded to `dtype` before the inputs of the next stage are made."""
+    """True-sequential SparseGPT by its own choice, or by what scores have `chosen`; a stage is rounded to `dtype`
+    before the inputs of the next stage are made. `forced_masks` are applied instead of its own choice."""
     result = dict(weights)
     selected: Dict[str, Selection] = {}
+    applied: Dict[str, Tensor] = {}
+    conditions: Dict[str, float] = {}
     for stage in SPARSEGPT_STAGES:
         inputs = linear_inputs(config, result, samples)
         for module in stage:
-            swept = sparsegpt.sweep(weights[f"{module}.weight"], gram_matrix(inputs[module]), options.pattern)
+            forced = forced_masks[module] if forced_masks else None
+            if chosen is not None:
+                forced = chosen.selections[module].mask
+            swept = sparsegpt.sweep(weights[f"{module}.weight"], gram_matrix(inputs[module]), options.pattern, forced)
             result[f"{module}.weight"] = round_to_dtype(swept.weight, dtype)
-            selected[module] = swept.selection
-    return PrunedBlock(result, [Prune(matrices_of(weights), selected)])
+            selected[module], conditions[module] = swept.selection, swept.condition
+            applied[module] = swept.selection.mask if forced is None else forced
+    return PrunedBlock(result, result, [chosen or Prune(matrices_of(weights), selected)], applied, conditions)
 
 
 def prune_block(
@@ -267,13 +319,18 @@ def prune_block(
     draws: Sequence[Sequence[int]],
     dtype: str,
     replaced: Sequence[GradientEntry] = (),
+    forced_masks: Optional[Dict[str, Tensor]] = None,
 ) -> PrunedBlock:
-    """Prunes one block by any method."""
-    if options.method == "sparsegpt":
-        return prune_sparsegpt(options, config, weights, samples, dtype)
+    """Prunes one block by any method. `forced_masks`: a run's, to go on with where SparseGPT chooses its own."""
+    gradient = regional_gradient(config, weights, samples) if options.uses_gradient else {}
+    begin: Optional[PrunedBlock] = None
+    if options.compensates:
+        scored = options.score != "sparsegpt"
+        chosen = prune_by_score(options, config, weights, samples, gradient) if scored else None
+        begin = compensate(options, config, weights, samples, dtype, chosen, forced_masks)
     if options.optimises:
-        return regional_optimisation(options, config, weights, samples, draws, replaced)
-    return prune_once(options, config, weights, samples)
+        return regional_optimisation(options, config, weights, samples, draws, gradient, begin, replaced)
+    return begin or prune_once(options, config, weights, samples, gradient)
 
 
 def relative_error(config: ModelConfig, dense: BlockTensors, pruned: BlockTensors, samples: Tensor) -> float:
@@ -300,16 +357,16 @@ def prune_model(
     samples = embed(model, tokens)
     result = PrunedModel()
     for index in range(config.block_count):
-        dense = model.block(index)
+        dense, of_block = model.block(index), config.of_block(index)
         dtype = model.tensors[f"model.layers.{index}.self_attn.q_proj.weight"].dtype
-        pruned = prune_block(options, config, dense, samples, draws.get(index, []), dtype)
+        pruned = prune_block(options, of_block, dense, samples, draws.get(index, []), dtype)
         rounded = {module: round_to_dtype(matrix, dtype) for module, matrix in matrices_of(pruned.weights).items()}
         written = with_matrices(dense, rounded)
-        first = written if options.method == "sparsegpt" else masked(dense, pruned.prunes[0])
+        first = pruned.first if options.optimises else written
         result.blocks.append(written)
         result.history.append(pruned)
-        result.first_mask_errors.append(relative_error(config, dense, first, samples))
-        result.final_errors.append(relative_error(config, dense, written, samples))
+        result.first_mask_errors.append(relative_error(of_block, dense, first, samples))
+        result.final_errors.append(relative_error(of_block, dense, written, samples))
         with torch.no_grad():
-            samples = block_forward(config, written, samples)
+            samples = block_forward(of_block, written, samples)
     return result

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Tuple
@@ -51,6 +52,9 @@ class Family:
     head_norms: bool = False
     tied: bool = False
     dead_channels: Tuple[int, ...] = ()
+    norms_after: bool = False  # and those of queries and keys over all heads
+    together: bool = False  # q, k, v in one tensor, gate and up in another
+    inside: bool = False  # of a model that has more than the decoder
     extra_config: Dict[str, Any] = field(default_factory=dict)
 
 
@@ -93,6 +97,27 @@ FAMILIES: Dict[str, Family] = {
         head_norms=True,
         extra_config={"attention_bias": False, "use_sliding_window": False, "sliding_window": None},
     ),
+    "phi3": Family("phi3", together=True, extra_config={"sliding_window": 128, "pad_token_id": 0}),
+    "phi3-mini": Family(
+        "phi3",
+        hidden=128,
+        head_dim=32,
+        rope_scaling={
+            "type": "longrope",
+            "short_factor": [1.0 + 0.1 * index for index in range(12)],
+            "long_factor": [1.0 + index for index in range(12)],
+        },
+        together=True,
+        tied=True,
+        # Most samples of the tests are short, a few are long.
+        extra_config={"partial_rotary_factor": 0.75, "original_max_position_embeddings": 32, "pad_token_id": 0},
+    ),
+    "olmo2": Family("olmo2", kv_heads=4, rope_theta=500000.0, norm_epsilon=1e-6, norms_after=True),
+    "smollm3": Family(
+        "smollm3", rope_theta=5e6, norm_epsilon=1e-6, tied=True,
+        extra_config={"no_rope_layer_interval": 2, "pad_token_id": 0},
+    ),
+    "mistral3": Family("mistral3", rope_theta=1e9, head_dim=32, inside=True),
 }
 
 
@@ -145,6 +170,12 @@ def block_values(generator: numpy.random.Generator, family: Family) -> Dict[str,
         values[f"{module}.weight"] = random_matrix(generator, rows, columns, generator.uniform(0.04, 0.09))
         if module in family.biases:
             values[f"{module}.bias"] = 0.1 * generator.standard_normal(rows)
+    if family.norms_after:
+        values["post_attention_layernorm.weight"] = random_norm(generator, family.hidden)
+        values["post_feedforward_layernorm.weight"] = random_norm(generator, family.hidden)
+        values["self_attn.q_norm.weight"] = random_norm(generator, attention_width)
+        values["self_attn.k_norm.weight"] = random_norm(generator, kv_width)
+        return values
     values["input_layernorm.weight"] = random_norm(generator, family.hidden)
     values["post_attention_layernorm.weight"] = random_norm(generator, family.hidden)
     # A zero norm weight makes an input of q, k, v (or gate, up) that is zero for every token.
@@ -168,6 +199,22 @@ def model_values(request: ModelRequest, family: Family) -> Dict[str, numpy.ndarr
     values["model.norm.weight"] = random_norm(generator, family.hidden)
     if not family.tied:
         values["lm_head.weight"] = random_matrix(generator, request.vocab, family.hidden, 0.05)
+    return values
+
+
+def stored_values(family: Family, values: Dict[str, numpy.ndarray]) -> Dict[str, numpy.ndarray]:
+    """The model's tensors as the family's checkpoints name and join them."""
+    if family.together:
+        joined: Dict[str, numpy.ndarray] = {}
+        for name, value in values.items():
+            name = re.sub(r"self_attn\.[qkv]_proj", "self_attn.qkv_proj", name)
+            name = re.sub(r"mlp\.(gate|up)_proj", "mlp.gate_up_proj", name)
+            joined[name] = numpy.concatenate([joined[name], value]) if name in joined else value
+        values = joined
+    if family.inside:
+        values = {f"language_model.{name}": value for name, value in values.items()}
+        values["vision_tower.patch_conv.weight"] = numpy.ones((4, 3, 2, 2))
+        values["multi_modal_projector.linear_1.weight"] = numpy.ones((family.hidden, 4))
     return values
 
 
@@ -202,7 +249,10 @@ def make_config(request: ModelRequest, family: Family) -> Dict[str, Any]:
         config["rope_parameters"] = {**scaling, "rope_theta": family.rope_theta}
         config["dtype"] = TORCH_DTYPE[request.dtype]
         config["transformers_version"] = "5.0.0"
-    return config
+    if not family.inside:
+        return config
+    outer = {name: config.pop(name) for name in ("architectures", "transformers_version")}
+    return {**outer, "model_type": family.model_type, "text_config": {**config, "model_type": "mistral"}}
 
 
 def write_tensors(folder: Path, tensors: Dict[str, StoredTensor], shards: int) -> None:
@@ -230,7 +280,7 @@ def make_model(folder: Path, request: ModelRequest) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     dtype = SAFETENSORS_DTYPE[request.dtype]
-    values = model_values(request, family)
+    values = stored_values(family, model_values(request, family))
     write_tensors(folder, {name: StoredTensor.encode(value, dtype) for name, value in values.items()}, request.shards)
     (folder / "config.json").write_text(json.dumps(make_config(request, family), indent=2) + "\n")
     (folder / "generation_config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 2}) + "\n")

@@ -6,9 +6,7 @@ The program is $ESPALIER, by default build/release/espalier of this repository.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Dict, List, Tuple
@@ -26,43 +24,18 @@ from checkpoint import (
     read_run_folder,
     read_tokens,
 )
-from compare import Comparison, compare_run
+from compare import compare_run
+from compare_block import Comparison
 from decoder import block_forward, embed, perplexity
+from espalier_program import DEVICE, espalier, run_program
 from masks import Pattern
 from method import PruneOptions, masked, output_loss_gradients, prune_by_score
 from random_model import ModelRequest, make_model, random_tokens, write_tokens
 
 torch.set_num_threads(1)
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 FILE_ROWS, FILE_LENGTH = 10, 40
 SAMPLES, SEQUENCE_LENGTH = 8, 32
-
-
-DEVICE = os.environ.get("ESPALIER_TEST_DEVICE", "cpu")
-
-
-@pytest.fixture(scope="session")
-def espalier() -> Path:
-    """The program under test."""
-    if "ESPALIER" in os.environ:
-        path = Path(os.environ["ESPALIER"]).resolve()
-        assert path.exists(), f"$ESPALIER is {path}, which does not exist"
-        return path
-    path = REPOSITORY / "build" / "release" / "espalier"
-    assert path.exists(), f"{path} is not built"
-    return path
-
-
-def run_program(espalier: Path, *arguments: object) -> str:
-    """Runs the program on one thread and returns its standard output; fails with its messages."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [str(espalier), *(str(argument) for argument in arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    if done.returncode != 0:
-        message = f"{' '.join(command)}\nstatus {done.returncode}\n{done.stdout}\n{done.stderr}"
-        pytest.fail(message, pytrace=False)
-    return done.stdout
 
 
 def prune_arguments(options: PruneOptions, pattern: str, sparsity: str) -> List[object]:
@@ -164,6 +137,26 @@ CASES = [
     Case(ModelRequest("llama-linear", "bf16"), "wanda++", "2:4", changes=(("input_norm", "mean"),)),
     Case(ModelRequest("llama3"), "wanda++", "4:8", changes=(("ro_samples", 8), ("ro_rounds", 2))),
     Case(ModelRequest("llama-yarn"), "wanda++", "1:4", changes=(("ro_batch", 4), ("ro_lr_scaling", "none"))),
+    # Families that store, norm or rotate in their own ways: every part of every method that walks the table of tensors.
+    Case(ModelRequest("phi3"), "wanda++", "2:4", changes=(("ro_batch", 2),)),
+    Case(sharded("phi3", "bf16"), "sparsegpt", "2:4"),
+    Case(ModelRequest("phi3-mini"), "rgs", "4:8"),
+    Case(ModelRequest("phi3-mini"), "wanda", "2:4", changes=(("samples", 3), ("sequence_length", 24))),
+    Case(ModelRequest("olmo2"), "wanda++", "2:4"),
+    Case(ModelRequest("olmo2", "bf16"), "sparsegpt", "unstructured", "0.5"),
+    Case(sharded("olmo2"), "rgs", "unstructured", "0.6"),
+    Case(ModelRequest("smollm3", blocks=3), "wanda++", "4:8"),
+    Case(ModelRequest("smollm3"), "sparsegpt", "4:8"),
+    Case(sharded("mistral3"), "wanda++", "2:4"),
+    Case(ModelRequest("mistral3", "bf16"), "wanda", "2:4"),
+    # Compositions that were not published.
+    Case(ModelRequest("llama3"), "magnitude+sparsegpt", "4:8"),
+    Case(sharded("qwen2", "bf16"), "wanda+sparsegpt", "2:4"),
+    Case(ModelRequest("llama-dead"), "rgs+sparsegpt", "unstructured", "0.6"),
+    Case(ModelRequest("qwen3"), "magnitude+ro", "2:4"),
+    Case(ModelRequest("llama2"), "sparsegpt+ro", "2:4"),
+    Case(ModelRequest("mistral"), "wanda+sparsegpt+ro", "4:8", changes=(("ro_batch", 2),)),
+    Case(ModelRequest("llama-bias"), "rgs+sparsegpt+ro", "2:4"),
 ]
 
 # Beside the chosen cases every method and pattern on every family, in float32.
@@ -236,7 +229,10 @@ def evaluate(espalier: Path, model: Path, tokens: Path, length: int, report: Pat
     return json.loads(report.read_text())
 
 
-@pytest.mark.parametrize("family", ["llama1", "llama3", "llama-bias", "llama-yarn", "qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "family",
+    ["llama1", "llama3", "llama-bias", "llama-yarn", "qwen2", "qwen3", "phi3-mini", "olmo2", "smollm3", "mistral3"],
+)
 @pytest.mark.parametrize("dtype", ["f32", "bf16"])
 def test_perplexity(espalier: Path, tmp_path: Path, family: str, dtype: str) -> None:
     """Dense folder and pruned run folder; 37 tokens a window leave a tail to drop."""

@@ -21,8 +21,14 @@ class RehearsalOfRanks : public testing::Test {
         const BlockStorage storage{DType::f32, std::vector<DType>(problem_.layout.vectors().size(), DType::f32)};
         const auto ranks = static_cast<std::size_t>(world().size());
         const Topology topology(ranks, 4, 1, options.samples, options.shards);
-        const RehearsedRun run{options, problem_.config, problem_.layout, storage, topology, rank, block};
-        return rehearse(run, device_model(test_device_is_gpu() ? "h100" : "cpu"));
+        const bool searches = options.method.optimises() && !options.ro.learning_rate;
+        const RehearsedRun run{.options = options,
+                               .model = {problem_.config, problem_.layout, storage},
+                               .topology = topology,
+                               .rank = rank,
+                               .block = block,
+                               .searches_rate = searches};
+        return rehearse(run, device_model(test_device_is_gpu() ? "h100" : "cpu"), problem_.place);
     }
     void expect_equal_counts(const PruneOptions& options, const std::string& what) const {
         const PruneResult real = problem_.prune(options, world(), block);
@@ -41,19 +47,20 @@ class RehearsalOfRanks : public testing::Test {
             }
         }
         double flops = 0;
-        std::size_t peak = 0, planned = 0;
+        std::size_t peak = 0;
         for (int rank = 0; rank < world().size(); ++rank) {
             const Rehearsal rehearsal = rehearse_rank(options, rank);
             flops += rehearsal.flops;
-            peak = std::max(peak, rehearsal.peak_bytes);
-            planned = std::max(planned, rehearsal.memory.total());
+            peak = std::max(peak, rehearsal.peak_bytes());
         }
         EXPECT_EQ(flops, real.report.flops) << what;
-        // A run that the plan lets begin must not run out of memory. Not counted are vectors, counters and partial sums
-        // of kernels, which a budget's reserve holds; test_plan.py asks for less at a real model's size.
-        constexpr double not_counted = 128 * 1024;
-        EXPECT_GE(static_cast<double>(planned) * 1.03 + not_counted, static_cast<double>(peak)) << what;
-        EXPECT_NEAR(static_cast<double>(peak) / static_cast<double>(real.report.peak_bytes), 1.0, 0.1) << what;
+        if (!test_device_is_gpu()) {
+            EXPECT_EQ(peak, real.report.peak_bytes) << what;
+            return;
+        }
+        // A solver's scratch is a guess from above, and partial sums are as many as they may be.
+        EXPECT_GE(peak, real.report.peak_bytes) << what;
+        EXPECT_LE(static_cast<double>(peak), 1.25 * static_cast<double>(real.report.peak_bytes) + 16384) << what;
     }
 
     /// An emulated GPU takes its time.
@@ -62,8 +69,9 @@ class RehearsalOfRanks : public testing::Test {
 
 TEST_F(RehearsalOfRanks, CountsAreThoseOfEveryMethod) {
     for (const Method method :
-         {Method::magnitude, Method::wanda, Method::sparsegpt, Method::rgs, Method::ro, Method::wanda_plus_plus}) {
-        expect_equal_counts(problem_.options(method), std::string(name_of(method)));
+         {Method::magnitude, Method::wanda, Method::sparsegpt, Method::rgs, Method::ro, Method::wanda_plus_plus,
+          Method{Score::rgs, Compensation::sparsegpt, Optimization::regional}}) {
+        expect_equal_counts(problem_.options(method), name_of(method));
     }
 }
 
@@ -74,6 +82,32 @@ TEST_F(RehearsalOfRanks, CountsAreThoseOfMiniBatches) {
         PruneOptions options = problem_.options(Method::wanda_plus_plus);
         options.ro.batch = batch;
         expect_equal_counts(options, "batch " + std::to_string(batch));
+    }
+}
+
+// Steps whose rest gives some rank more samples than a whole step does.
+TEST_F(RehearsalOfRanks, CountsAreThoseOfRaggedMiniBatches) {
+    PruneOptions options = problem_.options(Method::ro);
+    options.ro.samples = test_device_is_gpu() ? 3 : 11;
+    options.ro.batch = test_device_is_gpu() ? 2 : 6;
+    expect_equal_counts(options, "ragged");
+}
+
+TEST_F(RehearsalOfRanks, CountsAreThoseOfTheSearch) {
+    PruneOptions options = problem_.options(Method::wanda_plus_plus);
+    options.ro.learning_rate.reset();
+    if (test_device_is_gpu()) options.ro.rounds = options.ro.samples = 1;  // for each of nine rates
+    expect_equal_counts(options, "search");
+}
+
+TEST_F(RehearsalOfRanks, CountsAreThoseOfHiddenStatesInHostMemory) {
+    problem_.place = StoragePlace::host;
+    const std::vector<std::size_t> batches =
+        test_device_is_gpu() ? std::vector<std::size_t>{4} : std::vector<std::size_t>{1, 4};
+    for (const std::size_t batch : batches) {
+        PruneOptions options = problem_.options(Method::wanda_plus_plus);
+        options.ro.batch = batch;
+        expect_equal_counts(options, "host memory, batch " + std::to_string(batch));
     }
 }
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import time
 from pathlib import Path
 from typing import Any, Dict, List
 
+import numpy
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -39,11 +41,13 @@ def plan(*words: str) -> Dict[str, Any]:
     return json.loads(run("plan", "--json", *words).stdout)
 
 
-def test_the_plan_of_a_70b_is_there_in_a_second() -> None:
-    begin = time.monotonic()
+def test_the_plan_of_a_70b_is_there_at_once() -> None:
+    """Processor seconds, since other work slows this: a plan computes nothing."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     words = ["--model=synthetic:llama-2-70b", "--ranks=16", "--block-groups=2", "--gpu=h100"]
     text = run("plan", *words).stdout
-    assert time.monotonic() - begin < 1.0
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3.0
     for expected in ("16 in 2 block group(s)", "device memory", "optimise", "matrix products", "hidden states"):
         assert expected in text
 
@@ -211,23 +215,31 @@ def test_a_dry_run_of_block_groups() -> None:
     assert all(0.3 < float(share) / 100 < 1.5 for share in re.findall(r"([0-9.]+) %", weak)), weak
 
 
-def test_memory_is_planned_for_every_group_size() -> None:
-    """Partial sums of other ranks come together on one: what the plan counts is what is allocated."""
-    for ranks, groups, batch in ((2, 1, 1), (6, 1, 1), (16, 1, 1), (4, 1, 4), (8, 2, 4), (3, 1, 3), (2, 4, 1)):
-        for method in ("wanda++", "sparsegpt", "rgs"):
-            words = [f"--ranks={ranks}", f"--block-groups={groups}", f"--ro-batch={batch}", f"--method={method}"]
-            words += ["--ro-rounds=1"] if method == "wanda++" else []
-            seen = plan("--model=synthetic:llama-2-7b", "--shards=8", *words)
-            assert sum(seen["memory"].values()) >= 0.99 * seen["memory_bytes"], words
-    # Leaves of the tree that do not begin at a power of two, and a last mini-batch that is smaller; the owner of the
-    # block that is played is another rank for another number of samples.
-    for ranks, batch, more in ((3, 8, []), (3, 16, []), (2, 12, []), (6, 16, []), (8, 16, ["--ro-samples=28"]), (3, 20, [])):
-        for samples in (101, 128):
-            words = [f"--ranks={ranks}", f"--ro-batch={batch}", f"--samples={samples}", "--ro-rounds=1", *more]
-            seen = plan("--model=synthetic:llama-2-7b", "--sequence-length=256", "--shards=7", *words)
-            assert sum(seen["memory"].values()) >= 0.99 * seen["memory_bytes"], words
+def test_the_dense_states_for_later_rounds_are_planned() -> None:
     one, four = (plan("--model=synthetic:llama-2-7b", "--gpu-memory=6GiB", f"--block-groups={n}") for n in (1, 4))
-    assert four["host_bytes"] > one["host_bytes"] + 4e9, "the dense hidden states for later rounds"
+    assert four["host_bytes"] > one["host_bytes"] + 4e9
+
+
+def test_headline_and_items_are_one_count() -> None:
+    for words in (["--ranks=3", "--ro-batch=4"], ["--ranks=2", "--block-groups=4"], ["--evaluate=100000", "--ranks=2"]):
+        seen = plan("--model=synthetic:llama-2-7b", *words)
+        assert sum(seen["memory"].values()) == seen["memory_bytes"] > 0, words
+
+
+def test_an_evaluation_is_planned(tmp_path: Path) -> None:
+    """In numbers: the windows of WikiText-2, and what one pass of them multiplies."""
+    seen = plan("--model=synthetic:llama-2-7b", "--evaluate=341469", "--gpu=h200")
+    assert (seen["windows"], seen["sequence_length"], seen["hidden_states"]) == (166, 2048, "device")
+    tokens, weights = 166 * 2048, 32 * 202.4e6 + 32000 * 4096
+    assert seen["flops"] == pytest.approx(2 * tokens * weights, rel=0.05)  # and attention
+    small = plan("--model=synthetic:llama-2-7b", "--evaluate=341469", "--gpu-memory=2GiB")
+    assert small["hidden_states"] == "host" and small["memory_bytes"] < 2 * 2**30 < seen["memory_bytes"]
+    text = run("plan", "--model=synthetic:llama-2-7b", "--evaluate=341469").stdout
+    assert "166 windows of 2048 tokens on 1 rank(s)" in text and "hidden states" in text
+    # From a file, by its rows.
+    numpy.save(tmp_path / "tokens.npy", numpy.zeros((3, 64), numpy.int32))
+    seen = plan("--model=synthetic:llama-tiny", f"--evaluate={tmp_path / 'tokens.npy'}", "--gpu=cpu")
+    assert (seen["windows"], seen["sequence_length"]) == (3, 64)
 
 
 def others_use_cores() -> float:

@@ -1,8 +1,6 @@
 // A whole block pruned by every method: the checks that need no paper.
 #include "src/prune/block_pruner.h"
 
-#include "src/method/block_masker.h"
-#include "src/optimize/regional_optimizer.h"
 #include "src/weights/mask_check.h"
 #include "tests/support/expect.h"
 #include "tests/support/prune_problem.h"
@@ -10,15 +8,19 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <functional>
 
 namespace espalier {
 namespace {
 
 using namespace support;
 
-constexpr Method all_methods[] = {Method::magnitude, Method::wanda, Method::sparsegpt,
-                                  Method::rgs,       Method::ro,    Method::wanda_plus_plus};
+/// Compositions that were not published, with and without a mask by scores.
+constexpr Method wanda_compensated = {Score::wanda, Compensation::sparsegpt, Optimization::none},
+                 compensated_and_optimised = {Score::rgs, Compensation::sparsegpt, Optimization::regional},
+                 sparsegpt_optimised = {Score::sparsegpt, Compensation::sparsegpt, Optimization::regional};
+constexpr Method all_methods[] = {
+    Method::magnitude,       Method::wanda,     Method::sparsegpt,         Method::rgs,        Method::ro,
+    Method::wanda_plus_plus, wanda_compensated, compensated_and_optimised, sparsegpt_optimised};
 const PruningPattern pruned_patterns[] = {{2, 4, 0.5}, {3, 8, 0.625}, {0, 0, 0.5}, {0, 0, 0.3}};
 
 TEST(BlockPruner, EveryGroupIsExactAfterTheLastPrune) {
@@ -52,7 +54,7 @@ TEST(BlockPruner, OneShotMethodsKeepTheDenseBitsOfWhatSurvives) {
     const PruneProblem problem;
     for (const Method method : {Method::magnitude, Method::wanda, Method::rgs}) {
         const PruneResult result = problem.prune_alone(problem.options(method));
-        for (const LinearLayer layer : all_linear_layers) {
+        for (const LinearLayer layer : problem.layout.linear_layers()) {
             const MatrixShape& matrix = problem.layout.matrix(layer);
             for (std::size_t i = 0; i < matrix.size(); ++i) {
                 const float expected =
@@ -66,7 +68,7 @@ TEST(BlockPruner, OneShotMethodsKeepTheDenseBitsOfWhatSurvives) {
 TEST(BlockPruner, MagnitudeRemovesTheSmallestOfEachGroup) {
     const PruneProblem problem;
     const PruneResult result = problem.prune_alone(problem.options(Method::magnitude));
-    for (const LinearLayer layer : all_linear_layers) {
+    for (const LinearLayer layer : problem.layout.linear_layers()) {
         const MatrixShape& matrix = problem.layout.matrix(layer);
         const std::vector<float>& dense = problem.block.matrices[index_of(layer)];
         for (std::size_t first = 0; first < matrix.size(); first += 4) {
@@ -99,7 +101,7 @@ TEST(BlockPruner, WandasMaskFollowsFromTheInputNorms) {
     const PruneResult result = problem.prune_alone(problem.options(Method::wanda));
     // c of q_proj's input: the normalised hidden states, from their definition.
     const std::size_t hidden = problem.config.hidden_size;
-    const std::vector<float>& scale = problem.block.vectors.at(BlockVector::input_norm);
+    const std::vector<float>& scale = problem.block.vector(*problem.layout.attention.input_norm);
     std::vector<double> norms(hidden, 0);
     for (std::size_t row = 0; row < problem.samples * problem.tokens; ++row) {
         double square = 0;
@@ -111,8 +113,8 @@ TEST(BlockPruner, WandasMaskFollowsFromTheInputNorms) {
             norms[j] += value * value / mean;
         }
     }
-    const MatrixShape& matrix = problem.layout.matrix(LinearLayer::q_proj);
-    const std::vector<float>& dense = problem.block.matrices[index_of(LinearLayer::q_proj)];
+    const MatrixShape& matrix = problem.layout.matrix(problem.layout.attention.q);
+    const std::vector<float>& dense = problem.block.matrix(problem.layout.attention.q);
     for (std::size_t first = 0; first < matrix.size(); first += 4) {
         double kept = 1e300, removed = 0;
         for (std::size_t i = first; i < first + 4; ++i) {
@@ -138,7 +140,7 @@ TEST(BlockPruner, MeanNormsChangeTheMaskOnlyBesideAGradient) {
 
 TEST(BlockPruner, OptimisationDoesNotWorsenTheOutputError) {
     const PruneProblem problem;
-    for (const Method method : {Method::ro, Method::wanda_plus_plus}) {
+    for (const Method method : {Method::ro, Method::wanda_plus_plus, compensated_and_optimised, sparsegpt_optimised}) {
         for (const std::size_t batch : {1U, 4U}) {
             for (const bool hold_mask : {false, true}) {
                 // A first step moves weights by 10 times the rate: 1e-3 of weights of about 0.1.
@@ -191,11 +193,44 @@ TEST(BlockPruner, SparseGptBeatsWandaOnTheBlocksOutput) {
     EXPECT_LT(sparsegpt, wanda);
 }
 
+TEST(BlockPruner, CompensationKeepsTheMaskOfItsScoreAndLowersTheOutputError) {
+    const PruneProblem problem("mistral", 24, 12);
+    for (const PruningPattern pattern : {PruningPattern{2, 4, 0.5}, PruningPattern{0, 0, 0.6}}) {
+        PruneOptions alone = problem.options(Method::wanda), together = problem.options(wanda_compensated);
+        alone.pattern = together.pattern = pattern;
+        const PruneResult masked = problem.prune_alone(alone), compensated = problem.prune_alone(together);
+        EXPECT_TRUE(masked.mask == compensated.mask) << pattern.name();
+        EXPECT_LT(compensated.report.error_final, masked.report.error_final) << pattern.name();
+    }
+}
+
+TEST(BlockPruner, OptimisationOfSparseGptsWeightsKeepsItsMask) {
+    const PruneProblem problem("mistral", 24, 12);
+    PruneOptions options = problem.options(sparsegpt_optimised);
+    options.ro.learning_rate = 1e-4;
+    const PruneResult swept = problem.prune_alone(problem.options(Method::sparsegpt)),
+                      optimised = problem.prune_alone(options);
+    EXPECT_TRUE(swept.mask == optimised.mask);
+    EXPECT_EQ(optimised.report.changed_mask_share, 0);
+    EXPECT_LT(optimised.report.error_final, swept.report.error_final);
+}
+
+TEST(BlockPruner, TheSearchOfARateLeavesWhereItBegan) {
+    const PruneProblem problem;
+    for (const Method method : {Method::ro, compensated_and_optimised}) {
+        PruneOptions options = problem.options(method);
+        options.ro.learning_rate.reset();
+        const PruneResult searched = problem.prune_alone(options);
+        options.ro.learning_rate = searched.report.learning_rate;
+        EXPECT_EQ(bits_of(searched.weights), bits_of(problem.prune_alone(options).weights)) << name_of(method);
+    }
+}
+
 TEST(BlockPruner, NextInputsAreThePrunedBlocksOutputs) {
     const PruneProblem problem;
     const PruneResult result = problem.prune_alone(problem.options(Method::wanda));
     HostBlock pruned = problem.block;
-    for (const LinearLayer layer : all_linear_layers) {
+    for (const LinearLayer layer : problem.layout.linear_layers()) {
         const MatrixShape& matrix = problem.layout.matrix(layer);
         const auto begin = result.weights.begin() + static_cast<std::ptrdiff_t>(matrix.offset);
         pruned.matrices[index_of(layer)].assign(begin, begin + static_cast<std::ptrdiff_t>(matrix.size()));
@@ -220,96 +255,11 @@ TEST(BlockPruner, NextInputsAreThePrunedBlocksOutputs) {
 TEST(BlockPruner, ActivationsThatOverflowAreRefused) {
     PruneProblem problem;
     // silu(gate) * up of order 1e40.
-    for (const LinearLayer layer : {LinearLayer::gate_proj, LinearLayer::up_proj}) {
+    for (const LinearLayer layer : {problem.layout.mlp.gate, problem.layout.mlp.up}) {
         for (float& weight : problem.block.matrices[index_of(layer)]) weight *= 1e20F;
     }
     expect_input_error({"block 1", "not finite"},
                        [&] { static_cast<void>(problem.prune_alone(problem.options(Method::wanda))); });
-}
-
-/// Regional optimisation by itself, to look at the weights before the last prune.
-class RegionalOptimizerTest : public testing::Test {
-  protected:
-    PruneProblem problem_;
-
-    /// Weights and mask after all rounds, without the final mask.
-    std::pair<std::vector<float>, std::vector<std::uint8_t>> run(const PruneOptions& options) const {
-        const auto device = make_test_device(1);
-        const auto alone = make_single_communicator();
-        const Topology topology(1, 4, 1, problem_.samples, options.shards);
-        const GroupContext context{*device,         *alone,          *alone,         topology, topology.groups()[0],
-                                   problem_.config, problem_.layout, problem_.tokens};
-        DecoderBlock decoder(*device, problem_.config, problem_.tokens, Passes::forward_and_backward, DType::f32);
-        BlockWeights weights = upload_block(*device, problem_.layout, problem_.block);
-        const HiddenStates x(*device, {0, problem_.samples}, problem_.tokens, problem_.config.hidden_size);
-        const DenseOutputs outputs(*device, {0, problem_.samples}, problem_.tokens, problem_.config.hidden_size,
-                                   DType::f32);
-        device->copy_from_host(problem_.x.data(), x.all());
-        InputNormCollector norms(context);
-        for (std::size_t n = 0; n < problem_.samples; ++n) {
-            norms.begin_sample(n);
-            decoder.forward(weights, x.sample(n), outputs.place_of(n), &norms);
-        }
-        const WeightPartition partition = WeightPartition::balanced(problem_.layout, 1);
-        const PartTensor no_gradient;
-        const BlockMasker masker(context, options, partition, no_gradient);
-        const RealClock time;
-        PhaseClock clock(time, {});
-        const std::function<void()> on_idle = [] {};
-        const RegionalProblem regional{1, decoder, x, outputs, norms, masker, on_idle};
-        BlockTensor mask(*device, problem_.layout, DType::u8);
-        RegionalOptimizer optimizer(context, options, regional, weights, mask, clock);
-        std::vector<std::size_t> population(problem_.samples);
-        std::iota(population.begin(), population.end(), std::size_t{0});
-        optimizer.run(population, *options.ro.learning_rate, {});
-        return {download(*device, weights.matrices.all()), download_bytes(*device, mask.all())};
-    }
-};
-
-TEST_F(RegionalOptimizerTest, WithoutHoldMaskNoZerosAreLeftAfterAStep) {
-    for (const std::size_t batch : {1U, 4U}) {
-        PruneOptions options = problem_.options(Method::ro);
-        options.ro.batch = batch;
-        const auto [weights, mask] = run(options);
-        EXPECT_EQ(std::count(weights.begin(), weights.end(), 0.0F), 0) << "batch " << batch;
-    }
-}
-
-TEST_F(RegionalOptimizerTest, WithHoldMaskRemovedWeightsStayAtPositiveZero) {
-    for (const std::size_t batch : {1U, 4U}) {
-        PruneOptions options = problem_.options(Method::ro);
-        options.ro.batch = batch;
-        options.ro.hold_mask = true;
-        const auto [weights, mask] = run(options);
-        std::size_t removed = 0;
-        for (std::size_t i = 0; i < weights.size(); ++i) {
-            if (mask[i] != 0) {
-                ASSERT_NE(weights[i], 0.0F);
-                continue;
-            }
-            ++removed;
-            ASSERT_EQ(bits_of({&weights[i], 1})[0], 0U) << i;
-        }
-        EXPECT_EQ(removed, weights.size() / 2);
-    }
-}
-
-TEST_F(RegionalOptimizerTest, ATinyRateLeavesTheFirstRoundsMaskedWeights) {
-    // One round of one step: every weight moves by at most 10 times the rate.
-    PruneOptions options = problem_.options(Method::ro);
-    options.ro.rounds = 1;
-    options.ro.samples = 1;
-    options.ro.learning_rate = 1e-4;
-    const auto [weights, mask] = run(options);
-    for (const LinearLayer layer : all_linear_layers) {
-        const MatrixShape& matrix = problem_.layout.matrix(layer);
-        for (std::size_t i = 0; i < matrix.size(); ++i) {
-            const float start = mask[matrix.offset + i] != 0 ? problem_.block.matrices[index_of(layer)][i] : 0.0F;
-            // 10 x rate, up to the rounding of 1 - 0.99 (1.5e-6) and of weights of order 1.
-            ASSERT_NEAR(weights[matrix.offset + i], start, 1e-3 * (1 + 1e-5) + 2 * unit_roundoff);
-            ASSERT_NE(weights[matrix.offset + i], start) << "and it does move";
-        }
-    }
 }
 
 }  // namespace

@@ -20,4 +20,7 @@ eval "$exports"
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 # Shared memory between two "nodes" of one machine would crash; they talk through the loopback interface.
 export OMPI_MCA_btl=self,tcp OMPI_MCA_btl_tcp_if_include=lo OMPI_MCA_pml=ob1
+# Slurm's other fence lets ranks leave MPI_Init while one is still on its way into it: on a busy machine the first
+# message then ended that rank by SIGSEGV in one start of 90 (any MPI program; docs/cluster.md).
+export SLURM_PMIX_FENCE=ring
 /usr/bin/python3 -m pytest -q -x -rs -p no:cacheprovider tests/slurm "$@"

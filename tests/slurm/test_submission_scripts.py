@@ -13,7 +13,8 @@ from slurm_job import PROGRAM, REPOSITORY, SMALL, shell
 
 def test_the_script_is_shown_and_not_submitted(tmp_path: Path) -> None:
     done = shell(REPOSITORY / "slurm" / "submit.sh", "--model=synthetic:llama-2-70b", "--calibration=synthetic:128x2048",
-                 "--output=run", "--ro-batch=8", "--nodes=2", "--gpus-per-node=4", "--account=some", "--dry-run", folder=tmp_path)  # fmt: skip
+                 "--output=run", "--ro-batch=8", "--nodes=2", "--gpus-per-node=4", "--account=some", "--dry-run",
+                 folder=tmp_path)  # fmt: skip
     for line in ("#SBATCH --nodes=2", "#SBATCH --gpus-per-node=4", "#SBATCH --ntasks-per-node=4", "#SBATCH --time=0:",
                  "#SBATCH --mem=", "#SBATCH --signal=USR1@300", "#SBATCH --account=some", "launch prune"):  # fmt: skip
         assert line in done.stdout

@@ -4,6 +4,7 @@
 #include "mpi/tensor_communicator.h"
 #include "src/method/pass_types.h"
 #include "src/prune/block_pruner.h"
+#include "src/samples/sample_reader.h"
 #include "tests/support/test_device.h"
 #include "tests/support/tiny_model.h"
 
@@ -31,6 +32,7 @@ struct PruneProblem {
     HostBlock block;
     std::vector<float> x;  ///< [samples * tokens, hidden]
     std::size_t samples, tokens;
+    StoragePlace place = StoragePlace::device;  ///< of hidden states and dense outputs
 
     /// Widths that 8 divides and matrices of more than 64 rows, so that several ranks own a part.
     explicit PruneProblem(const std::string& family = "mistral", std::size_t sample_count = 12,
@@ -65,20 +67,36 @@ struct PruneProblem {
         const auto device = make_test_device(1);
         const Topology topology(static_cast<std::size_t>(group.size()), 4, 1, samples, options.shards);
         const TensorCommunicator tensors(group, *device);
-        const GroupContext context{*device, tensors.get(), group, topology, topology.groups()[0],
-                                   config,  layout,        tokens};
+        const GroupContext context{.device = *device,
+                                   .group = tensors.get(),
+                                   .control = group,
+                                   .topology = topology,
+                                   .block_group = topology.groups()[0],
+                                   .config = config,
+                                   .layout = layout,
+                                   .tokens = tokens};
         DecoderBlock decoder(*device, config, tokens, pass_types(options, *device, DType::f32).passes, DType::f32);
         const RealClock time;
         PhaseClock clock(time, {&group, &tensors.get()});
         BlockPruner pruner(context, options, decoder, clock);
         BlockWeights weights = upload_block(*device, layout, block);
-        HiddenStates states(*device, context.my_samples(), tokens, config.hidden_size);
+        HiddenStates states(*device, context.my_samples(), tokens, config.hidden_size, place);
         const std::size_t sample_size = tokens * config.hidden_size;
-        device->copy_from_host(x.data() + context.my_samples().begin * sample_size, states.all());
+        for (std::size_t n = states.samples().begin; n < states.samples().end; ++n) {
+            const Tensor sample =
+                upload(*device, tokens, config.hidden_size, std::span(x).subspan(n * sample_size, sample_size));
+            if (states.on_host())
+                device->wait_for_copy(states.write_back(n, sample));
+            else
+                device->copy(sample, states.sample(n));
+        }
         const PrunedBlock pruned = pruner.prune(index, weights, states);
         PruneResult result{download(*device, weights.matrices.all()), download_bytes(*device, pruned.mask.all()), x,
                            pruned.report, clock.take()};
-        device->copy_to_host(states.all(), result.next_inputs.data() + context.my_samples().begin * sample_size);
+        SampleReader after(*device, states, all_samples_of(states));
+        for (std::size_t n = states.samples().begin; n < states.samples().end; ++n) {
+            device->copy_to_host(after.next(), result.next_inputs.data() + n * sample_size);
+        }
         std::vector<std::size_t> offsets(static_cast<std::size_t>(group.size()) + 1, 0);
         for (std::size_t r = 0; r + 1 < offsets.size(); ++r) {
             offsets[r + 1] = topology.samples_of(topology.groups()[0], r).end * sample_size;

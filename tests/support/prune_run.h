@@ -52,8 +52,16 @@ inline void prune_to_folder(Session& session, const PruneOptions& options) {
     ledger.start_outer_file(*source);
     const CalibrationTokens tokens = tiny_tokens(options, source->config().vocabulary);
     const RunState state = ledger.state();
-    static_cast<void>(
-        prune_model({session, *device, options, *source, tokens, &ledger, state, ledger.block_attributes(), progress}));
+    static_cast<void>(prune_model({.session = session,
+                                   .device = *device,
+                                   .options = options,
+                                   .source = *source,
+                                   .calibration = tokens,
+                                   .hidden_states = StoragePlace::device,
+                                   .ledger = &ledger,
+                                   .state = state,
+                                   .block_attributes = ledger.block_attributes(),
+                                   .progress = progress}));
     ledger.finish(1);
 }
 

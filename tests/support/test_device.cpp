@@ -49,23 +49,28 @@ std::size_t score_and_mask_counting(Device& device, const ScoreTerms& terms, con
     return unusable.read()[0];
 }
 
+void rmsprop_step(Device& device, float learning_rate, const Rmsprop& rule, TensorView gradient, TensorView mask,
+                  TensorView square_average, TensorView weight, TensorView rounded) {
+    device.optimizer_step({rule, learning_rate}, {gradient, mask, {square_average}, weight, rounded});
+}
+
 std::size_t sweep_counting(Device& device, TensorView factor, TensorView dead_inputs, const PruningPattern& pattern,
-                           TensorView weight, TensorView mask) {
+                           TensorView weight, TensorView mask, SweepMask origin) {
     const DeviceCounters unusable(device, 1);
-    device.sparsegpt_sweep(factor, dead_inputs, pattern, weight, mask, unusable.at(0));
+    device.sparsegpt_sweep(factor, dead_inputs, pattern, origin, weight, mask, unusable.at(0));
     return unusable.read()[0];
 }
 
 Tensor upload(Device& device, std::size_t rows, std::size_t columns, std::span<const float> values) {
     require(values.size() == rows * columns, "as many values as the tensor has");
-    Tensor tensor = device.make_tensor(DType::f32, rows, columns);
+    Tensor tensor = device.make_tensor(DType::f32, rows, columns, "test");
     device.copy_from_host(values.data(), tensor);
     return tensor;
 }
 
 Tensor upload_bytes(Device& device, std::size_t rows, std::size_t columns, std::span<const std::uint8_t> values) {
     require(values.size() == rows * columns, "as many values as the tensor has");
-    Tensor tensor = device.make_tensor(DType::u8, rows, columns);
+    Tensor tensor = device.make_tensor(DType::u8, rows, columns, "test");
     device.copy_from_host(values.data(), tensor);
     return tensor;
 }

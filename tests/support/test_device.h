@@ -32,8 +32,11 @@ std::size_t nonfinite_in(Device& device, TensorView x);
 void frobenius_direction_of(Device& device, TensorView y, TensorView direction);
 std::size_t score_and_mask_counting(Device& device, const ScoreTerms& terms, const PruningPattern& pattern,
                                     TensorView weight, TensorView mask);
+/// One RMSprop step; `mask` and `rounded` may be empty.
+void rmsprop_step(Device& device, float learning_rate, const Rmsprop& rule, TensorView gradient, TensorView mask,
+                  TensorView square_average, TensorView weight, TensorView rounded);
 std::size_t sweep_counting(Device& device, TensorView factor, TensorView dead_inputs, const PruningPattern& pattern,
-                           TensorView weight, TensorView mask);
+                           TensorView weight, TensorView mask, SweepMask origin = SweepMask::chosen);
 
 /// The bit patterns of float32 values, to compare results exactly: -0 differs from 0, a NaN equals itself.
 std::vector<std::uint32_t> bits_of(std::span<const float> values);

@@ -11,11 +11,13 @@
 
 namespace espalier::support {
 
-const std::vector<std::string> families = {"llama", "llama-grouped", "llama-bias", "mistral",
-                                           "qwen2", "qwen3",         "qwen3-bias"};
+const std::vector<std::string> families = {"llama",     "llama-grouped", "llama-bias", "mistral",
+                                           "qwen2",     "qwen3",         "qwen3-bias", "phi3",
+                                           "phi3-mini", "olmo2",         "smollm3",    "mistral3"};
 
 Json tiny_config(const std::string& family, const Json& changes) {
-    Json config = {{"model_type", family.substr(0, family.find('-'))},
+    const std::string model_type = family.substr(0, family.find('-'));
+    Json config = {{"model_type", model_type == "mistral3" ? "mistral" : model_type},
                    {"hidden_size", 16},
                    {"intermediate_size", 24},
                    {"num_hidden_layers", 2},
@@ -30,12 +32,23 @@ Json tiny_config(const std::string& family, const Json& changes) {
     if (family == "llama-bias") config["attention_bias"] = config["mlp_bias"] = true;
     if (family == "qwen3-bias") config["attention_bias"] = true;
     if (family.starts_with("qwen3")) config["head_dim"] = 6;  // not hidden_size / heads
+    if (family == "phi3-mini") {
+        config["head_dim"] = 8;
+        config["partial_rotary_factor"] = 0.75;
+        config["original_max_position_embeddings"] = 32;
+        config["rope_scaling"] = {{"type", "longrope"}, {"short_factor", {1, 1.5, 2}}, {"long_factor", {1, 4, 7.5}}};
+    }
+    if (family == "smollm3") {
+        config["no_rope_layer_interval"] = 2;
+        config["rope_theta"] = 5e6;
+    }
     for (const auto& [name, value] : changes.items()) {
         if (value.is_null())
             config.erase(name);
         else
             config[name] = value;
     }
+    if (family == "mistral3") return {{"model_type", "mistral3"}, {"text_config", config}};
     return config;
 }
 
@@ -45,26 +58,26 @@ ModelConfig parse_tiny_config(const std::string& family, const Json& changes) {
 
 HostBlock random_block(Random& random, const BlockLayout& layout) {
     HostBlock block;
-    for (const LinearLayer layer : all_linear_layers) {
-        const MatrixShape& shape = layout.matrix(layer);
-        block.matrices[index_of(layer)] =
-            random.normals(shape.size(), 1 / std::sqrt(static_cast<double>(shape.columns)));
+    for (const MatrixShape& shape : layout.matrices()) {
+        block.matrices.push_back(random.normals(shape.size(), 1 / std::sqrt(static_cast<double>(shape.columns))));
     }
     for (const VectorShape& vector : layout.vectors()) {
         std::vector<float> values = random.normals(vector.size, 0.1);
-        const bool norm = vector.name.find("norm") != std::string::npos;
-        for (float& value : values) value += norm ? 1.0F : 0.0F;
-        block.vectors[vector.vector] = std::move(values);
+        for (float& value : values) value += vector.bias_of ? 0.0F : 1.0F;
+        block.vectors.push_back(std::move(values));
     }
     return block;
 }
 
-BlockWeights upload_block(Device& device, const BlockLayout& layout, const HostBlock& block) {
+BlockWeights upload_block(Device& device, const BlockLayout& layout, const HostBlock& block, std::size_t index) {
     BlockWeights weights(device, layout, DType::f32);
-    for (const LinearLayer layer : all_linear_layers) {
-        device.copy_from_host(block.matrices[index_of(layer)].data(), weights.matrices.matrix(layer));
+    weights.block = index;
+    for (const LinearLayer layer : layout.linear_layers()) {
+        device.copy_from_host(block.matrix(layer).data(), weights.matrices.matrix(layer));
     }
-    for (const auto& [vector, values] : block.vectors) device.copy_from_host(values.data(), weights.vector(vector));
+    for (std::size_t v = 0; v < block.vectors.size(); ++v) {
+        device.copy_from_host(block.vectors[v].data(), weights.vector(BlockVector{v}));
+    }
     return weights;
 }
 
@@ -75,60 +88,62 @@ using Doubles = std::vector<double>;
 /// One block in float64, with one weight moved.
 class ReferenceBlock {
   public:
-    ReferenceBlock(const ModelConfig& config, const HostBlock& block, std::size_t tokens)
-        : config_(config), block_(block), layout_(config), tokens_(tokens) {}
+    ReferenceBlock(const ModelConfig& config, const HostBlock& block, std::size_t tokens, std::size_t index)
+        : config_(config), specification_(config.blocks[index]), block_(block), layout_(config), tokens_(tokens) {}
 
     void move(LinearLayer layer, std::size_t element, double by) {
-        moved_layer_ = index_of(layer);
+        moved_layer_ = layer;
         moved_element_ = element;
         moved_by_ = by;
     }
 
     Doubles forward(const Doubles& x) const {
-        const std::size_t hidden = config_.hidden_size, d = config_.head_size;
-        const Doubles normed = norm(x, hidden, BlockVector::input_norm);
-        Doubles q = project(normed, LinearLayer::q_proj, BlockVector::q_bias);
-        Doubles k = project(normed, LinearLayer::k_proj, BlockVector::k_bias);
-        const Doubles v = project(normed, LinearLayer::v_proj, BlockVector::v_bias);
-        if (config_.query_key_norm) {
-            q = norm(q, d, BlockVector::query_norm);
-            k = norm(k, d, BlockVector::key_norm);
-        }
-        rotate(q, config_.query_heads);
-        rotate(k, config_.key_value_heads);
-        Doubles h = project(attend(q, k, v), LinearLayer::o_proj, BlockVector::o_bias);
-        for (std::size_t i = 0; i < h.size(); ++i) h[i] += x[i];
-        const Doubles normed_h = norm(h, hidden, BlockVector::post_attention_norm);
-        const Doubles gate = project(normed_h, LinearLayer::gate_proj, BlockVector::gate_bias);
-        Doubles up = project(normed_h, LinearLayer::up_proj, BlockVector::up_bias);
-        for (std::size_t i = 0; i < up.size(); ++i) up[i] *= gate[i] / (1 + std::exp(-gate[i]));
-        Doubles y = project(up, LinearLayer::down_proj, BlockVector::down_bias);
-        for (std::size_t i = 0; i < y.size(); ++i) y[i] += h[i];
-        return y;
+        const Doubles h = add_half(x, attention(norm(x, layout_.attention.input_norm)), layout_.attention.output_norm);
+        return add_half(h, mlp(norm(h, layout_.mlp.input_norm)), layout_.mlp.output_norm);
     }
 
   private:
-    double weight(std::size_t layer, std::size_t element) const {
-        const auto stored = static_cast<double>(block_.matrices[layer][element]);
+    Doubles attention(const Doubles& x) const {
+        const AttentionTensors& tensors = layout_.attention;
+        Doubles q = norm(project(x, tensors.q), tensors.query_norm), k = norm(project(x, tensors.k), tensors.key_norm);
+        rotate(q, config_.query_heads);
+        rotate(k, config_.key_value_heads);
+        return project(attend(q, k, project(x, tensors.v)), tensors.o);
+    }
+    Doubles mlp(const Doubles& h) const {
+        const Doubles gate = project(h, layout_.mlp.gate);
+        Doubles up = project(h, layout_.mlp.up);
+        for (std::size_t i = 0; i < up.size(); ++i) up[i] *= gate[i] / (1 + std::exp(-gate[i]));
+        return project(up, layout_.mlp.down);
+    }
+    Doubles add_half(const Doubles& x, const Doubles& half, const std::optional<BlockVector>& output_norm) const {
+        Doubles sum = norm(half, output_norm);
+        for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += x[i];
+        return sum;
+    }
+    double weight(LinearLayer layer, std::size_t element) const {
+        const auto stored = static_cast<double>(block_.matrix(layer)[element]);
         return layer == moved_layer_ && element == moved_element_ ? stored + moved_by_ : stored;
     }
-    Doubles project(const Doubles& x, LinearLayer layer, BlockVector bias) const {
+    Doubles project(const Doubles& x, LinearLayer layer) const {
         const MatrixShape& shape = layout_.matrix(layer);
-        const auto found = block_.vectors.find(bias);
         Doubles y(tokens_ * shape.rows);
         for (std::size_t t = 0; t < tokens_; ++t) {
             for (std::size_t i = 0; i < shape.rows; ++i) {
-                double sum = found == block_.vectors.end() ? 0 : static_cast<double>(found->second[i]);
+                double sum = shape.bias ? static_cast<double>(block_.vector(*shape.bias)[i]) : 0;
                 for (std::size_t j = 0; j < shape.columns; ++j) {
-                    sum += x[t * shape.columns + j] * weight(index_of(layer), i * shape.columns + j);
+                    sum += x[t * shape.columns + j] * weight(layer, i * shape.columns + j);
                 }
                 y[t * shape.rows + i] = sum;
             }
         }
         return y;
     }
-    Doubles norm(const Doubles& x, std::size_t width, BlockVector which) const {
-        const std::vector<float>& scale = block_.vectors.at(which);
+    /// By as many channels as the norm has gains; x itself where there is none.
+    Doubles norm(const Doubles& x, const std::optional<BlockVector>& which) const {
+        if (!which) return x;
+        const std::vector<float>& scale = block_.vector(*which);
+        const std::size_t width = scale.size();
         Doubles y(x.size());
         for (std::size_t first = 0; first < x.size(); first += width) {
             double square = 0;
@@ -141,8 +156,9 @@ class ReferenceBlock {
         return y;
     }
     void rotate(Doubles& x, std::size_t heads) const {
-        const std::size_t d = config_.head_size, half = d / 2;
-        const RopeTable table = make_rope_table(config_.rope, d, tokens_);
+        if (!specification_.rope) return;
+        const std::size_t d = config_.head_size, half = specification_.rope->width / 2;
+        const RopeTable table = make_rope_table(*specification_.rope, tokens_);
         for (std::size_t t = 0; t < tokens_; ++t) {
             for (std::size_t head = 0; head < heads; ++head) {
                 double* const values = x.data() + (t * heads + head) * d;
@@ -182,10 +198,12 @@ class ReferenceBlock {
     }
 
     const ModelConfig& config_;
+    const BlockSpecification& specification_;
     const HostBlock& block_;
     BlockLayout layout_;
     std::size_t tokens_;
-    std::size_t moved_layer_ = linear_layers, moved_element_ = 0;
+    std::optional<LinearLayer> moved_layer_;
+    std::size_t moved_element_ = 0;
     double moved_by_ = 0;
 };
 
@@ -202,14 +220,14 @@ std::size_t count_of(const std::vector<std::uint64_t>& shape) {
 }  // namespace
 
 std::vector<double> reference_block(const ModelConfig& config, const HostBlock& block, const std::vector<double>& x,
-                                    std::size_t tokens) {
-    return ReferenceBlock(config, block, tokens).forward(x);
+                                    std::size_t tokens, std::size_t index) {
+    return ReferenceBlock(config, block, tokens, index).forward(x);
 }
 
 std::vector<double> reference_block_moved(const ModelConfig& config, const HostBlock& block, LinearLayer layer,
                                           std::size_t element, double by, const std::vector<double>& x,
-                                          std::size_t tokens) {
-    ReferenceBlock reference(config, block, tokens);
+                                          std::size_t tokens, std::size_t index) {
+    ReferenceBlock reference(config, block, tokens, index);
     reference.move(layer, element, by);
     return reference.forward(x);
 }
@@ -231,8 +249,26 @@ const TinyTensor& TinyModel::tensor(const std::string& name) const {
     return const_cast<TinyModel*>(this)->tensor(name);
 }
 
+bool TinyModel::has(const std::string& name) const {
+    return std::any_of(tensors.begin(), tensors.end(), [&](const TinyTensor& t) { return t.name == name; });
+}
+
 void TinyModel::remove(const std::string& name) {
     std::erase_if(tensors, [&](const TinyTensor& t) { return t.name == name; });
+}
+
+HostBlock TinyModel::block(const BlockLayout& layout, std::size_t index) const {
+    HostBlock block;
+    for (const LinearLayer layer : layout.linear_layers()) {
+        const MatrixShape& shape = layout.matrix(layer);
+        const std::vector<float>& stored = tensor(layout.weight_name(index, layer)).values;
+        const auto begin = stored.begin() + static_cast<std::ptrdiff_t>(shape.stored_row * shape.columns);
+        block.matrices.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(shape.size()));
+    }
+    for (const VectorShape& vector : layout.vectors()) {
+        block.vectors.push_back(tensor(layout.tensor_name(index, vector.name)).values);
+    }
+    return block;
 }
 
 void TinyModel::write(const std::filesystem::path& folder, std::size_t shards) const {
@@ -271,21 +307,28 @@ TinyModel make_tiny_model(const std::string& family, DType dtype, std::uint64_t 
         model.tensors.push_back({name, dtype, std::move(shape), std::move(values)});
     };
     const std::size_t hidden = config.hidden_size, vocabulary = config.vocabulary;
-    add(outer_name(OuterTensor::embedding), {vocabulary, hidden}, random.normals(vocabulary * hidden));
-    for (std::size_t b = 0; b < config.blocks; ++b) {
+    add(layout.outer_name(OuterTensor::embedding), {vocabulary, hidden}, random.normals(vocabulary * hidden));
+    for (std::size_t b = 0; b < config.blocks.size(); ++b) {
         HostBlock block = random_block(random, layout);
-        for (const MatrixShape& matrix : layout.matrices()) {
-            const auto index = static_cast<std::size_t>(&matrix - layout.matrices().data());
-            add(checkpoint_name(b, std::string(matrix.name) + ".weight"), {matrix.rows, matrix.columns},
-                std::move(block.matrices[index]));
+        for (std::size_t stored = 0; stored < layout.stored_matrices().size(); ++stored) {
+            const StoredMatrix& matrix = layout.stored_matrices()[stored];
+            std::vector<float> values;
+            for (const LinearLayer layer : layout.linear_layers()) {
+                if (layout.matrix(layer).stored != stored) continue;
+                values.insert(values.end(), block.matrix(layer).begin(), block.matrix(layer).end());
+            }
+            add(layout.tensor_name(b, matrix.name), {matrix.rows, matrix.columns}, std::move(values));
         }
-        for (const VectorShape& vector : layout.vectors()) {
-            add(checkpoint_name(b, vector.name), {vector.size}, std::move(block.vectors[vector.vector]));
+        for (std::size_t v = 0; v < layout.vectors().size(); ++v) {
+            add(layout.tensor_name(b, layout.vectors()[v].name), {layout.vectors()[v].size},
+                std::move(block.vectors[v]));
         }
     }
-    add(outer_name(OuterTensor::final_norm), {hidden}, std::vector<float>(hidden, 1.0F));
-    if (!config.tied_head)
-        add(outer_name(OuterTensor::head), {vocabulary, hidden}, random.normals(vocabulary * hidden, 0.3));
+    add(layout.outer_name(OuterTensor::final_norm), {hidden}, std::vector<float>(hidden, 1.0F));
+    if (!config.tied_head || family == "mistral3") {  // whose configuration does not say that it is not tied
+        add(layout.outer_name(OuterTensor::head), {vocabulary, hidden}, random.normals(vocabulary * hidden, 0.3));
+    }
+    if (family == "mistral3") add("vision_tower.patch_conv.weight", {6, 5}, random.normals(30));
     return model;
 }
 

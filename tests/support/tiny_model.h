@@ -17,8 +17,8 @@
 
 namespace espalier::support {
 
-/// "llama", "llama-grouped", "llama-bias", "mistral", "qwen2", "qwen3", "qwen3-bias": every combination of grouped
-/// queries, biases and query/key norms that the program knows.
+/// Every family of the program, and of some more than one: all combinations of grouped queries, biases, norms, rotary
+/// embedding and tensors stored together that it knows.
 extern const std::vector<std::string> families;
 
 /// config.json of a tiny model of a family; `changes` are merged in last (null removes a field).
@@ -27,20 +27,22 @@ ModelConfig parse_tiny_config(const std::string& family, const Json& changes = J
 
 /// The weights of one block in float32 on the host.
 struct HostBlock {
-    std::array<std::vector<float>, linear_layers> matrices;
-    std::map<BlockVector, std::vector<float>> vectors;
+    std::vector<std::vector<float>> matrices, vectors;  ///< as in the layout
+
+    const std::vector<float>& matrix(LinearLayer layer) const { return matrices[index_of(layer)]; }
+    const std::vector<float>& vector(BlockVector which) const { return vectors[index_of(which)]; }
 };
 /// Matrices of standard deviation 1 / sqrt(width), norms around 1, small biases: activations stay of order 1.
 HostBlock random_block(Random& random, const BlockLayout& layout);
-BlockWeights upload_block(Device& device, const BlockLayout& layout, const HostBlock& block);
+BlockWeights upload_block(Device& device, const BlockLayout& layout, const HostBlock& block, std::size_t index = 0);
 
-/// f(x) of one block in float64, written from the equations without tiles, panels or kept activations.
+/// f(x) of block `index` in float64, written from the equations without tiles, panels or kept activations.
 std::vector<double> reference_block(const ModelConfig& config, const HostBlock& block, const std::vector<double>& x,
-                                    std::size_t tokens);
+                                    std::size_t tokens, std::size_t index = 0);
 /// The same with one weight of one matrix moved.
 std::vector<double> reference_block_moved(const ModelConfig& config, const HostBlock& block, LinearLayer layer,
                                           std::size_t element, double by, const std::vector<double>& x,
-                                          std::size_t tokens);
+                                          std::size_t tokens, std::size_t index = 0);
 
 /// One tensor of a checkpoint.
 struct TinyTensor {
@@ -56,7 +58,10 @@ struct TinyModel {
 
     TinyTensor& tensor(const std::string& name);
     const TinyTensor& tensor(const std::string& name) const;
+    bool has(const std::string& name) const;
     void remove(const std::string& name);
+    /// A block as the files hold it.
+    HostBlock block(const BlockLayout& layout, std::size_t index) const;
     /// Writes config.json, tokenizer.json and the tensors, in `shards` files (with an index when there are several).
     void write(const std::filesystem::path& folder, std::size_t shards = 1) const;
 };

@@ -35,15 +35,15 @@ TEST_F(CheckpointSourceTest, ReadsBlocksOfEveryFamilyBitForBit) {
             model.write(folder.path(), dtype == DType::bf16 ? 3 : 1);
             const CheckpointSource source(folder.path());
             EXPECT_EQ(source.storage().matrix_dtype, dtype);
-            for (std::size_t block = 0; block < source.config().blocks; ++block) {
+            for (std::size_t block = 0; block < source.config().blocks.size(); ++block) {
                 std::vector<std::byte> raw(source.storage().total_bytes(source.layout())), expected;
                 source.read_block(block, raw);
                 const auto append = [&](const std::string& name) {
-                    const std::vector<std::byte> bytes = stored_bytes(model.tensor(checkpoint_name(block, name)));
+                    const std::vector<std::byte> bytes =
+                        stored_bytes(model.tensor(source.layout().tensor_name(block, name)));
                     expected.insert(expected.end(), bytes.begin(), bytes.end());
                 };
-                for (const MatrixShape& matrix : source.layout().matrices())
-                    append(std::string(matrix.name) + ".weight");
+                for (const StoredMatrix& matrix : source.layout().stored_matrices()) append(matrix.name);
                 for (const VectorShape& vector : source.layout().vectors()) append(vector.name);
                 EXPECT_TRUE(raw == expected) << family << " " << name_of(dtype) << " block " << block;
             }
@@ -173,7 +173,7 @@ TEST_F(CheckpointSourceTest, OpenModelTakesModelFolders) {
 /// The first matrix of block 1, whose values tell one copy of a model from another.
 std::vector<std::byte> q_proj_of(const ModelSource& source) {
     std::vector<std::byte> raw(16 * 16 * 4);
-    source.read_rows(1, {LinearLayer::q_proj, 0, 16}, raw);
+    source.read_rows(1, {source.layout().attention.q, 0, 16}, raw);
     return raw;
 }
 

@@ -41,7 +41,7 @@ void expect_same_outer(const ModelSource& a, const ModelSource& b) {
             second(first);
         a.read_outer_rows(tensor, 0, a.outer_rows(tensor), first);
         b.read_outer_rows(tensor, 0, b.outer_rows(tensor), second);
-        EXPECT_TRUE(first == second) << outer_name(tensor);
+        EXPECT_TRUE(first == second) << a.layout().outer_name(tensor);
     }
 }
 
@@ -224,7 +224,7 @@ TEST_F(ExportTest, ARunPrunedFromARunTakesTheRestFromTheFirstModel) {
     EXPECT_EQ(exported.folder().shard_names(), dense.folder().shard_names());
     expect_same_outer(exported, dense);
     const RunSource run(second_run);
-    for (std::size_t block = 0; block < run.config().blocks; ++block) {
+    for (std::size_t block = 0; block < run.config().blocks.size(); ++block) {
         EXPECT_TRUE(block_of(exported, block) == block_of(run, block)) << block;
     }
     std::filesystem::remove_all(output_);

@@ -1,0 +1,45 @@
+#include "src/model/block_half.h"
+
+#include <vector>
+
+namespace espalier {
+
+void BlockHalf::begin_pass(const BlockWeights& weights, std::size_t rows) {
+    require(rows <= shape_.rows, "a pass of at most the rows that were said");
+    dtype_ = weights.dtype();
+    rows_ = rows;
+}
+
+TensorView BlockHalf::as_factor(TensorView gradient) const {
+    if (dtype_ == DType::f32) return gradient;
+    const TensorView rounded = now(shared_.rounded);
+    device_.convert(gradient, rounded);
+    return rounded;
+}
+
+void BlockHalf::project(const Projection& projection, TensorView x, TensorView residual, TensorView y) const {
+    device_.linear(x, projection.weight, residual, y);
+    if (!projection.bias.empty()) device_.add_bias(projection.bias, y);
+}
+
+void BlockHalf::emit(WeightGradientSink& sink, TensorView x, std::initializer_list<LayerGradient> gradients) const {
+    std::vector<WeightGradient> requests;
+    const auto hand_out = [&] {
+        if (!requests.empty()) device_.linear_weight_gradients(x, requests);
+        requests.clear();
+    };
+    for (const auto& [layer, dy] : gradients) {
+        if (sink.consume_factors(layer, x, dy)) {
+            hand_out();  // layers are finished in their order
+            sink.finished(layer);
+            continue;
+        }
+        requests.push_back(
+            {dy,
+             [&sink, layer = layer](std::size_t row_begin, TensorView panel) { sink.consume(layer, row_begin, panel); },
+             [&sink, layer = layer] { sink.finished(layer); }});
+    }
+    hand_out();
+}
+
+}  // namespace espalier
