@@ -16,9 +16,21 @@ namespace {
 constexpr std::uint64_t manifest_limit = 256u << 20;
 
 /// What a run writes beside its blocks; the manifest is last in the order of removal.
-constexpr std::array run_files = {"config.json",  "config.json.tmp",   "metrics.json",     "metrics.json.tmp",
-                                  "events.jsonl", "non_block.h5",      "non_block.h5.tmp", "model.h5",
-                                  "model.h5.tmp", "manifest.json.tmp", "manifest.json"};
+constexpr std::array run_files = {"config.json",  "config.json.tmp", "metrics.json",     "metrics.json.tmp",
+                                  "events.jsonl", "non_block.h5",    "non_block.h5.tmp", "model.h5",
+                                  "model.h5.tmp", "adapters.h5",     "adapters.h5.tmp",  "manifest.json.tmp",
+                                  "manifest.json"};
+constexpr const char* checkpoint_folder = "checkpoint";
+
+/// The number of steps that a checkpoint's file name begins with; none when it is no such name.
+std::optional<std::size_t> step_of_checkpoint(const std::string& name) {
+    std::size_t step = 0, unit = 0;
+    int used = 0;
+    if (std::sscanf(name.c_str(), "%zu-%zu.h5%n", &step, &unit, &used) != 2 || used == 0) return std::nullopt;
+    const std::string rest = name.substr(static_cast<std::size_t>(used));
+    if (!rest.empty() && rest != ".tmp") return std::nullopt;
+    return step;
+}
 
 /// 00042.h5 or 00042.h5.tmp.
 bool is_block_file(const std::string& name) {
@@ -29,7 +41,8 @@ bool is_block_file(const std::string& name) {
 
 bool is_a_manifest(const std::string& text) {
     const Json json = Json::parse_or_null(text);
-    return json.contains("format") && json["format"] == RunFolder::manifest_format;
+    return json.contains("format") &&
+           (json["format"] == RunFolder::manifest_format || json["format"] == RunFolder::finetune_format);
 }
 
 }  // namespace
@@ -100,6 +113,7 @@ void RunFolder::clear() const {
         }
         for (const auto& path : stale) std::filesystem::remove(path);
     }
+    remove_checkpoints(std::nullopt);
     for (const char* const name : run_files) std::filesystem::remove(path_ / name);
 }
 
@@ -113,30 +127,60 @@ FileRecord RunFolder::commit_file(const std::filesystem::path& temporary, const 
 FileRecord RunFolder::commit_block(std::size_t block, const std::vector<FileTensor>& tensors,
                                    const std::map<std::string, std::string>& attributes,
                                    const std::function<void(const std::filesystem::path&)>& audit, int threads) const {
-    const std::filesystem::path temporary = block_path(block).string() + ".tmp";
+    return commit_tensors(block_file(block), tensors, attributes, audit, threads);
+}
+
+FileRecord RunFolder::commit_tensors(const std::string& name, const std::vector<FileTensor>& tensors,
+                                     const std::map<std::string, std::string>& attributes,
+                                     const std::function<void(const std::filesystem::path&)>& audit,
+                                     int threads) const {
+    const std::filesystem::path temporary = (path_ / name).string() + ".tmp";
+    std::filesystem::create_directories(temporary.parent_path());
     Hdf5Writer file(temporary, threads);
     for (const FileTensor& tensor : tensors)
         file.write(hdf5_path(tensor.name), tensor.dtype, tensor.shape, tensor.data);
-    for (const auto& [name, value] : attributes) file.attribute("/", name, value);
+    for (const auto& [attribute, value] : attributes) file.attribute("/", attribute, value);
     file.close();
     sync_file(temporary);
     audit(temporary);
-    return commit_file(temporary, block_file(block));
+    return commit_file(temporary, name);
+}
+
+std::string RunFolder::checkpoint_file(std::size_t step, std::size_t unit) {
+    std::array<char, 64> name{};
+    std::snprintf(name.data(), name.size(), "%s/%06zu-%05zu.h5", checkpoint_folder, step, unit);
+    return name.data();
+}
+
+void RunFolder::remove_checkpoints(std::optional<std::size_t> but_of_step) const {
+    const std::filesystem::path folder = path_ / checkpoint_folder;
+    if (!std::filesystem::is_directory(folder)) return;
+    std::vector<std::filesystem::path> stale;
+    for (const auto& item : std::filesystem::directory_iterator(folder)) {
+        const std::optional<std::size_t> step = step_of_checkpoint(item.path().filename().string());
+        if (step && step != but_of_step) stale.push_back(item.path());
+    }
+    for (const auto& path : stale) std::filesystem::remove(path);
+    std::error_code not_empty;
+    if (!but_of_step) std::filesystem::remove(folder, not_empty);
 }
 
 FileRecord RunFolder::write_linked_file(const std::vector<std::string>& blocks,
                                         const std::vector<std::string>& outer_tensors) const {
-    const std::filesystem::path temporary = path_ / (std::string(linked_file) + ".tmp");
-    Hdf5Writer file(temporary);
+    std::vector<Link> links;
     for (std::size_t block = 0; block < blocks.size(); ++block) {
-        const std::string group = hdf5_path(blocks[block]);
-        file.external_link(group, block_file(block), group);
+        links.push_back({hdf5_path(blocks[block]), block_file(block)});
     }
-    for (const std::string& name : outer_tensors) {
-        file.external_link(hdf5_path(name), outer_file, hdf5_path(name));
-    }
+    for (const std::string& name : outer_tensors) links.push_back({hdf5_path(name), outer_file});
+    return write_links(linked_file, links);
+}
+
+FileRecord RunFolder::write_links(const std::string& name, const std::vector<Link>& links) const {
+    const std::filesystem::path temporary = path_ / (name + ".tmp");
+    Hdf5Writer file(temporary);
+    for (const Link& link : links) file.external_link(link.object, link.file, link.object);
     file.close();
-    return commit_file(temporary, linked_file);
+    return commit_file(temporary, name);
 }
 
 FileRecord RunFolder::record_of(const std::string& file) const {

@@ -6,6 +6,9 @@
 ///   non_block.h5   embedding, norm, head        events.jsonl   one JSON object a line, as it happens
 ///   model.h5       links all of them            lock           who is writing
 ///
+/// A run of fine-tuning holds in blocks/ what it has trained of each block (and, behind the last, of the model's end),
+/// adapters.h5 instead of model.h5, and, while it goes on, checkpoint/: what its last checkpoint consists of.
+///
 /// A block file: temporary name, checked close, fsync, reopen and audit, rename, fsync of the folder; then the
 /// manifest.
 
@@ -17,6 +20,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -51,8 +55,12 @@ class RunFolder {
     static std::string block_file(std::size_t block);
     static constexpr const char* outer_file = "non_block.h5";
     static constexpr const char* linked_file = "model.h5";
-    /// What a manifest's field "format" says.
+    static constexpr const char* adapters_file = "adapters.h5";
+    /// What a manifest's field "format" says: of a run of `prune`, and of `finetune`.
     static constexpr const char* manifest_format = "espalier-run";
+    static constexpr const char* finetune_format = "espalier-finetune";
+    /// Of a block, or the end of the model, after so many steps.
+    static std::string checkpoint_file(std::size_t step, std::size_t unit);
 
     bool has_manifest() const;
     /// manifest.json, whatever it says (src/weights/manifest.h knows). Throws InputError when there is none, or when it
@@ -75,11 +83,22 @@ class RunFolder {
     FileRecord commit_block(std::size_t block, const std::vector<FileTensor>& tensors,
                             const std::map<std::string, std::string>& attributes,
                             const std::function<void(const std::filesystem::path&)>& audit, int threads = 1) const;
+    /// The same for a file of any name, and of any tensors. The folder that it lies in is made if need be.
+    FileRecord commit_tensors(const std::string& file, const std::vector<FileTensor>& tensors,
+                              const std::map<std::string, std::string>& attributes,
+                              const std::function<void(const std::filesystem::path&)>& audit, int threads = 1) const;
+    /// Removes the files of all checkpoints but those after `step` steps; of all when it is absent.
+    void remove_checkpoints(std::optional<std::size_t> but_of_step) const;
     /// Flushes a closed temporary file and renames it to `file`.
     FileRecord commit_file(const std::filesystem::path& temporary, const std::string& file) const;
     /// model.h5: one logical file over all others. `blocks`: what the names of each block's tensors begin with.
     FileRecord write_linked_file(const std::vector<std::string>& blocks,
                                  const std::vector<std::string>& outer_tensors) const;
+    /// A file of that name with a link to each object in a file of this folder.
+    struct Link {
+        std::string object, file;  ///< "/model/layers/3", "blocks/00003.h5"
+    };
+    FileRecord write_links(const std::string& name, const std::vector<Link>& links) const;
     /// Size and checksum of a file as it is now.
     FileRecord record_of(const std::string& file) const;
 

@@ -80,6 +80,21 @@ struct WeightGradient {
     std::function<void()> finished;  ///< called after the last panel, before the next gradient begins
 };
 
+/// What becomes of weights that are zero when an update is added to their matrix: they are updated like the others, or
+/// stay zero, and so does their share of a gradient. The zeros of a pruned matrix are its mask.
+enum class ZeroWeights { updated, kept };
+
+/// A loss over next tokens: `language_model` times the cross-entropy with the text's own next tokens, plus `divergence`
+/// times the Kullback-Leibler divergence from a teacher's distribution.
+struct LossWeights {
+    float language_model = 1, divergence = 0;
+};
+
+/// What is known of each row's logits after all panels of the vocabulary have been in cross_entropy_panel, [1, T] each.
+struct LogitSums {
+    TensorView running_max, running_sum, target_logit;
+};
+
 /// Who decides which weights a SparseGPT sweep removes: the sweep itself, column by column, or the mask it is given.
 enum class SweepMask { chosen, given };
 
@@ -245,6 +260,8 @@ class Device {
     /// The uint64 element `count` += number of elements of x (float32 or of the compute type) that are infinite or not
     /// a number.
     virtual void count_nonfinite(TensorView x, TensorView count) = 0;
+    /// The uint64 element `count` += number of elements of x (float32 or of the compute type) that are zero.
+    virtual void count_zeros(TensorView x, TensorView count) = 0;
     /// The uint64 elements `removed` += zeros of `mask` (uint8), `changed` += places where it differs from `before`.
     virtual void compare_masks(TensorView mask, TensorView before, TensorView removed, TensorView changed) = 0;
     /// The uint64 elements `kept` += ones of `mask` (uint8), `unchanged` += those of them where `weight` equals
@@ -259,6 +276,25 @@ class Device {
     virtual void start_cross_entropy(TensorView running_max, TensorView running_sum, TensorView target_logit) = 0;
     virtual void cross_entropy_panel(TensorView logits, std::size_t first_token, std::span<const std::int32_t> targets,
                                      TensorView running_max, TensorView running_sum, TensorView target_logit) = 0;
+
+    /// One panel of the second pass over the vocabulary. Replaces logits z [T, n] of tokens first_token … by the
+    /// gradient of each row's loss: language_model (softmax(z) - onehot(target)) + divergence (softmax(z) -
+    /// softmax(teacher)). `sums` are of all panels, and so are `teacher_sums` of the logits `teacher` [T, n]; both
+    /// teacher's are empty when divergence is 0. Otherwise `divergences` [1, T] += the panel's share of the divergence.
+    virtual void token_loss_gradient(const LossWeights& loss, const LogitSums& sums, std::size_t first_token,
+                                     std::span<const std::int32_t> targets, TensorView teacher,
+                                     const LogitSums& teacher_sums, TensorView divergences, TensorView logits) = 0;
+
+    // ---- fine-tuning
+    // ----------------------------------------------------------------------------------------------------
+    /// weight += scale update, rounded to weight's type (float32 or the compute type); update is float32.
+    virtual void add_update(TensorView update, float scale, ZeroWeights zeros, TensorView weight) = 0;
+    /// x <- scale x, but 0 where `weight` (float32 or of the compute type) is zero; without a weight (empty) everywhere
+    /// scale x.
+    virtual void scale_where_nonzero(TensorView weight, float scale, TensorView x) = 0;
+    /// gradient [1, n] = sum over rows of dy x inverse_rms: of the gain of rms_norm. x and dy are of one type, float32
+    /// or the compute type; rows are summed in runs of 32 and the runs in order. inverse_rms [1, rows].
+    virtual void rms_norm_gain_gradient(TensorView x, TensorView inverse_rms, TensorView dy, TensorView gradient) = 0;
 
     // ---- pruning
     // --------------------------------------------------------------------------------------------------------

@@ -40,7 +40,8 @@ static_assert(Rmsprop::moments <= most_moments && AdamW::moments <= most_moments
 struct OptimizerStep {
     OptimizerRule rule;
     float learning_rate = 0;
-    std::size_t number = 1;  ///< of this step since the moments were zero, for rules that correct their bias
+    std::size_t number = 1;    ///< of this step since the moments were zero, for rules that correct their bias
+    float gradient_scale = 1;  ///< that the rule's g is the given gradient times
 };
 
 /// What corrects the moments' bias in a step of AdamW: w <- w - rate m / (square_root sqrt(v) + epsilon).

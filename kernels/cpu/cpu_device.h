@@ -70,6 +70,7 @@ class CpuDevice final : public Device {
     void squared_error(TensorView y, TensorView target, TensorView sum) override;
     void squared_error_gradient(TensorView target, TensorView y) override;
     void count_nonfinite(TensorView x, TensorView count) override;
+    void count_zeros(TensorView x, TensorView count) override;
     void compare_masks(TensorView mask, TensorView before, TensorView removed, TensorView changed) override;
     void count_unchanged(TensorView weight, TensorView before, TensorView mask, TensorView kept,
                          TensorView unchanged) override;
@@ -78,6 +79,13 @@ class CpuDevice final : public Device {
     void start_cross_entropy(TensorView running_max, TensorView running_sum, TensorView target_logit) override;
     void cross_entropy_panel(TensorView logits, std::size_t first_token, std::span<const std::int32_t> targets,
                              TensorView running_max, TensorView running_sum, TensorView target_logit) override;
+    void token_loss_gradient(const LossWeights& loss, const LogitSums& sums, std::size_t first_token,
+                             std::span<const std::int32_t> targets, TensorView teacher, const LogitSums& teacher_sums,
+                             TensorView divergences, TensorView logits) override;
+
+    void add_update(TensorView update, float scale, ZeroWeights zeros, TensorView weight) override;
+    void scale_where_nonzero(TensorView weight, float scale, TensorView x) override;
+    void rms_norm_gain_gradient(TensorView x, TensorView inverse_rms, TensorView dy, TensorView gradient) override;
 
     void score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight, TensorView mask,
                         TensorView unusable) override;

@@ -5,6 +5,7 @@
 #include "kernels/cpu/parallel.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 namespace espalier {
@@ -35,6 +36,40 @@ void CpuDevice::cross_entropy_panel(TensorView logits, std::size_t first_token, 
         const auto target = static_cast<std::size_t>(targets[row]);
         if (target >= first_token && target < first_token + logits.columns) {
             target_logit.floats()[row] = values[target - first_token];
+        }
+    });
+}
+
+void CpuDevice::token_loss_gradient(const LossWeights& loss, const LogitSums& sums, std::size_t first_token,
+                                    std::span<const std::int32_t> targets, TensorView teacher,
+                                    const LogitSums& teacher_sums, TensorView divergences, TensorView logits) {
+    require(targets.size() == logits.rows && sums.running_max.size() == logits.rows, "shapes of token_loss_gradient");
+    require(teacher.empty() == (loss.divergence == 0) && (teacher.empty() || teacher.size() == logits.size()),
+            "the teacher of token_loss_gradient");
+    const float total = loss.language_model + loss.divergence;
+    cpu::parallel_for(logits.rows, [&](std::size_t row) {
+        float* const values = logits.floats() + row * logits.columns;
+        const float log_sum = sums.running_max.floats()[row] + std::log(sums.running_sum.floats()[row]);
+        if (teacher.empty()) {
+#pragma omp simd
+            for (std::size_t j = 0; j < logits.columns; ++j) values[j] = total * cpu::exponential(values[j] - log_sum);
+        } else {
+            const float* const of_teacher = teacher.floats() + row * logits.columns;
+            const float teacher_log_sum =
+                teacher_sums.running_max.floats()[row] + std::log(teacher_sums.running_sum.floats()[row]);
+            float divergence = 0;
+#pragma omp simd reduction(+ : divergence)
+            for (std::size_t j = 0; j < logits.columns; ++j) {
+                const float log_p = values[j] - log_sum, log_q = of_teacher[j] - teacher_log_sum;
+                const float q = cpu::exponential(log_q);
+                divergence += q * (log_q - log_p);
+                values[j] = total * cpu::exponential(log_p) - loss.divergence * q;
+            }
+            divergences.floats()[row] += divergence;
+        }
+        const auto target = static_cast<std::size_t>(targets[row]);
+        if (target >= first_token && target < first_token + logits.columns) {
+            values[target - first_token] -= loss.language_model;
         }
     });
 }

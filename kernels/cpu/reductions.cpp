@@ -97,6 +97,11 @@ void CpuDevice::count_nonfinite(TensorView x, TensorView count) {
         });
 }
 
+void CpuDevice::count_zeros(TensorView x, TensorView count) {
+    const float* const in = x.floats();
+    *count.counts() += count_where(x.size(), [=](std::size_t i) { return in[i] == 0.0F; });
+}
+
 void CpuDevice::compare_masks(TensorView mask, TensorView before, TensorView removed, TensorView changed) {
     require(mask.size() == before.size(), "shapes of compare_masks");
     const std::uint8_t* const now = mask.mask_bytes();

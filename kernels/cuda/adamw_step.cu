@@ -14,6 +14,7 @@ struct AdamWElements {
     AdamW rule;
     AdamCorrection corrected;
     float kept;  ///< of a weight, after its decay
+    float gradient_scale;
     const float* gradient;
     const std::uint8_t* mask;
     float* average;
@@ -33,6 +34,7 @@ struct AdamWElements {
         const float gain1 = 1.0F - rule.beta1, gain2 = 1.0F - rule.beta2;
         ESPALIER_UNROLL
         for (int j = 0; j < count; ++j) {
+            g[j] *= gradient_scale;
             if constexpr (held) g[j] = keep[j] != 0 ? g[j] : 0.0F;
             m[j] = rule.beta1 * m[j] + gain1 * g[j];
             v[j] = rule.beta2 * v[j] + gain2 * g[j] * g[j];
@@ -55,10 +57,11 @@ void cuda::step_rows(cudaStream_t stream, const AdamW& rule, const OptimizerStep
     const float kept = 1.0F - step.learning_rate * rule.weight_decay;
     with_type(rows.rounded.empty() ? DType::f32 : rows.rounded.dtype, [&]<typename T>() {
         const auto run = [&]<bool held>() {
-            for_each_element("adamw_step", rows.weight.size(), aligned, stream,
-                             AdamWElements<T, held>{rule, correction_of(rule, step), kept, rows.gradient.floats(),
-                                                    held ? rows.mask.mask_bytes() : nullptr, m.floats(), v.floats(),
-                                                    rows.weight.floats(), reinterpret_cast<T*>(rows.rounded.data)});
+            for_each_element(
+                "adamw_step", rows.weight.size(), aligned, stream,
+                AdamWElements<T, held>{rule, correction_of(rule, step), kept, step.gradient_scale,
+                                       rows.gradient.floats(), held ? rows.mask.mask_bytes() : nullptr, m.floats(),
+                                       v.floats(), rows.weight.floats(), reinterpret_cast<T*>(rows.rounded.data)});
         };
         if (rows.mask.empty())
             run.template operator()<false>();

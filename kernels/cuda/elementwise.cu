@@ -127,6 +127,43 @@ struct FrobeniusDirection {
     }
 };
 
+template <typename T, bool keeps_zeros>
+struct AddUpdate {
+    const float* update;
+    float scale;
+    T* weight;
+    template <int count>
+    __device__ void apply(std::size_t i) const {
+        float u[count], w[count];
+        load<count>(update + i, u);
+        load<count>(weight + i, w);
+        ESPALIER_UNROLL
+        for (int j = 0; j < count; ++j) {
+            const float moved = w[j] + scale * u[j];
+            w[j] = keeps_zeros && w[j] == 0.0F ? 0.0F : moved;
+        }
+        store<count>(weight + i, w);
+    }
+};
+
+template <typename T>
+struct ScaleWhereNonzero {
+    const T* weight;  ///< or null
+    float scale;
+    float* x;
+    template <int count>
+    __device__ void apply(std::size_t i) const {
+        float values[count], w[count];
+        load<count>(x + i, values);
+        if (weight != nullptr) load<count>(weight + i, w);
+        ESPALIER_UNROLL
+        for (int j = 0; j < count; ++j) {
+            values[j] = weight != nullptr && w[j] == 0.0F ? 0.0F : scale * values[j];
+        }
+        store<count>(x + i, values);
+    }
+};
+
 template <typename From, typename To>
 struct Convert {
     const From* source;
@@ -231,6 +268,29 @@ void CudaDevice::squared_error_gradient(TensorView target, TensorView y) {
     require(y.size() == target.size(), "shapes of squared_error_gradient");
     for_each_element("squared_error_gradient", y.size(), are_aligned({target.data, y.data}), stream_,
                      Combine<TwiceTheDifference, float, float, float>{y.floats(), target.floats(), y.floats()});
+}
+
+void CudaDevice::add_update(TensorView update, float scale, ZeroWeights zeros, TensorView weight) {
+    require(update.size() == weight.size(), "shapes of add_update");
+    const bool aligned = are_aligned({update.data, weight.data});
+    with_type(weight.dtype, [&]<typename T>() {
+        if (zeros == ZeroWeights::kept) {
+            for_each_element("add_update", weight.size(), aligned, stream_,
+                             AddUpdate<T, true>{update.floats(), scale, as<T>(weight)});
+        } else {
+            for_each_element("add_update", weight.size(), aligned, stream_,
+                             AddUpdate<T, false>{update.floats(), scale, as<T>(weight)});
+        }
+    });
+}
+
+void CudaDevice::scale_where_nonzero(TensorView weight, float scale, TensorView x) {
+    require(weight.empty() || weight.size() == x.size(), "shapes of scale_where_nonzero");
+    const bool aligned = are_aligned({weight.data, x.data});
+    with_type(weight.dtype, [&]<typename T>() {
+        for_each_element("scale_where_nonzero", x.size(), aligned, stream_,
+                         ScaleWhereNonzero<T>{as<const T>(weight), scale, x.floats()});
+    });
 }
 
 void CudaDevice::scatter_rows(TensorView source, std::span<const std::uint32_t> source_rows,

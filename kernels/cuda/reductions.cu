@@ -43,6 +43,23 @@ __global__ void __launch_bounds__(column_threads)
     store<count>(sums + blockIdx.y * columns + column, sum);
 }
 
+/// The same of the products of which the gradient of a norm's gain is the sum.
+template <typename T>
+__global__ void __launch_bounds__(column_threads)
+    run_gain_gradients_kernel(const T* x, const float* inverse_rms, const T* dy, std::size_t rows, std::size_t columns,
+                              float* sums) {
+    const std::size_t column = std::size_t{blockIdx.x} * column_threads + threadIdx.x;
+    const std::size_t first = blockIdx.y * rows_of_square_sum;
+    if (column >= columns) return;
+    const std::size_t last = first + rows_of_square_sum < rows ? first + rows_of_square_sum : rows;
+    float sum = 0;
+    for (std::size_t row = first; row < last; ++row) {
+        const std::size_t i = row * columns + column;
+        sum += to_float(dy[i]) * (to_float(x[i]) * inverse_rms[row]);
+    }
+    sums[blockIdx.y * columns + column] = sum;
+}
+
 /// A column's sum over all rows, in row order.
 template <typename Total>
 __device__ Total column_sum(const float* x, std::size_t rows, std::size_t columns, std::size_t column) {
@@ -146,15 +163,22 @@ __device__ void look_at_all(std::size_t elements, bool aligned, const Look& look
     for (std::size_t i = packs * wide + thread; i < elements; i += stride) look.template operator()<1>(i);
 }
 
-template <typename T>
+struct IsNonfinite {
+    __device__ bool operator()(float x) const { return !isfinite(x); }
+};
+struct IsZero {
+    __device__ bool operator()(float x) const { return x == 0.0F; }
+};
+
+template <typename Property, typename T>
 __global__ void __launch_bounds__(threads)
-    count_nonfinite_kernel(const T* x, std::size_t elements, bool aligned, Counter* count) {
+    count_kernel(const T* x, std::size_t elements, bool aligned, Counter* count) {
     unsigned found = 0;
     look_at_all(elements, aligned, [&]<int values>(std::size_t i) {
         float a[values];
         load<values>(x + i, a);
         ESPALIER_UNROLL
-        for (int j = 0; j < values; ++j) found += isfinite(a[j]) ? 0U : 1U;
+        for (int j = 0; j < values; ++j) found += Property()(a[j]) ? 1U : 0U;
     });
     add_to_counter(found, count);
 }
@@ -246,6 +270,21 @@ void CudaDevice::column_square_sums(TensorView x, TensorView sums) {
            runs, x.columns, sums.floats());
 }
 
+void CudaDevice::rms_norm_gain_gradient(TensorView x, TensorView inverse_rms, TensorView dy, TensorView gradient) {
+    require(dy.size() == x.size() && gradient.size() == x.columns && inverse_rms.size() >= x.rows,
+            "shapes of rms_norm_gain_gradient");
+    require(x.dtype == dy.dtype, "types of rms_norm_gain_gradient");
+    const unsigned blocks = to_unsigned((x.columns + column_threads - 1) / column_threads);
+    const std::size_t runs = (x.rows + rows_of_square_sum - 1) / rows_of_square_sum;
+    const Tensor sums_of_runs = make_tensor(DType::f32, runs, x.columns, working_memory);
+    with_type(x.dtype, [&]<typename T>() {
+        launch("run_gain_gradients", run_gain_gradients_kernel<T>, {{blocks, to_unsigned(runs)}, column_threads},
+               stream_, as<T>(x), inverse_rms.floats(), as<T>(dy), x.rows, x.columns, sums_of_runs.view().floats());
+    });
+    launch("add_runs", add_runs_kernel, {blocks, column_threads}, stream_, sums_of_runs.view().floats(), runs,
+           x.columns, gradient.floats());
+}
+
 void CudaDevice::column_sum_roots(TensorView x, double scale, TensorView roots) {
     require(roots.size() == x.columns, "shapes of column_sum_roots");
     if (x.columns == 0) return;
@@ -267,7 +306,15 @@ void CudaDevice::squared_error(TensorView y, TensorView target, TensorView sum) 
 void CudaDevice::count_nonfinite(TensorView x, TensorView count) {
     if (x.size() == 0) return;
     with_type(x.dtype, [&]<typename T>() {
-        launch("count_nonfinite", count_nonfinite_kernel<T>, {elementwise_blocks(x.size()), threads}, stream_, as<T>(x),
+        launch("count_nonfinite", count_kernel<IsNonfinite, T>, {elementwise_blocks(x.size()), threads}, stream_,
+               as<T>(x), x.size(), are_aligned({x.data}), counter(count));
+    });
+}
+
+void CudaDevice::count_zeros(TensorView x, TensorView count) {
+    if (x.size() == 0) return;
+    with_type(x.dtype, [&]<typename T>() {
+        launch("count_zeros", count_kernel<IsZero, T>, {elementwise_blocks(x.size()), threads}, stream_, as<T>(x),
                x.size(), are_aligned({x.data}), counter(count));
     });
 }

@@ -13,7 +13,7 @@ using namespace cuda;
 template <typename Rounded, bool held>
 struct Step {
     Rmsprop rule;
-    float learning_rate;
+    float learning_rate, gradient_scale;
     const float* gradient;
     const std::uint8_t* mask;
     float* square_average;
@@ -31,6 +31,7 @@ struct Step {
         const float gain = 1.0F - rule.decay;
         ESPALIER_UNROLL
         for (int j = 0; j < count; ++j) {
+            g[j] *= gradient_scale;
             if constexpr (held) g[j] = keep[j] != 0 ? g[j] : 0.0F;
             v[j] = rule.decay * v[j] + gain * g[j] * g[j];
             w[j] -= learning_rate * g[j] / (sqrtf(v[j]) + rule.epsilon);
@@ -49,10 +50,10 @@ void cuda::step_rows(cudaStream_t stream, const Rmsprop& rule, const OptimizerSt
     const bool aligned = are_aligned({rows.gradient.data, v.data, rows.weight.data, rows.rounded.data, rows.mask.data});
     with_type(rows.rounded.empty() ? DType::f32 : rows.rounded.dtype, [&]<typename T>() {
         const auto run = [&]<bool held>() {
-            for_each_element(
-                "rmsprop_step", rows.weight.size(), aligned, stream,
-                Step<T, held>{rule, step.learning_rate, rows.gradient.floats(), held ? rows.mask.mask_bytes() : nullptr,
-                              v.floats(), rows.weight.floats(), reinterpret_cast<T*>(rows.rounded.data)});
+            for_each_element("rmsprop_step", rows.weight.size(), aligned, stream,
+                             Step<T, held>{rule, step.learning_rate, step.gradient_scale, rows.gradient.floats(),
+                                           held ? rows.mask.mask_bytes() : nullptr, v.floats(), rows.weight.floats(),
+                                           reinterpret_cast<T*>(rows.rounded.data)});
         };
         if (rows.mask.empty())
             run.template operator()<false>();

@@ -8,9 +8,9 @@
 
 namespace espalier {
 
-CalibrationTokens choose_calibration(OptionSet& options, const TokenTable& table, const std::string& file) {
+CalibrationTokens choose_calibration(OptionSet& options, const TokenTable& table, const std::string& file,
+                                     std::size_t usual_samples) {
     TokenTable rows = table;
-    constexpr std::size_t usual_samples = 128;
     if (!options.has("sequence-length")) {
         options.set_effective("sequence-length", std::to_string(std::min(longest_by_default, table.columns)),
                               "calibration file");

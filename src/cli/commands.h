@@ -16,6 +16,7 @@ struct CommandLine {
 };
 
 int prune_command(Session& session, const CommandLine& line);
+int finetune_command(Session& session, const CommandLine& line);
 int evaluate_command(Session& session, const CommandLine& line);
 int score_command(Session& session, const CommandLine& line);
 int inspect_command(Session& session, const CommandLine& line);
@@ -24,6 +25,7 @@ int plan_command(Session& session, const CommandLine& line);
 int doctor_command(Session& session, const CommandLine& line);
 // What each of them takes.
 std::vector<OptionSpec> prune_option_specs();
+std::vector<OptionSpec> finetune_option_specs();
 std::vector<OptionSpec> evaluate_option_specs();
 std::vector<OptionSpec> score_option_specs();
 std::vector<OptionSpec> inspect_option_specs();

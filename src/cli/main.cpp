@@ -33,8 +33,9 @@ struct Command {
     const char* summary;
 };
 
-constexpr std::array<Command, 7> commands = {
+constexpr std::array<Command, 8> commands = {
     {{"prune", prune_command, prune_option_specs, "prunes a model, decoder block by decoder block, into a run folder"},
+     {"finetune", finetune_command, finetune_option_specs, "trains a pruned model further and keeps its zeros"},
      {"evaluate", evaluate_command, evaluate_option_specs, "measures the perplexity of a model or a run"},
      {"score", score_command, score_option_specs, "measures how likely a model finds answers of tasks"},
      {"inspect", inspect_command, inspect_option_specs, "checks the files of a run or a model, and counts their zeros"},
@@ -122,7 +123,8 @@ void choose_for_libraries(char** argv) {
 
 int main(int argc, char** argv) {
     using namespace espalier;
-    const bool can_stop_in_order = argc > 1 && std::string_view(argv[1]) == "prune";
+    const bool can_stop_in_order =
+        argc > 1 && (std::string_view(argv[1]) == "prune" || std::string_view(argv[1]) == "finetune");
     if (can_stop_in_order) hold_stop_signals();
     choose_for_libraries(argv);
     // Blocks come and go: their buffers are returned to the system at once instead of fragmenting the heap.

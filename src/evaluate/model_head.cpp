@@ -1,10 +1,9 @@
 #include "src/evaluate/model_head.h"
 
-#include "mpi/tensor_collectives.h"
+#include "src/blocks/outer_rows.h"
 #include "src/model/block_half.h"
 
 #include <algorithm>
-#include <vector>
 
 namespace espalier {
 
@@ -23,7 +22,7 @@ void ModelHead::run(IndexRange passes, const std::function<States()>& begin_part
     const std::size_t panel = std::min(vocabulary_panel, vocabulary);
     const DType dtype = device_.compute_dtype(source_.outer_dtype(OuterTensor::head));
     const Tensor norm = device_.make_tensor(DType::f32, 1, hidden, "final norm");
-    load_rows(OuterTensor::final_norm, 0, norm);
+    load_outer_rows(device_, group_, source_, OuterTensor::final_norm, 0, norm);
     const std::size_t panels = std::max<std::size_t>(1, head_bytes_at_once / (panel * hidden * bytes_of(dtype)));
     const Tensor head = device_.make_tensor(dtype, std::min(vocabulary, panels * panel), hidden, "head");
     const Tensor normed = device_.make_tensor(dtype, most_rows_, hidden, activations);
@@ -33,7 +32,8 @@ void ModelHead::run(IndexRange passes, const std::function<States()>& begin_part
         const TensorView part = head.view().row_range(0, std::min(head.view().rows, vocabulary - first));
         progress("head, vocabulary " + std::to_string(first) + " of " + std::to_string(vocabulary));
         for (std::size_t row = 0; row < part.rows; row += panel) {
-            load_rows(OuterTensor::head, first + row, part.row_range(row, std::min(part.rows, row + panel)));
+            load_outer_rows(device_, group_, source_, OuterTensor::head, first + row,
+                            part.row_range(row, std::min(part.rows, row + panel)));
         }
         const States states = begin_part();
         for (std::size_t pass = passes.begin; pass < passes.end; ++pass) {
@@ -47,23 +47,6 @@ void ModelHead::run(IndexRange passes, const std::function<States()>& begin_part
             }
         }
     }
-}
-
-void ModelHead::load_rows(OuterTensor tensor, std::size_t first, TensorView rows) const {
-    const DType stored_dtype = source_.outer_dtype(tensor);
-    // The norm's vector is stored as rows of one element.
-    const std::size_t count = tensor == OuterTensor::final_norm ? rows.columns : rows.rows;
-    const bool as_stored = stored_dtype == rows.dtype;
-    const Tensor own =
-        as_stored ? Tensor() : device_.make_tensor(stored_dtype, rows.rows, rows.columns, "rows as they are stored");
-    const TensorView stored = as_stored ? rows : own.view();
-    if (group_.rank() == 0) {
-        std::vector<std::byte> raw(stored.bytes());
-        source_.read_outer_rows(tensor, first, count, raw);
-        device_.copy_from_host(raw.data(), stored);
-    }
-    broadcast(group_, stored, 0);
-    if (!as_stored) device_.convert(stored, rows);
 }
 
 }  // namespace espalier

@@ -32,9 +32,6 @@ class ModelHead {
              const SayProgress& progress) const;
 
   private:
-    /// Rows [first, first + rows) of an outer tensor into a tensor of their shape on every rank's device; rank 0 reads.
-    void load_rows(OuterTensor tensor, std::size_t first, TensorView rows) const;
-
     Device& device_;
     Communicator& group_;
     const ModelSource& source_;

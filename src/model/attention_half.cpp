@@ -102,13 +102,17 @@ void AttentionHalf::attend(const BlockWeights& weights, std::span<const RowSegme
         if (segment.prefix_rows > 0) {
             attend_behind_prefix(begin, segment);
         } else {
-            std::byte* const sums = log_sum_exp_.view().data + heads_.query_heads * begin * sizeof(float);
             device_.attention(q_of_segment, k_of_segment, v.row_range(begin, end), heads_,
-                              now(heads_output_).row_range(begin, end), {sums, DType::f32, heads_.query_heads, tokens});
+                              now(heads_output_).row_range(begin, end), log_sum_exp_of(begin, tokens));
         }
         begin = end;
     }
     require(begin == rows_, "segments of all rows");
+}
+
+TensorView AttentionHalf::log_sum_exp_of(std::size_t begin, std::size_t tokens) const {
+    std::byte* const sums = log_sum_exp_.view().data + heads_.query_heads * begin * sizeof(float);
+    return {sums, DType::f32, heads_.query_heads, tokens};
 }
 
 // Attention of the whole sample, of which the outputs of the beginning are known already. That is more attention, but
@@ -133,6 +137,7 @@ void AttentionHalf::attend_behind_prefix(std::size_t begin, const RowSegment& se
 bool AttentionHalf::forward(const BlockWeights& weights, TensorView x, TensorView h,
                             std::span<const RowSegment> segments, LinearInput last, LinearInputObserver* observer) {
     begin_pass(weights, x.rows);
+    if (shape_.keeps_activations()) segments_.assign(segments.begin(), segments.end());
     const TensorView normed = now(normed_), heads_output = now(heads_output_);
     if (tensors_.input_norm)
         device_.rms_norm(x, weights.vector(*tensors_.input_norm), epsilon_, normed, inverse_rms_);
@@ -154,18 +159,29 @@ bool AttentionHalf::forward(const BlockWeights& weights, TensorView x, TensorVie
     return true;
 }
 
-void AttentionHalf::attend_backward(const BlockWeights& weights) {
+void AttentionHalf::attend_backward(const BlockWeights& weights, WeightGradientSink& sink) {
     const TensorView dq = now(dq_), dk = now(dk_);
-    device_.attention_backward(now(q_), now(k_), now(v_), now(heads_output_),
-                               {log_sum_exp_.view().data, DType::f32, heads_.query_heads, rows_}, now(dheads_output_),
-                               heads_, dq, dk, now(dv_));
-    if (const RotaryTable* const table = table_of(weights)) {
-        device_.apply_rope(dq, heads_.head_size, table->cosine, table->sine, true);
-        device_.apply_rope(dk, heads_.head_size, table->cosine, table->sine, true);
+    const RotaryTable* const table = table_of(weights);
+    std::size_t begin = 0;
+    for (const RowSegment& segment : segments_) {
+        require(segment.prefix_rows == 0, "backward passes of whole samples");
+        const std::size_t end = begin + segment.rows;
+        const auto rows = [&](const Tensor& tensor) { return now(tensor).row_range(begin, end); };
+        const TensorView dq_of_segment = rows(dq_), dk_of_segment = rows(dk_);
+        device_.attention_backward(rows(q_), rows(k_), rows(v_), rows(heads_output_),
+                                   log_sum_exp_of(begin, segment.rows), rows(dheads_output_), heads_, dq_of_segment,
+                                   dk_of_segment, rows(dv_));
+        if (table != nullptr) {
+            device_.apply_rope(dq_of_segment, heads_.head_size, table->cosine, table->sine, true);
+            device_.apply_rope(dk_of_segment, heads_.head_size, table->cosine, table->sine, true);
+        }
+        begin = end;
     }
     if (head_norm_ == HeadNorm::none) return;
+    emit_gain(sink, *tensors_.query_norm, by_norm(now(q_projected_)), inverse_rms_q_, by_norm(dq));
     device_.rms_norm_backward(by_norm(now(q_projected_)), weights.vector(*tensors_.query_norm), inverse_rms_q_,
                               by_norm(dq), false, by_norm(dq));
+    emit_gain(sink, *tensors_.key_norm, by_norm(now(k_projected_)), inverse_rms_k_, by_norm(dk));
     device_.rms_norm_backward(by_norm(now(k_projected_)), weights.vector(*tensors_.key_norm), inverse_rms_k_,
                               by_norm(dk), false, by_norm(dk));
 }
@@ -174,6 +190,7 @@ void AttentionHalf::backward(const BlockWeights& weights, TensorView dh, TensorV
     TensorView doutput = dh;
     if (tensors_.output_norm) {
         doutput = floats(shared_.input);
+        emit_gain(sink, *tensors_.output_norm, floats(output_), inverse_rms_output_, dh);
         device_.rms_norm_backward(floats(output_), weights.vector(*tensors_.output_norm), inverse_rms_output_, dh,
                                   false, doutput);
     }
@@ -182,20 +199,22 @@ void AttentionHalf::backward(const BlockWeights& weights, TensorView dh, TensorV
     const TensorView factor = as_factor(doutput);
     project_gradient(weights.projection(tensors_.o), factor, false, now(dheads_output_));
     emit(sink, now(heads_output_), {{tensors_.o, factor}});
-    attend_backward(weights);
-    if (!x.empty()) input_gradient(weights, dh, x);
+    attend_backward(weights, sink);
+    if (!x.empty()) input_gradient(weights, dh, x, sink);
     emit(sink, now(normed_), {{tensors_.v, now(dv_)}, {tensors_.k, now(dk_)}, {tensors_.q, now(dq_)}});
 }
 
-void AttentionHalf::input_gradient(const BlockWeights& weights, TensorView dh, TensorView x) {
+void AttentionHalf::input_gradient(const BlockWeights& weights, TensorView dh, TensorView x, WeightGradientSink& sink) {
     const TensorView dinput = floats(shared_.input);
     project_gradient(weights.projection(tensors_.v), now(dv_), false, dinput);
     project_gradient(weights.projection(tensors_.k), now(dk_), true, dinput);
     project_gradient(weights.projection(tensors_.q), now(dq_), true, dinput);
-    if (tensors_.input_norm)
+    if (tensors_.input_norm) {
+        emit_gain(sink, *tensors_.input_norm, x, inverse_rms_, dinput);
         device_.rms_norm_backward(x, weights.vector(*tensors_.input_norm), inverse_rms_, dinput, true, dh);
-    else
+    } else {
         device_.add(dinput, dh);
+    }
 }
 
 }  // namespace espalier

@@ -34,10 +34,12 @@ class AttentionHalf : private BlockHalf {
     /// Attention of rows [begin, begin + segment.rows) to themselves and to the rows that they follow.
     void attend_behind_prefix(std::size_t begin, const RowSegment& segment);
     void refuse_other_side_of_longrope(const RopeConfig& rope, std::size_t tokens) const;
-    void attend_backward(const BlockWeights& weights);
+    /// Of the rows [begin, begin + tokens), which are one sample.
+    TensorView log_sum_exp_of(std::size_t begin, std::size_t tokens) const;
+    void attend_backward(const BlockWeights& weights, WeightGradientSink& sink);
     /// The heads of a projection [rows, heads * size], one a row where each has a norm by itself.
     TensorView by_norm(TensorView projected) const;
-    void input_gradient(const BlockWeights& weights, TensorView dh, TensorView x);
+    void input_gradient(const BlockWeights& weights, TensorView dh, TensorView x, WeightGradientSink& sink);
 
     const ModelConfig& config_;
     AttentionTensors tensors_;
@@ -45,6 +47,7 @@ class AttentionHalf : private BlockHalf {
     HeadNorm head_norm_;
     std::vector<RotaryTable> tables_;
     // Of the forward pass
+    std::vector<RowSegment> segments_;  ///< kept for the backward pass
     Tensor normed_, q_, k_, v_, heads_output_, log_sum_exp_, inverse_rms_;
     Tensor q_projected_, k_projected_, inverse_rms_q_, inverse_rms_k_;  // with norms of queries and keys
     Tensor output_, inverse_rms_output_;                                // with a norm of the output

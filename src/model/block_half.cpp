@@ -42,4 +42,10 @@ void BlockHalf::emit(WeightGradientSink& sink, TensorView x, std::initializer_li
     hand_out();
 }
 
+void BlockHalf::emit_gain(WeightGradientSink& sink, BlockVector norm, TensorView x, TensorView inverse_rms,
+                          TensorView dy) const {
+    const TensorView gradient = sink.gain_gradient(norm);
+    if (!gradient.empty()) device_.rms_norm_gain_gradient(x, inverse_rms, dy, gradient);
+}
+
 }  // namespace espalier

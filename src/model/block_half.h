@@ -31,6 +31,9 @@ class WeightGradientSink {
     virtual void consume(LinearLayer layer, std::size_t row_begin, TensorView panel) = 0;
     /// All panels of `layer` have been consumed.
     virtual void finished(LinearLayer /*layer*/) {}
+    /// Where the gradient [1, n] of a norm's gain is to be written; empty: it is not computed. Of the norm that comes
+    /// first in the block it is only there when the gradient with respect to x is computed too.
+    virtual TensorView gain_gradient(BlockVector /*norm*/) { return {}; }
 };
 
 /// Which passes a block is made for; it decides how many activations are kept.
@@ -96,6 +99,10 @@ class BlockHalf {
     };
     /// Hands out weight gradients of layers that share the input x.
     void emit(WeightGradientSink& sink, TensorView x, std::initializer_list<LayerGradient> gradients) const;
+
+    /// Hands out the gradient of a norm's gain, given the norm's input and its output's gradient.
+    void emit_gain(WeightGradientSink& sink, BlockVector norm, TensorView x, TensorView inverse_rms,
+                   TensorView dy) const;
 
     Device& device_;
     PassShape shape_;

@@ -7,9 +7,9 @@ namespace {
 SharedGradients make_shared_gradients(Device& device, const ModelConfig& config, const PassShape& shape) {
     SharedGradients shared;
     if (!shape.keeps_activations()) return shared;
-    shared.input = device.make_tensor(DType::f32, shape.tokens, config.hidden_size, activations);
+    shared.input = device.make_tensor(DType::f32, shape.rows, config.hidden_size, activations);
     if (device.compute_dtype(DType::bf16) != DType::f32) {
-        shared.rounded = device.make_tensor(DType::bf16, shape.tokens, config.hidden_size, activations);
+        shared.rounded = device.make_tensor(DType::bf16, shape.rows, config.hidden_size, activations);
     }
     return shared;
 }

@@ -22,7 +22,7 @@ class DecoderBlock {
     /// Weights of passes are of type `widest_weights` or of a smaller one.
     DecoderBlock(Device& device, const ModelConfig& config, std::size_t tokens, Passes passes, DType widest_weights)
         : DecoderBlock(device, config, PassShape{tokens, tokens, passes, widest_weights}) {}
-    /// For forward passes over samples of different lengths, shape.tokens at most.
+    /// For passes over several samples, of different lengths, shape.tokens at most.
     DecoderBlock(Device& device, const ModelConfig& config, const PassShape& shape);
     DecoderBlock(const DecoderBlock&) = delete;  // its halves share a member
     DecoderBlock& operator=(const DecoderBlock&) = delete;
@@ -30,7 +30,7 @@ class DecoderBlock {
     /// y [T, hidden] = f(x [T, hidden]). `observer` may be null. In place (y = x) is allowed when
     /// no backward pass follows.
     void forward(const BlockWeights& weights, TensorView x, TensorView y, LinearInputObserver* observer);
-    /// The same for samples and ends of samples as `segments` say.
+    /// The same for samples, and ends of samples (when no backward pass follows), as `segments` say.
     void forward(const BlockWeights& weights, TensorView x, TensorView y, std::span<const RowSegment> segments);
 
     /// The part of a forward pass that the inputs up to and including `last` need; hands each of them to `observer`. No

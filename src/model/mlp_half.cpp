@@ -47,6 +47,7 @@ void MlpHalf::backward(const BlockWeights& weights, TensorView dy, TensorView h,
     TensorView doutput = dy;
     if (tensors_.output_norm) {
         doutput = dinput;
+        emit_gain(sink, *tensors_.output_norm, floats(output_), inverse_rms_output_, dy);
         device_.rms_norm_backward(floats(output_), weights.vector(*tensors_.output_norm), inverse_rms_output_, dy,
                                   false, doutput);
     }
@@ -60,10 +61,12 @@ void MlpHalf::backward(const BlockWeights& weights, TensorView dy, TensorView h,
     project_gradient(weights.projection(tensors_.gate), gate, true, dinput);
     emit(sink, now(normed_), {{tensors_.up, up}, {tensors_.gate, gate}});
     // dy becomes the gradient of the hidden states between the two halves: residual path plus MLP path.
-    if (tensors_.input_norm)
+    if (tensors_.input_norm) {
+        emit_gain(sink, *tensors_.input_norm, h, inverse_rms_, dinput);
         device_.rms_norm_backward(h, weights.vector(*tensors_.input_norm), inverse_rms_, dinput, true, dy);
-    else
+    } else {
         device_.add(dinput, dy);
+    }
 }
 
 }  // namespace espalier

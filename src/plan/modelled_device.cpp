@@ -285,6 +285,10 @@ void ModelledDevice::count_nonfinite(TensorView x, TensorView /*count*/) {
     touch(x.bytes());
 }
 
+void ModelledDevice::count_zeros(TensorView x, TensorView /*count*/) {
+    touch(x.bytes());
+}
+
 void ModelledDevice::compare_masks(TensorView mask, TensorView before, TensorView /*removed*/, TensorView /*changed*/) {
     touch(bytes_of_all(mask, before));
 }
@@ -309,6 +313,29 @@ void ModelledDevice::cross_entropy_panel(TensorView logits, std::size_t /*first_
                                          TensorView /*running_sum*/, TensorView /*target_logit*/) {
     const Tensor wanted = copied_from_host(targets.size());
     touch(logits.bytes());
+}
+
+void ModelledDevice::token_loss_gradient(const LossWeights& /*loss*/, const LogitSums& /*sums*/,
+                                         std::size_t /*first_token*/, std::span<const std::int32_t> targets,
+                                         TensorView teacher, const LogitSums& /*teacher_sums*/,
+                                         TensorView /*divergences*/, TensorView logits) {
+    const Tensor wanted = copied_from_host(targets.size());
+    touch(2 * logits.bytes() + teacher.bytes());
+}
+
+void ModelledDevice::add_update(TensorView update, float /*scale*/, ZeroWeights /*zeros*/, TensorView weight) {
+    touch(update.bytes() + 2 * weight.bytes());
+}
+
+void ModelledDevice::scale_where_nonzero(TensorView weight, float /*scale*/, TensorView x) {
+    touch(weight.bytes() + 2 * x.bytes());
+}
+
+void ModelledDevice::rms_norm_gain_gradient(TensorView x, TensorView /*inverse_rms*/, TensorView dy,
+                                            TensorView gradient) {
+    const std::size_t runs = (x.rows + rows_of_square_sum - 1) / rows_of_square_sum;
+    const Tensor sums_of_runs = model_.is_gpu ? make_tensor(DType::f32, runs, x.columns, working_memory) : Tensor();
+    touch(bytes_of_all(x, dy, gradient));
 }
 
 void ModelledDevice::score_and_mask(const ScoreTerms& terms, const PruningPattern& pattern, TensorView weight,

@@ -7,6 +7,7 @@
 #include "src/base/error.h"
 #include "src/base/version.h"
 #include "src/prune/block_report.h"
+#include "src/report/run_identity.h"
 #include "src/weights/synthetic_source.h"
 
 #include <fmt/format.h>
@@ -15,39 +16,10 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <random>
-#include <set>
 
 namespace espalier {
 
 namespace {
-
-std::string new_run_id() {
-    std::random_device entropy;
-    return fmt::format("{}-{:08x}", utc_time(), entropy());
-}
-
-/// "method: the run has wanda, this command has rgs" for every value that differs.
-std::string differences(const Json& before, const Json& now) {
-    std::string text;
-    std::set<std::string> names;
-    for (const auto& [name, value] : before.items()) names.insert(name);
-    for (const auto& [name, value] : now.items()) names.insert(name);
-    for (const std::string& name : names) {
-        const Json old_value = before.contains(name) ? before[name] : Json();
-        const Json new_value = now.contains(name) ? now[name] : Json();
-        if (old_value == new_value) continue;
-        const auto said = [](const Json& value) { return value.is_null() ? "does not use it" : "has " + value.dump(); };
-        text += fmt::format("{}{}: the run {}, this command {}", text.empty() ? "" : "; ", name, said(old_value),
-                            said(new_value));
-    }
-    return text;
-}
-
-/// What a path is called from any folder; what is made up has no place.
-std::string lasting_name(const std::filesystem::path& path) {
-    return SyntheticSource::is_named(path) ? path.string() : std::filesystem::absolute(path).string();
-}
 
 FileRecord write_outer_file(const RunFolder& run, const ModelSource& source) {
     const std::filesystem::path temporary = run.path() / (std::string(RunFolder::outer_file) + ".tmp");

@@ -4,6 +4,7 @@
 #include "src/base/error.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <functional>
 #include <string_view>
 
@@ -13,20 +14,11 @@ namespace {
 
 constexpr int manifest_version = 1;
 
-Json to_json(const FileRecord& record) {
-    return {{"file", record.file}, {"bytes", record.bytes}, {"xxh3_128", record.xxh3}};
-}
-
 std::uint64_t unsigned_field(const Json& json, const char* name, const std::string& source) {
     if (!json.at(name).is_number_unsigned()) {
         throw InputError(source + " is damaged ('" + name + "' is not a non-negative integer)");
     }
     return json.at(name).get<std::uint64_t>();
-}
-
-FileRecord file_record_from(const Json& json, const std::string& source) {
-    return {json.at("file").get<std::string>(), unsigned_field(json, "bytes", source),
-            json.at("xxh3_128").get<std::string>()};
 }
 
 /// What readers of a manifest rely on.
@@ -50,6 +42,26 @@ void check_metrics(const Json& metrics, const std::function<void(const std::stri
 }
 
 }  // namespace
+
+Json to_json(const FileRecord& record) {
+    return {{"file", record.file}, {"bytes", record.bytes}, {"xxh3_128", record.xxh3}};
+}
+
+FileRecord file_record_from(const Json& json, const std::string& source) {
+    return {json.at("file").get<std::string>(), unsigned_field(json, "bytes", source),
+            json.at("xxh3_128").get<std::string>()};
+}
+
+void verify_file(const RunFolder& run, const FileRecord& record) {
+    const std::string path = (run.path() / record.file).string();
+    if (!std::filesystem::exists(path)) throw InputError(path + " is missing, though the manifest names it");
+    const FileRecord found = run.record_of(record.file);
+    if (found.bytes != record.bytes || found.xxh3 != record.xxh3) {
+        throw InputError(path +
+                         " is not the file that the manifest names (size or checksum differs); restore it, or start "
+                         "over with --fresh");
+    }
+}
 
 Manifest Manifest::read(const RunFolder& run) {
     return from_json(run.read_manifest(), (run.path() / "manifest.json").string());

@@ -17,6 +17,13 @@ struct BlockRecord {
     Json metrics;
 };
 
+/// As manifests have it: {"file", "bytes", "xxh3_128"}.
+Json to_json(const FileRecord& record);
+/// Throws Json::Error, or InputError naming `source`.
+FileRecord file_record_from(const Json& json, const std::string& source);
+/// Throws InputError when the file is missing or is not the one of the record; reads all of it.
+void verify_file(const RunFolder& run, const FileRecord& record);
+
 /// `options` are the effective values that decide the result; a resumed run must have the same.
 struct Manifest {
     std::string run_id;

@@ -9,6 +9,7 @@
 #include "src/weights/block_source.h"
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <span>
@@ -16,6 +17,9 @@
 #include <vector>
 
 namespace espalier {
+
+/// Bytes of a config.json, at most.
+inline constexpr std::uint64_t config_limit = 16u << 20;
 
 class ModelSource : public BlockSource {
   public:
@@ -69,6 +73,9 @@ class ModelSource : public BlockSource {
 /// Opens a Hugging Face folder, a run folder that Espalier has completed, or a synthetic model (SyntheticSource).
 /// Throws InputError.
 std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
+
+/// What a model's path is called from any folder; what is made up has no place.
+std::string lasting_name(const std::filesystem::path& path);
 
 /// Waits for the weights and throws InputError naming tensor and block when one is not finite.
 void refuse_nonfinite_weights(Device& device, const BlockLayout& layout, std::size_t block,

@@ -4,14 +4,10 @@
 #include "io/file.h"
 #include "io/hdf5_handle.h"
 #include "src/base/error.h"
-#include "src/weights/checkpoint_source.h"
-#include "src/weights/synthetic_source.h"
 
 namespace espalier {
 
 namespace {
-
-constexpr std::uint64_t config_limit = 16u << 20;
 
 std::string config_of_run(const std::filesystem::path& path) {
     return read_text(path / "config.json", config_limit);
@@ -25,17 +21,6 @@ BlockStorage storage_of_block_file(const RunFolder& run, const BlockLayout& layo
         storage.vector_dtypes.push_back(file.info(hdf5_path(layout.tensor_name(0, vector.name))).dtype);
     }
     return storage;
-}
-
-void verify_file(const RunFolder& run, const FileRecord& record) {
-    const std::string path = (run.path() / record.file).string();
-    if (!std::filesystem::exists(path)) throw InputError(path + " is missing, though the manifest names it");
-    const FileRecord found = run.record_of(record.file);
-    if (found.bytes != record.bytes || found.xxh3 != record.xxh3) {
-        throw InputError(path +
-                         " is not the file that the manifest names (size or checksum differs); restore it, or start "
-                         "over with --fresh");
-    }
 }
 
 }  // namespace
@@ -132,12 +117,6 @@ std::string RunSource::identity() const {
     for (const auto& [index, record] : manifest_.blocks) text += record.file.xxh3;
     for (const char* const file : {"config.json", RunFolder::outer_file}) text += outer_record(file).xxh3;
     return sha256(text);
-}
-
-std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path) {
-    if (SyntheticSource::is_named(path)) return std::make_unique<SyntheticSource>(path.string());
-    if (RunFolder(path).has_manifest()) return std::make_unique<RunSource>(path);
-    return std::make_unique<CheckpointSource>(path);
 }
 
 }  // namespace espalier

@@ -1,0 +1,169 @@
+#include "io/token_file.h"
+#include "mpi/tensor_communicator.h"
+#include "src/base/error.h"
+#include "src/base/stop_request.h"
+#include "src/cli/calibration_options.h"
+#include "src/cli/commands.h"
+#include "src/cli/device_options.h"
+#include "src/cli/finetune_options.h"
+#include "src/finetune/finetune_run.h"
+
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+
+namespace espalier {
+
+namespace {
+
+constexpr const char* finetune_summary = "trains a pruned model further and keeps its zeros";
+
+}  // namespace
+
+std::vector<OptionSpec> finetune_option_specs() {
+    std::vector<OptionSpec> specs = {
+        {"model", "model to train: a finished run folder, a Hugging Face folder, or synthetic:NAME", {}, false, true},
+        {"data",
+         "tokens to train on, [samples, length]: an HDF5 file with /input_ids, or an .npy file",
+         {},
+         false,
+         true},
+        {"output", "run folder to write", {}, false, true},
+        {"teacher", "the dense model, for --loss kl and mix", {}}};
+    for (OptionSpec& spec : training_option_specs()) specs.push_back(std::move(spec));
+    for (OptionSpec spec : std::initializer_list<OptionSpec>{
+             {"checkpoint-steps", "steps between two checkpoints [default: a tenth of all]", {}},
+             {"weights",
+              "where weights lie: resident (all of them on every device), shared (an equal part on each, gathered "
+              "block "
+              "by block), or auto, which shares them where they do not fit",
+              "auto"},
+             {"fresh", "delete what an earlier run left in --output, and start again", {}, true},
+             {"config", "file with lines 'name = value' that set options", {}}}) {
+        specs.push_back(std::move(spec));
+    }
+    for (OptionSpec& spec : device_option_specs()) specs.push_back(std::move(spec));
+    return specs;
+}
+
+namespace {
+
+std::optional<WeightPlace> parse_weights(const std::string& text) {
+    if (text == "auto") return std::nullopt;
+    if (text == "resident") return WeightPlace::resident;
+    if (text == "shared") return WeightPlace::shared;
+    throw InputError("--weights '" + text + "' is not one of auto, resident, shared");
+}
+
+void announce(Progress& progress, const FinetuneOptions& options, const ModelSource& student,
+              const FinetuneFacts& facts) {
+    progress.line(fmt::format("fine-tuning {} ({}, {} blocks) to {}: {} towards {}", options.model.string(),
+                              student.config().model_type, student.config().blocks.size(), options.output.string(),
+                              name_of(options.train), name_of(options.loss)));
+    progress.line(fmt::format("{} samples of {} tokens from {}, {} held out; {} steps of {} samples", options.samples,
+                              options.sequence_length, options.data.string(), options.held_out, options.steps,
+                              options.batch));
+    progress.line(fmt::format("{} rank(s); {}", facts.ranks, facts.device));
+    for (const std::string& remark : student.remarks()) progress.line(remark);
+}
+
+}  // namespace
+
+int finetune_command(Session& session, const CommandLine& line) {
+    if (print_help(session, line, "finetune", finetune_summary, finetune_option_specs())) return 0;
+    std::optional<OptionSet> set;
+    std::unique_ptr<ModelSource> student, teacher;
+    ChosenDevice chosen;
+    CalibrationTokens data;
+    FinetuneOptions options;
+    FinetuneFacts facts;
+    std::optional<WeightPlace> weights;
+    Progress progress(session.rank() == 0);
+    session.agree([&] {
+        set.emplace("finetune", finetune_option_specs(), line.arguments);
+        session.check_tasks();
+        student = open_model(set->text("model"));
+        if (set->has("teacher")) teacher = open_model(set->text("teacher"));
+        check_teacher(*set, finetune_loss_from_name(set->text("loss")), *student, teacher.get());
+        const TokenTable table =
+            read_token_file(set->text("data"), student->config().vocabulary, TokenPurpose::calibration);
+        facts.data_sha256 = table.sha256;
+        data = choose_calibration(*set, table, set->text("data"), std::numeric_limits<std::size_t>::max());
+        options = parse_training_options(*set, *student, data);
+        options.data = set->text("data");
+        options.output = set->text("output");
+        if (!options.output.has_filename()) options.output = options.output.parent_path();
+        if (teacher) options.teacher = teacher->path();
+        options.fresh = set->flag("fresh");
+        if (!set->has("checkpoint-steps")) {
+            set->set_effective("checkpoint-steps", std::to_string(std::max<std::size_t>(1, (options.steps + 9) / 10)),
+                               "steps");
+        }
+        options.checkpoint_steps = static_cast<std::size_t>(set->whole("checkpoint-steps", 1));
+        weights = parse_weights(set->text("weights"));
+        chosen = make_device(session, *set);
+        facts.arithmetic = chosen.device->arithmetic();
+    });
+    check_devices(session, chosen);
+    facts.command_line = line.text;
+    facts.options_with_origins = set->with_origins();
+    facts.device = chosen.device->description();
+    facts.ranks = static_cast<std::size_t>(session.size());
+    facts.threads_per_rank = static_cast<std::size_t>(omp_get_max_threads());
+    const TensorCommunicator tensors(session.world(), *chosen.device);
+    const TrainingContext training = {.device = *chosen.device,
+                                      .group = tensors.get(),
+                                      .control = session.world(),
+                                      .options = options,
+                                      .student = *student,
+                                      .teacher = teacher.get(),
+                                      .ids = data.ids,
+                                      .weights = weights.value_or(WeightPlace::resident)};
+    std::unique_ptr<FinetuneLedger> ledger;
+    session.agree([&] {
+        if (session.rank() != 0) return;
+        student->verify_outer();
+        if (teacher) teacher->verify_outer();
+        ledger = std::make_unique<FinetuneLedger>(options, *student, teacher.get(), facts, progress);
+        announce(progress, options, *student, facts);
+        if (!chosen.note.empty()) progress.line(chosen.note);
+        ledger->say_opening();
+    });
+    const Json shared = Json::parse(session.broadcast_text(ledger ? Json({{"state", ledger->state().to_json()},
+                                                                          {"attributes", ledger->attributes()},
+                                                                          {"complete", ledger->complete()}})
+                                                                        .dump()
+                                                                  : std::string()));
+    if (shared["complete"].get<bool>()) {
+        progress.line("the run in " + options.output.string() + " is complete; nothing to do (--fresh starts over)");
+        return 0;
+    }
+    const RunFolder run(options.output);
+    const FinetuneState state = FinetuneState::from_json(shared["state"]);
+    const auto attributes = shared["attributes"].get<std::map<std::string, std::string>>();
+    const bool complete = finetune_model({.session = session,
+                                          .training = training,
+                                          .ledger = ledger.get(),
+                                          .run = run,
+                                          .state = state,
+                                          .attributes = attributes,
+                                          .progress = progress,
+                                          .host_threads = chosen.host_threads});
+    if (!complete) {
+        const std::vector<int> signals = session.world().all_gather_value(stop_signal());
+        const auto heard = std::ranges::find_if(signals, [](int signal) { return signal != 0; });
+        progress.line("stopped by " + (heard == signals.end() ? "a signal" : name_of_signal(*heard)) +
+                      " after a checkpoint; the same command continues");
+        return static_cast<int>(ExitStatus::interrupted);
+    }
+    const std::string written = options.output.string();
+    progress.line("");
+    progress.line("written to " + written + "; next: espalier evaluate --model " + written +
+                  " --tokens FILE, espalier export --run " + written + " --output DIR");
+    return 0;
+}
+
+}  // namespace espalier

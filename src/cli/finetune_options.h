@@ -1,0 +1,20 @@
+#pragma once
+/// The options of `finetune`, which `plan --finetune` takes too.
+
+#include "src/cli/option_set.h"
+#include "src/finetune/finetune_options.h"
+#include "src/samples/calibration_tokens.h"
+#include "src/weights/model_source.h"
+
+#include <vector>
+
+namespace espalier {
+
+/// What decides the result, but for the model, its teacher and the tokens.
+std::vector<OptionSpec> training_option_specs();
+/// Checks them against the model, and fills in those that were not given. Throws InputError.
+FinetuneOptions parse_training_options(OptionSet& options, const ModelSource& student, const CalibrationTokens& data);
+/// Throws InputError when a teacher is missing, not wanted, or no model of the student's shape and vocabulary.
+void check_teacher(const OptionSet& options, FinetuneLoss loss, const ModelSource& student, const ModelSource* teacher);
+
+}  // namespace espalier

@@ -1,0 +1,204 @@
+#include "src/finetune/finetune_ledger.h"
+
+#include "io/file.h"
+#include "src/base/error.h"
+#include "src/base/version.h"
+#include "src/report/run_identity.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+namespace espalier {
+
+Json FinetuneState::to_json() const {
+    Json files = Json::array();
+    for (const auto& [unit, record] : checkpoint) files.push_back({unit, record.file, record.bytes, record.xxh3});
+    return {{"progress", progress.to_json()}, {"checkpoint", files}};
+}
+
+FinetuneState FinetuneState::from_json(const Json& json) {
+    FinetuneState state;
+    state.progress = FinetuneProgress::from_json(json.at("progress"));
+    for (const Json& entry : json.at("checkpoint")) {
+        state.checkpoint[entry.at(0).get<std::size_t>()] = {
+            entry.at(1).get<std::string>(), entry.at(2).get<std::uint64_t>(), entry.at(3).get<std::string>()};
+    }
+    return state;
+}
+
+FinetuneLedger::FinetuneLedger(const FinetuneOptions& options, const ModelSource& student, const ModelSource* teacher,
+                               const FinetuneFacts& facts, Progress& progress)
+    : options_(options),
+      student_(student),
+      teacher_(teacher),
+      facts_(facts),
+      progress_(progress),
+      run_(options.output) {
+    std::error_code unknown;
+    if (std::filesystem::equivalent(options.model, options.output, unknown))
+        throw InputError("--output " + options.output.string() + " is --model itself; choose another folder");
+    run_.prepare(student.config_text());
+    manifest_.run_id = new_run_id();
+    lock_ = std::make_unique<RunLock>(run_, manifest_.run_id);
+    if (!lock_->warning().empty()) opening_.push_back("warning: " + lock_->warning());
+    if (!lock_->takeover().empty()) opening_.push_back(lock_->takeover());
+    if (options_.fresh) run_.clear();
+    start_or_resume();
+    events_ = std::make_unique<EventLog>(run_.path() / "events.jsonl");
+    events_->write("start", {{"run_id", manifest_.run_id},
+                             {"command_line", facts_.command_line},
+                             {"options", facts_.options_with_origins},
+                             {"ranks", facts_.ranks},
+                             {"process", ::getpid()},
+                             {"steps_taken", manifest_.progress.steps.size()}});
+}
+
+void FinetuneLedger::start_or_resume() {
+    const Json deciding = options_.deciding_values(facts_.arithmetic);
+    const std::string identity = student_.identity(), of_teacher = teacher_ == nullptr ? "" : teacher_->identity();
+    if (run_.has_manifest()) {
+        FinetuneManifest held = FinetuneManifest::read(run_);
+        Json before = held.options, now = deciding;
+        before["model"] = held.base_identity;
+        before["teacher"] = held.teacher_identity;
+        before["data"] = held.data_sha256;
+        before["program version"] = held.program_version;
+        now["model"] = identity;
+        now["teacher"] = of_teacher;
+        now["data"] = facts_.data_sha256;
+        now["program version"] = program_version;
+        const std::string difference = differences(before, now);
+        if (!difference.empty()) {
+            throw InputError("--output " + run_.path().string() + " holds a run with other options (" + difference +
+                             "); repeat its command, choose another folder, or give --fresh to start over");
+        }
+        manifest_ = std::move(held);
+        seconds_before_ = manifest_.provenance.value("seconds", 0.0);
+    }
+    manifest_.program_version = program_version;
+    manifest_.base_path = lasting_name(student_.path());
+    manifest_.base_identity = identity;
+    manifest_.blocks_in_model = student_.config().blocks.size();
+    manifest_.teacher_path = teacher_ == nullptr ? "" : lasting_name(teacher_->path());
+    manifest_.teacher_identity = of_teacher;
+    manifest_.data_path = lasting_name(options_.data);
+    manifest_.data_sha256 = facts_.data_sha256;
+    manifest_.options = deciding;
+    if (manifest_.complete) return;
+    write_text_atomically(run_.path() / "config.json", student_.config_text());
+    save();
+    run_.remove_checkpoints(manifest_.checkpoint_step);
+    if (manifest_.checkpoint_step) {
+        opening_.push_back(
+            fmt::format("resuming: {} of {} steps are taken", *manifest_.checkpoint_step, options_.steps));
+    }
+}
+
+void FinetuneLedger::say_opening() const {
+    for (const std::string& line : opening_) progress_.line(line);
+}
+
+FinetuneState FinetuneLedger::state() const {
+    return {manifest_.progress, manifest_.checkpoint};
+}
+
+std::map<std::string, std::string> FinetuneLedger::attributes() const {
+    return {{"format", "espalier-finetuned-block"},
+            {"format_version", "1"},
+            {"program_version", std::string(program_version)},
+            {"options", options_.deciding_values(facts_.arithmetic).dump()},
+            {"base_identity", manifest_.base_identity},
+            {"data_sha256", manifest_.data_sha256}};
+}
+
+void FinetuneLedger::save() {
+    std::array<char, 256> host{};
+    gethostname(host.data(), host.size() - 1);
+    manifest_.provenance = {{"command_line", facts_.command_line},
+                            {"options", facts_.options_with_origins},
+                            {"device", facts_.device},
+                            {"ranks", facts_.ranks},
+                            {"threads_per_rank", facts_.threads_per_rank},
+                            {"host", host.data()},
+                            {"saved", utc_time()},
+                            {"seconds", seconds()}};
+    manifest_.write(run_);
+}
+
+void FinetuneLedger::record_step(std::size_t step, const StepRecord& record, double seconds) {
+    events_->write("step", {{"step", step},
+                            {"language_model", record.language_model},
+                            {"divergence", record.divergence},
+                            {"gradient_norm", record.gradient_norm},
+                            {"seconds", seconds}});
+}
+
+void FinetuneLedger::record_look(const HeldOutRecord& look) {
+    events_->write("held_out", {{"steps", look.steps},
+                                {"language_model", look.language_model},
+                                {"divergence", look.divergence},
+                                {"total", look.total}});
+}
+
+void FinetuneLedger::commit_checkpoint(std::size_t step, const FinetuneProgress& progress,
+                                       const std::map<std::size_t, FileRecord>& files) {
+    manifest_.progress = progress;
+    manifest_.checkpoint_step = step;
+    manifest_.checkpoint = files;
+    save();
+    run_.remove_checkpoints(step);
+    events_->write("checkpoint", {{"steps", step}});
+}
+
+void FinetuneLedger::note_stop(std::size_t step) {
+    events_->write("stop", {{"steps_taken", step}});
+}
+
+Json FinetuneLedger::metrics(const FinetuneCosts& costs) const {
+    const std::optional<std::size_t> best = manifest_.progress.best_look();
+    return {{"format", "espalier-finetune-metrics"},
+            {"version", 1},
+            {"run_id", manifest_.run_id},
+            {"model", {{"path", manifest_.base_path}, {"type", student_.config().model_type}}},
+            {"teacher", manifest_.teacher_path},
+            {"data", {{"path", manifest_.data_path}, {"sha256", manifest_.data_sha256}}},
+            {"options", facts_.options_with_origins},
+            {"decided_by", manifest_.options},
+            {"command_line", facts_.command_line},
+            {"device", facts_.device},
+            {"ranks", facts_.ranks},
+            {"threads_per_rank", facts_.threads_per_rank},
+            {"trained_values", costs.trained_values},
+            {"curves", manifest_.progress.to_json()},
+            {"best_steps", best ? Json(manifest_.progress.looks[*best].steps) : Json()},
+            {"total_seconds", seconds()},
+            {"flops", costs.flops},
+            {"peak_bytes", costs.peak_bytes},
+            {"peak_resident_bytes", costs.peak_resident_bytes}};
+}
+
+void FinetuneLedger::finish(const FinetuneProgress& progress, const std::map<std::size_t, FileRecord>& files,
+                            const FinetuneCosts& costs) {
+    manifest_.progress = progress;
+    manifest_.checkpoint_step.reset();
+    manifest_.checkpoint.clear();
+    manifest_.blocks = files;
+    std::vector<RunFolder::Link> links;
+    for (const auto& [unit, record] : files) {
+        const bool end = unit == manifest_.blocks_in_model;
+        links.push_back({hdf5_path(end ? student_.layout().outer_name(OuterTensor::final_norm)
+                                       : student_.layout().block_name(unit)),
+                         record.file});
+    }
+    manifest_.outer_files = {run_.write_links(RunFolder::adapters_file, links), run_.record_of("config.json")};
+    write_text_atomically(run_.path() / "metrics.json", metrics(costs).dump(1) + "\n");
+    manifest_.complete = true;
+    save();
+    run_.remove_checkpoints(std::nullopt);
+    events_->write("finish", {{"seconds", seconds()}, {"steps", progress.steps.size()}});
+}
+
+}  // namespace espalier

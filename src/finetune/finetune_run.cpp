@@ -1,0 +1,156 @@
+#include "src/finetune/finetune_run.h"
+
+#include "src/base/error.h"
+#include "src/base/stop_request.h"
+#include "src/base/units.h"
+#include "src/finetune/trained_files.h"
+#include "src/finetune/training_step.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+
+namespace espalier {
+
+namespace {
+
+class FinetuneRun {
+  public:
+    explicit FinetuneRun(const FinetuneRunContext& context)
+        : c_(context),
+          t_(context.training),
+          options_(context.training.options),
+          progress_(context.state.progress),
+          values_(context.training),
+          files_(context.training, context.run, context.host_threads) {
+        const auto say = [&](const std::string& text) { c_.progress.step(text); };
+        if (t_.teacher != nullptr) teacher_ = std::make_unique<TeacherStates>(t_, say);
+        say("reading the model");
+        outer_ = std::make_unique<OuterWeights>(t_.device, t_.group, t_.student, OuterWeights::Parts::all);
+        values_.start_end(outer_->final_norm());
+        student_ = std::make_unique<StudentWeights>(t_, values_);
+        best_ = ValuesOnHost::of(values_);
+        if (!c_.state.checkpoint.empty()) {
+            files_.read_checkpoint(c_.state.checkpoint, values_, best_);
+            values_have_changed();
+        }
+        step_ = std::make_unique<TrainingStep>(t_, *outer_, *student_, values_, teacher_.get());
+    }
+
+    bool run() {
+        while (true) {
+            const std::size_t done = progress_.steps.size();
+            if (is_due(done)) look(done);
+            if (done == options_.steps || is_out_of_patience()) break;
+            if (should_stop()) {
+                checkpoint(done);
+                if (c_.ledger != nullptr) c_.ledger->note_stop(done);
+                return false;
+            }
+            if (done > c_.state.progress.steps.size() && done % options_.checkpoint_steps == 0) checkpoint(done);
+            take(done);
+        }
+        finish();
+        return true;
+    }
+
+  private:
+    void values_have_changed() {
+        values_.gather_end(outer_->final_norm());
+        student_->refresh();
+    }
+    bool is_due(std::size_t done) const {
+        if (options_.held_out == 0) return false;
+        if (!progress_.looks.empty() && progress_.looks.back().steps == done) return false;
+        return done % options_.evaluate_steps == 0 || done == options_.steps;
+    }
+    bool is_out_of_patience() const {
+        return options_.patience > 0 && progress_.looks_since_best() >= options_.patience;
+    }
+    bool should_stop() const {
+        const std::vector<char> asked = t_.control.all_gather_value(static_cast<char>(stop_requested() ? 1 : 0));
+        return std::ranges::any_of(asked, [](char one) { return one != 0; });
+    }
+
+    void look(std::size_t done) {
+        const MeanLoss loss = step_->measure(held_out_samples(options_));
+        progress_.looks.push_back({done, loss.language_model, loss.divergence, loss.total(options_.loss_weights())});
+        const bool better = progress_.best_look() == progress_.looks.size() - 1;
+        if (better) best_ = ValuesOnHost::of(values_);
+        if (c_.ledger != nullptr) c_.ledger->record_look(progress_.looks.back());
+        c_.progress.line(fmt::format("{} of {} steps: held-out loss {:.4f}{}{}", done, options_.steps,
+                                     progress_.looks.back().total, better && done > 0 ? ", the best so far" : "",
+                                     time_left(done)));
+    }
+    std::string time_left(std::size_t done) const {
+        const std::size_t here = done - c_.state.progress.steps.size();
+        if (here == 0) return {};
+        const double seconds = since_start_.seconds() / static_cast<double>(here);
+        return fmt::format("; {} a step, {} left", format_seconds(seconds),
+                           format_seconds(seconds * static_cast<double>(options_.steps - done)));
+    }
+
+    void take(std::size_t done) {
+        const Stopwatch stopwatch;
+        const TrainingStep::Result result = step_->take(samples_of_step(options_, done), done + 1);
+        progress_.steps.push_back({result.loss.language_model, result.loss.divergence, result.gradient_norm});
+        if (c_.ledger != nullptr) c_.ledger->record_step(done + 1, progress_.steps.back(), stopwatch.seconds());
+        c_.progress.step(fmt::format("step {} of {}: loss {:.4f}", done + 1, options_.steps,
+                                     result.loss.total(options_.loss_weights())));
+    }
+
+    void checkpoint(std::size_t done) {
+        c_.progress.step("writing a checkpoint");
+        const UnitRecords records = files_.write_checkpoint(done, values_, best_);
+        if (c_.ledger != nullptr) c_.ledger->commit_checkpoint(done, progress_, records);
+    }
+
+    void finish() {
+        if (options_.held_out > 0) best_.restore(values_);
+        const UnitRecords records = files_.write_result(values_, c_.attributes);
+        struct Costs {
+            double flops;
+            std::size_t peak, resident;
+        };
+        const std::vector<Costs> of_ranks =
+            t_.control.all_gather_value(Costs{t_.device.flops(), t_.device.memory().peak(), peak_resident_bytes()});
+        if (c_.ledger == nullptr) return;
+        FinetuneCosts costs;
+        for (std::size_t unit = 0; unit < values_.units(); ++unit) costs.trained_values += values_.layout(unit).size();
+        for (const Costs& of_rank : of_ranks) {
+            costs.flops += of_rank.flops;
+            costs.peak_bytes = std::max(costs.peak_bytes, of_rank.peak);
+            costs.peak_resident_bytes = std::max(costs.peak_resident_bytes, of_rank.resident);
+        }
+        c_.ledger->finish(progress_, records, costs);
+    }
+
+    const FinetuneRunContext& c_;
+    const TrainingContext& t_;
+    const FinetuneOptions& options_;
+    FinetuneProgress progress_;
+    TrainedValues values_;
+    TrainedFiles files_;
+    std::unique_ptr<TeacherStates> teacher_;
+    std::unique_ptr<OuterWeights> outer_;
+    std::unique_ptr<StudentWeights> student_;
+    ValuesOnHost best_;
+    std::unique_ptr<TrainingStep> step_;
+    Stopwatch since_start_;
+};
+
+}  // namespace
+
+bool finetune_model(const FinetuneRunContext& context) {
+    try {
+        FinetuneRun run(context);
+        return run.run();
+    } catch (...) {
+        if (context.session.size() > 1) context.session.fail(as_error(std::current_exception()));
+        throw;
+    }
+}
+
+}  // namespace espalier

@@ -1,0 +1,164 @@
+#include "src/finetune/trained_files.h"
+
+#include "io/hdf5_handle.h"
+#include "src/base/error.h"
+#include "src/weights/manifest.h"
+
+#include <algorithm>
+#include <array>
+#include <string_view>
+#include <utility>
+
+namespace espalier {
+
+namespace {
+
+using State = TrainedValues::State;
+constexpr std::array<std::pair<const char*, State>, 3> states = {
+    {{"values", State::values}, {"first_moment", State::first_moment}, {"second_moment", State::second_moment}}};
+constexpr const char* best_values = "best_values";
+
+std::span<const std::byte> as_bytes(const std::vector<float>& values) {
+    return std::as_bytes(std::span(values));
+}
+
+void check_written(const std::filesystem::path& file, const std::vector<FileTensor>& tensors, int threads) {
+    const Hdf5Reader reader(file);
+    for (const FileTensor& tensor : tensors) {
+        if (!reader.holds(hdf5_path(tensor.name), tensor.data, threads))
+            throw ResourceError(file.string() + ": " + tensor.name + " cannot be read back as it was written");
+    }
+}
+
+}  // namespace
+
+ValuesOnHost ValuesOnHost::of(const TrainedValues& values) {
+    ValuesOnHost copy;
+    for (std::size_t unit = 0; unit < values.units(); ++unit)
+        copy.parts.push_back(values.part_on_host(unit, State::values));
+    return copy;
+}
+
+void ValuesOnHost::restore(TrainedValues& values) const {
+    for (std::size_t unit = 0; unit < values.units(); ++unit) values.set_part(unit, State::values, parts[unit]);
+    values.share();
+}
+
+TrainedFiles::TrainedFiles(const TrainingContext& context, const RunFolder& run, int host_threads)
+    : context_(context), run_(run), host_threads_(host_threads) {}
+
+std::vector<float> TrainedFiles::whole(const TrainedValues& values, std::size_t unit,
+                                       std::span<const float> part) const {
+    const PartOffsets parts = values.parts(unit);
+    std::vector<float> all(values.layout(unit).size());
+    std::ranges::copy(part, all.begin() + static_cast<std::ptrdiff_t>(parts[context_.me()]));
+    context_.control.all_gather(std::span(all), parts);
+    return all;
+}
+
+UnitRecords TrainedFiles::gather(const UnitRecords& mine) const {
+    struct Entry {
+        std::uint64_t unit = 0, bytes = 0;
+        std::array<char, 64> file{}, xxh3{};
+    };
+    const std::vector<std::size_t> counts = context_.control.all_gather_value(mine.size());
+    std::vector<std::size_t> offsets = {0};
+    for (const std::size_t count : counts) offsets.push_back(offsets.back() + count);
+    std::vector<Entry> entries(offsets.back());
+    std::size_t next = offsets[context_.me()];
+    for (const auto& [unit, record] : mine) {
+        Entry& entry = entries[next++];
+        entry.unit = unit;
+        entry.bytes = record.bytes;
+        require(record.file.size() < entry.file.size() && record.xxh3.size() < entry.xxh3.size(), "short names");
+        std::ranges::copy(record.file, entry.file.begin());
+        std::ranges::copy(record.xxh3, entry.xxh3.begin());
+    }
+    context_.control.all_gather(std::span(entries), offsets);
+    UnitRecords all;
+    for (const Entry& entry : entries) all[entry.unit] = {entry.file.data(), entry.bytes, entry.xxh3.data()};
+    return all;
+}
+
+UnitRecords TrainedFiles::write_checkpoint(std::size_t step, const TrainedValues& values,
+                                           const ValuesOnHost& best) const {
+    UnitRecords mine;
+    for (std::size_t unit = 0; unit < values.units(); ++unit) {
+        if (values.layout(unit).size() == 0) continue;
+        std::vector<std::vector<float>> arrays;
+        for (const auto& [name, state] : states)
+            arrays.push_back(whole(values, unit, values.part_on_host(unit, state)));
+        arrays.push_back(whole(values, unit, best.parts[unit]));
+        if (!is_mine(unit)) continue;
+        std::vector<FileTensor> tensors;
+        for (std::size_t i = 0; i < arrays.size(); ++i) {
+            tensors.push_back({i < states.size() ? states[i].first : best_values,
+                               DType::f32,
+                               {arrays[i].size()},
+                               as_bytes(arrays[i])});
+        }
+        mine[unit] = run_.commit_tensors(
+            RunFolder::checkpoint_file(step, unit), tensors, {{"format", "espalier-finetune-checkpoint"}},
+            [&](const std::filesystem::path& file) { check_written(file, tensors, host_threads_); }, host_threads_);
+    }
+    return gather(mine);
+}
+
+void TrainedFiles::read_checkpoint(const UnitRecords& records, TrainedValues& values, ValuesOnHost& best) const {
+    for (const auto& [unit, record] : records) {
+        if (is_mine(unit)) verify_file(run_, record);
+    }
+    for (std::size_t unit = 0; unit < values.units(); ++unit) {
+        if (values.layout(unit).size() == 0) continue;
+        const auto record = records.find(unit);
+        if (record == records.end())
+            throw InputError(run_.path().string() + ": the checkpoint has no file of unit " + std::to_string(unit));
+        const Hdf5Reader file(run_.path() / record->second.file);
+        const PartOffsets parts = values.parts(unit);
+        const std::size_t first = parts[context_.me()], count = parts[context_.me() + 1] - first;
+        const auto read = [&](const char* name) {
+            const std::string dataset = hdf5_path(name);
+            const Hdf5DatasetInfo info = file.info(dataset);
+            if (info.dtype != DType::f32 || info.shape != std::vector<std::uint64_t>{values.layout(unit).size()})
+                throw InputError((run_.path() / record->second.file).string() + ": " + dataset + " does not hold " +
+                                 std::to_string(values.layout(unit).size()) + " float32 values");
+            std::vector<float> part(count);
+            if (count > 0) file.read_rows(dataset, first, count, std::as_writable_bytes(std::span(part)));
+            return part;
+        };
+        for (const auto& [name, state] : states) values.set_part(unit, state, read(name));
+        best.parts[unit] = read(best_values);
+    }
+    values.share();
+}
+
+UnitRecords TrainedFiles::write_result(const TrainedValues& values,
+                                       const std::map<std::string, std::string>& attributes) const {
+    UnitRecords mine;
+    const BlockLayout& layout = context_.student.layout();
+    for (std::size_t unit = 0; unit < values.units(); ++unit) {
+        const TrainedLayout& trained = values.layout(unit);
+        if (trained.size() == 0 && unit == context_.blocks()) continue;
+        const std::vector<float> all = whole(values, unit, values.part_on_host(unit, State::values));
+        if (!is_mine(unit)) continue;
+        std::vector<std::vector<std::byte>> rounded;
+        rounded.reserve(trained.tensors().size());
+        std::vector<FileTensor> tensors;
+        for (const TrainedTensor& tensor : trained.tensors()) {
+            const DType dtype = tensor.kind == TrainedKind::weight ? context_.options.output_dtype : DType::f32;
+            std::vector<std::byte>& data = rounded.emplace_back(tensor.size() * bytes_of(dtype));
+            round_from_float(dtype, all.data() + tensor.offset, tensor.size(), data.data());
+            const bool vector = tensor.kind == TrainedKind::gain;
+            tensors.push_back({unit < context_.blocks() ? layout.tensor_name(unit, tensor.name) : tensor.name, dtype,
+                               vector ? std::vector<std::uint64_t>{tensor.size()}
+                                      : std::vector<std::uint64_t>{tensor.rows, tensor.columns},
+                               data});
+        }
+        mine[unit] = run_.commit_block(
+            unit, tensors, attributes,
+            [&](const std::filesystem::path& file) { check_written(file, tensors, host_threads_); }, host_threads_);
+    }
+    return gather(mine);
+}
+
+}  // namespace espalier

@@ -1,0 +1,80 @@
+#pragma once
+/// Everything that is trained, with what the optimiser keeps of it: a vector of values for each block and for the end
+/// of the model (TrainedLayout), of which each rank steps its part. Updates of low rank and gains are whole on every
+/// rank, trained matrices are not: the weights that passes read are made of all ranks' parts.
+
+#include "src/finetune/trained_layout.h"
+#include "src/finetune/training_context.h"
+#include "src/model/block_weights.h"
+
+#include <cstddef>
+#include <functional>
+#include <span>
+#include <vector>
+
+namespace espalier {
+
+class TrainedValues {
+  public:
+    /// Moments of zero; values follow by start and start_end, and, in a run that goes on, by set_part.
+    explicit TrainedValues(const TrainingContext& context);
+    TrainedValues(const TrainedValues&) = delete;
+    TrainedValues& operator=(const TrainedValues&) = delete;
+
+    /// The blocks, and the end of the model behind them.
+    std::size_t units() const { return units_.size(); }
+    const TrainedLayout& layout(std::size_t unit) const { return unit + 1 < units_.size() ? block_ : end_; }
+
+    /// Takes what is trained of block `block` from its weights: matrices, gains; low-rank updates begin with A drawn
+    /// uniformly in +-1/sqrt(in), by counter, and B zero. Sets the rates of tensors. `scratch`: float32 memory of
+    /// the largest matrix.
+    void start(std::size_t block, const BlockWeights& weights, TensorView scratch);
+    void start_end(TensorView final_norm);
+
+    /// What passes read of a block: gains and low-rank updates on their place in `weights`, which hold the others.
+    void apply(std::size_t block, TensorView scratch, BlockWeights& weights) const;
+    /// What is trained of a block and lies in parts on the ranks, rounded into its place in `weights` on every rank.
+    /// Collective. Nothing for updates of low rank.
+    void gather(std::size_t block, BlockWeights& weights) const;
+    /// The final norm, when it is trained, on every rank. Collective.
+    void gather_end(TensorView final_norm) const;
+    /// A or B of a matrix of a block.
+    TensorView low_rank(std::size_t block, const TrainedTensor& tensor) const;
+
+    /// This rank's part of a unit's gradient [1, n], for OrderedSum::finish_reduce.
+    TensorView gradient_part(std::size_t unit) const { return units_[unit].gradient; }
+    PartOffsets parts(std::size_t unit) const { return layout(unit).parts(ranks_); }
+    /// ||gradient||^2 over all units and ranks, added in an order that does not depend on the ranks. Collective.
+    double gradient_square_sum() const;
+    /// One step of all values. `gradient_scale` times the gradients is what is followed. Collective.
+    void step(double learning_rate, double gradient_scale, std::size_t number);
+
+    /// This rank's part of a unit as it goes into checkpoints.
+    enum class State { values, first_moment, second_moment };
+    std::vector<float> part_on_host(std::size_t unit, State state) const;
+    /// Sets this rank's part from all of a unit's values; values of all ranks are complete after share().
+    void set_part(std::size_t unit, State state, std::span<const float> part);
+    /// All ranks have what is whole on every rank. Collective.
+    void share() const;
+
+  private:
+    struct Unit {
+        Tensor whole;  ///< values, when they are whole on every rank
+        Tensor own;    ///< this rank's part of them otherwise
+        Tensor first_moment, second_moment, gradient;
+        std::vector<double> rates;  ///< of each tensor, relative to the step's
+    };
+    /// Values of trained tensors, from all ranks' parts to `place(tensor)`.
+    void gather_parts_of(std::size_t unit, const std::function<TensorView(const TrainedTensor&)>& place) const;
+    bool is_whole() const { return context_.options.low_rank(); }
+    TensorView part_of(std::size_t unit) const;
+    TensorView state_of(std::size_t unit, State state) const;
+    double rate_of(TensorView values, TensorView scratch) const;
+
+    const TrainingContext& context_;
+    std::size_t ranks_;
+    TrainedLayout block_, end_;
+    std::vector<Unit> units_;
+};
+
+}  // namespace espalier

@@ -1,0 +1,21 @@
+#include "src/weights/checkpoint_source.h"
+#include "src/weights/finetune_manifest.h"
+#include "src/weights/finetuned_source.h"
+#include "src/weights/run_source.h"
+#include "src/weights/synthetic_source.h"
+
+namespace espalier {
+
+std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path) {
+    if (SyntheticSource::is_named(path)) return std::make_unique<SyntheticSource>(path.string());
+    const RunFolder run(path);
+    if (FinetuneManifest::is_in(run)) return std::make_unique<FinetunedSource>(path);
+    if (run.has_manifest()) return std::make_unique<RunSource>(path);
+    return std::make_unique<CheckpointSource>(path);
+}
+
+std::string lasting_name(const std::filesystem::path& path) {
+    return SyntheticSource::is_named(path) ? path.string() : std::filesystem::absolute(path).string();
+}
+
+}  // namespace espalier
