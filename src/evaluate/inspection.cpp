@@ -7,6 +7,7 @@
 #include "src/base/json.h"
 #include "src/method/prune_options.h"
 #include "src/weights/checkpoint_source.h"
+#include "src/weights/finetuned_source.h"
 #include "src/weights/mask_bits.h"
 #include "src/weights/mask_check.h"
 #include "src/weights/run_source.h"
@@ -40,6 +41,10 @@ class Inspector {
         pruned_blocks_ = std::move(pruned_blocks);
     }
 
+    /// What is zero in `base` is to be zero here.
+    void expect_zeros_of(const ModelSource& base) { base_ = &base; }
+    std::size_t zeros_of_base() const { return zeros_of_base_; }
+
     void inspect_block(std::size_t block, const RunFolder* run) {
         BlockInspection& counts = result_.blocks.emplace_back();
         counts.block = block;
@@ -57,6 +62,7 @@ class Inspector {
                 check_matrix(run, block, matrix, weights_of(matrix), counts);
             }
         }
+        if (base_ != nullptr) compare_zeros(block, raw);
         if (dense_ != nullptr) compare_with_dense(block, raw, counts.pruned);
     }
 
@@ -107,7 +113,36 @@ class Inspector {
         if (!found.empty()) fault(run->block_path(block).string() + ": " + name + ": " + found);
     }
 
+    void compare_zeros(std::size_t block, std::span<const std::byte> raw) {
+        const BlockLayout& layout = source_.layout();
+        std::vector<std::byte> before(base_->storage().total_bytes(layout));
+        base_->read_block(block, before);
+        const auto values_of = [&](const ModelSource& source, std::span<const std::byte> stored,
+                                   const MatrixShape& matrix) {
+            const DType dtype = source.storage().matrix_dtype;
+            std::vector<float> values(matrix.size());
+            widen_to_float(dtype, stored.data() + matrix.offset * bytes_of(dtype), values.size(), values.data());
+            return values;
+        };
+        for (const LinearLayer layer : layout.linear_layers()) {
+            const MatrixShape& matrix = layout.matrix(layer);
+            const std::vector<float> old = values_of(*base_, before, matrix), now = values_of(source_, raw, matrix);
+            std::size_t zeros = 0, lost = 0;
+            for (std::size_t i = 0; i < old.size(); ++i) {
+                zeros += old[i] == 0.0F ? 1U : 0U;
+                lost += old[i] == 0.0F && now[i] != 0.0F ? 1U : 0U;
+            }
+            zeros_of_base_ += zeros;
+            if (lost > 0) {
+                fault("'" + layout.tensor_name(block, matrix.name) + "': " + std::to_string(lost) + " of " +
+                      std::to_string(zeros) + " zeros of " + base_->path().string() + " are zeros no more");
+            }
+        }
+    }
+
     void compare_with_dense(std::size_t block, std::span<const std::byte> raw, bool pruned) {
+        const auto* const finetuned = dynamic_cast<const FinetunedSource*>(&source_);
+        if (finetuned != nullptr && finetuned->trains_norms()) return;  // nothing is as it was
         std::vector<std::byte> original(dense_->storage().total_bytes(dense_->layout()));
         if (dense_->layout().weights() != source_.layout().weights() ||
             dense_->storage().vector_dtypes != source_.storage().vector_dtypes) {
@@ -121,7 +156,9 @@ class Inspector {
                         original.begin() + static_cast<std::ptrdiff_t>(dense_bytes), original.end())) {
             fault("block " + std::to_string(block) + ": a norm or bias differs from the dense model");
         }
-        if (dense_->storage().matrix_dtype != source_.storage().matrix_dtype || (pruned && !weights_kept_)) return;
+        if (finetuned != nullptr || dense_->storage().matrix_dtype != source_.storage().matrix_dtype ||
+            (pruned && !weights_kept_))
+            return;
         compare_survivors(block, raw.first(matrix_bytes), original, pruned);
     }
 
@@ -158,16 +195,28 @@ class Inspector {
     const ModelSource& source_;
     const ModelSource* dense_;
     Inspection& result_;
+    const ModelSource* base_ = nullptr;
+    std::size_t zeros_of_base_ = 0;
     std::optional<PruningPattern> pattern_;
     bool weights_kept_ = false;
     std::set<std::size_t> pruned_blocks_;
 };
 
-void check_files(const RunSource& source, Inspection& result) {
-    std::vector<FileRecord> records = source.manifest().outer_files;
-    for (const auto& block : source.manifest().blocks) records.push_back(block.second.file);
+std::vector<FileRecord> files_of(const Manifest& manifest) {
+    std::vector<FileRecord> records = manifest.outer_files;
+    for (const auto& block : manifest.blocks) records.push_back(block.second.file);
+    return records;
+}
+
+std::vector<FileRecord> files_of(const FinetuneManifest& manifest) {
+    std::vector<FileRecord> records = manifest.outer_files;
+    for (const auto& [block, record] : manifest.blocks) records.push_back(record);
+    return records;
+}
+
+void check_files(const RunFolder& run, const std::vector<FileRecord>& records, Inspection& result) {
     for (const FileRecord& record : records) {
-        const std::filesystem::path path = source.run().path() / record.file;
+        const std::filesystem::path path = run.path() / record.file;
         if (!std::filesystem::exists(path)) {
             result.faults.push_back(path.string() + " is missing");
         } else if (std::filesystem::file_size(path) != record.bytes || xxh3_128_of_file(path) != record.xxh3) {
@@ -179,16 +228,17 @@ void check_files(const RunSource& source, Inspection& result) {
                              " files against the manifest's sizes and XXH3-128 checksums");
 }
 
-/// What pruning.json of an exported folder says was pruned, and how.
+/// What pruning.json of an exported folder says was pruned, and how, and whether it was fine-tuned since.
 void expect_export(const std::filesystem::path& file,
-                   const std::function<void(const Json&, std::set<std::size_t>)>& expect) {
+                   const std::function<void(const Json&, std::set<std::size_t>, bool finetuned)>& expect) {
     const Json json = parse_strict_json(read_text(file, std::uint64_t{64} << 20), file.string());
     try {
+        if (!json.contains("blocks")) return;  // fine-tuned, and pruned by another program
         std::set<std::size_t> pruned;
         for (const Json& block : json.at("blocks")) {
             if (block.at("pruned").get<bool>()) pruned.insert(block.at("index").get<std::size_t>());
         }
-        expect(json.at("options"), std::move(pruned));
+        expect(json.at("options"), std::move(pruned), json.contains("finetuning"));
     } catch (const Json::Error& error) {
         throw InputError(file.string() + " is damaged (" + error.what() + ")");
     }
@@ -211,20 +261,33 @@ Inspection inspect_model(const std::filesystem::path& path, const std::optional<
     }
     Inspector inspector(*source, dense.get(), result);
     const RunFolder* run = nullptr;
-    const auto expect = [&](const Json& options, std::set<std::size_t> pruned_blocks) {
+    const auto expect = [&](const Json& options, std::set<std::size_t> pruned_blocks, bool finetuned) {
         const Method method = method_from_name(options.at("method").get<std::string>());
         inspector.expect(
             PruningPattern::parse(options.at("pattern").get<std::string>(), options.at("sparsity").get<double>()),
-            method.only_removes(), std::move(pruned_blocks));
+            method.only_removes() && !finetuned, std::move(pruned_blocks));
     };
-    if (const auto* const run_source = dynamic_cast<const RunSource*>(source.get())) {
-        run = &run_source->run();
+    const auto* const finetuned = dynamic_cast<const FinetunedSource*>(source.get());
+    const auto expect_run = [&](const RunSource& run_source) {
         std::set<std::size_t> pruned;
-        for (const auto& [index, record] : run_source->manifest().blocks) {
+        for (const auto& [index, record] : run_source.manifest().blocks) {
             if (record.metrics.at("pruned").get<bool>()) pruned.insert(index);
         }
-        expect(run_source->manifest().options, std::move(pruned));
-        check_files(*run_source, result);
+        expect(run_source.manifest().options, std::move(pruned), finetuned != nullptr);
+    };
+    if (finetuned != nullptr) {
+        check_files(finetuned->run(), files_of(finetuned->manifest()), result);
+        if (finetuned->keeps_zeros()) {
+            inspector.expect_zeros_of(finetuned->base());
+            if (const auto* const base = dynamic_cast<const RunSource*>(&finetuned->base())) expect_run(*base);
+        } else {
+            result.remarks.push_back(
+                "note: trained with --train lora: with its updates the model is dense (zeros below are chance)");
+        }
+    } else if (const auto* const run_source = dynamic_cast<const RunSource*>(source.get())) {
+        run = &run_source->run();
+        expect_run(*run_source);
+        check_files(*run, files_of(run_source->manifest()), result);
         result.checked.push_back(
             "every group or row of every mask, and that removed weights are +0.0 and all are finite");
     } else if (std::filesystem::exists(source->path() / "pruning.json")) {
@@ -239,7 +302,13 @@ Inspection inspect_model(const std::filesystem::path& path, const std::optional<
             result.faults.emplace_back(error.what());  // the other blocks are still worth looking at
         }
     }
-    if (dense) {
+    if (finetuned != nullptr && finetuned->keeps_zeros()) {
+        result.checked.push_back("all " + std::to_string(inspector.zeros_of_base()) + " zeros of " +
+                                 finetuned->base().path().string() + ", one by one");
+    }
+    if (dense && finetuned != nullptr && finetuned->trains_norms()) {
+        result.checked.push_back("not the norms, which were trained");
+    } else if (dense) {
         inspector.compare_outer();
         result.checked.push_back("norms, biases, embedding and head bit for bit against " + dense->path().string());
     }

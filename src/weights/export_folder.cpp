@@ -1,11 +1,11 @@
 #include "src/weights/export_folder.h"
 
 #include "io/file.h"
-#include "io/hdf5_handle.h"
 #include "src/base/error.h"
 #include "src/base/version.h"
 #include "src/model/families/family.h"
 #include "src/weights/checkpoint_source.h"
+#include "src/weights/finetuned_source.h"
 #include "src/weights/run_source.h"
 #include "src/weights/synthetic_source.h"
 
@@ -33,15 +33,35 @@ bool holds_weights(const std::filesystem::path& path) {
     return name == "config.json" || name == "pruning.json";
 }
 
+/// The run that pruned a model: the source itself, or what a run of fine-tuning began with; null when there is none.
+const RunSource* pruning_run(const ModelSource& source) {
+    if (const auto* const finetuned = dynamic_cast<const FinetunedSource*>(&source)) return pruning_run(finetuned->base());
+    return dynamic_cast<const RunSource*>(&source);
+}
+
+/// Where a run's model keeps a tensor of the checkpoint.
+struct RunTensor {
+    std::size_t block = 0;
+    std::optional<std::size_t> stored_matrix;  ///< otherwise a vector that was trained
+    std::optional<BlockVector> vector;         ///< none: the final norm
+};
+
 class Exporter {
   public:
-    Exporter(const RunSource& run, const CheckpointSource& dense, const std::filesystem::path& folder)
+    Exporter(const ModelSource& run, const CheckpointSource& dense, const std::filesystem::path& folder)
         : run_(run), dense_(dense), folder_(folder) {
+        const BlockLayout& layout = run.layout();
         for (std::size_t block = 0; block < run.config().blocks.size(); ++block) {
-            for (const StoredMatrix& matrix : run.layout().stored_matrices()) {
-                pruned_[run.layout().tensor_name(block, matrix.name)] = block;
+            for (std::size_t stored = 0; stored < layout.stored_matrices().size(); ++stored) {
+                tensors_[layout.tensor_name(block, layout.stored_matrices()[stored].name)] = {block, stored, {}};
+            }
+            for (std::size_t v = 0; v < layout.vectors().size(); ++v) {
+                const VectorShape& vector = layout.vectors()[v];
+                if (trains_norms() && !vector.bias_of)
+                    tensors_[layout.tensor_name(block, vector.name)] = {block, {}, BlockVector{v}};
             }
         }
+        if (trains_norms()) tensors_[layout.outer_name(OuterTensor::final_norm)] = {};
     }
 
     void write_shard(std::size_t shard) {
@@ -51,7 +71,7 @@ class Exporter {
             if (stored.file == shard && !is_unused_buffer(name)) tensors.emplace_back(name, stored.entry);
         }
         for (auto& [name, entry] : tensors) {
-            if (pruned_.contains(name)) set_output_type(entry);
+            if (tensors_.contains(name)) set_output_type(entry);
             total_bytes_ += entry.bytes;
         }
         // As in the source, but wide types first, so that every tensor lies at a multiple of its element's size.
@@ -101,23 +121,39 @@ class Exporter {
     }
 
     void write_provenance() const {
-        const Manifest& manifest = run_.manifest();
-        Json blocks = Json::array();
-        for (const auto& [index, record] : manifest.blocks) {
-            blocks.push_back({{"index", index},
-                              {"pruned", record.metrics.at("pruned")},
-                              {"sparsity", record.metrics.at("sparsity")},
-                              {"error_final", record.metrics.at("error_final")}});
+        Json provenance;
+        if (const RunSource* const pruned = pruning_run(run_)) {
+            const Manifest& manifest = pruned->manifest();
+            Json blocks = Json::array();
+            for (const auto& [index, record] : manifest.blocks) {
+                blocks.push_back({{"index", index},
+                                  {"pruned", record.metrics.at("pruned")},
+                                  {"sparsity", record.metrics.at("sparsity")},
+                                  {"error_final", record.metrics.at("error_final")}});
+            }
+            provenance = {{"format", "espalier-pruning"},
+                          {"version", 1},
+                          {"program_version", program_version},
+                          {"run_id", manifest.run_id},
+                          {"options", manifest.options},
+                          {"learning_rate", manifest.learning_rate},
+                          {"model", manifest.model_identity},
+                          {"calibration_sha256", manifest.calibration_sha256},
+                          {"blocks", blocks}};
+        } else if (const std::filesystem::path of_dense = dense_.path() / "pruning.json";
+                   std::filesystem::exists(of_dense)) {
+            provenance = parse_strict_json(read_text(of_dense, std::uint64_t{64} << 20), of_dense.string());
         }
-        const Json provenance = {{"format", "espalier-pruning"},
-                                 {"version", 1},
-                                 {"program_version", program_version},
-                                 {"run_id", manifest.run_id},
-                                 {"options", manifest.options},
-                                 {"learning_rate", manifest.learning_rate},
-                                 {"model", manifest.model_identity},
-                                 {"calibration_sha256", manifest.calibration_sha256},
-                                 {"blocks", blocks}};
+        if (const auto* const finetuned = dynamic_cast<const FinetunedSource*>(&run_)) {
+            const FinetuneManifest& manifest = finetuned->manifest();
+            if (provenance.is_null()) provenance = {{"format", "espalier-finetuning"}, {"version", 1}};
+            provenance["finetuning"] = {{"run_id", manifest.run_id},
+                                        {"program_version", manifest.program_version},
+                                        {"options", manifest.options},
+                                        {"base", manifest.base_identity},
+                                        {"data_sha256", manifest.data_sha256},
+                                        {"zeros_kept", finetuned->keeps_zeros()}};
+        }
         write_text_atomically(folder_ / "pruning.json", provenance.dump(1) + "\n");
     }
 
@@ -136,12 +172,47 @@ class Exporter {
         for (const std::uint64_t dimension : entry.shape) entry.bytes *= dimension;
     }
 
+    bool trains_norms() const {
+        const auto* const finetuned = dynamic_cast<const FinetunedSource*>(&run_);
+        return finetuned != nullptr && finetuned->trains_norms();
+    }
+
+    std::vector<std::byte> read_from_run(const RunTensor& tensor) const {
+        const BlockLayout& layout = run_.layout();
+        const DType dtype = run_.storage().matrix_dtype;
+        std::vector<std::byte> data;
+        if (tensor.stored_matrix) {
+            for (const LinearLayer layer : layout.linear_layers()) {
+                const MatrixShape& matrix = layout.matrix(layer);
+                if (matrix.stored != *tensor.stored_matrix) continue;
+                const std::size_t begin = data.size();
+                data.resize(begin + matrix.size() * bytes_of(dtype));
+                run_.read_rows(tensor.block, {layer, 0, matrix.rows}, std::span(data).subspan(begin));
+            }
+            return data;
+        }
+        // Trained gains are float32 where they come from, and written like the matrices.
+        std::vector<float> gain;
+        if (tensor.vector) {
+            std::vector<std::byte> vectors(run_.storage().vector_bytes(layout));
+            run_.read_vectors(tensor.block, vectors);
+            std::size_t offset = 0;
+            for (std::size_t v = 0; v < index_of(*tensor.vector); ++v)
+                offset += layout.vectors()[v].size * bytes_of(run_.storage().vector_dtypes[v]);
+            gain.resize(layout.vectors()[index_of(*tensor.vector)].size);
+            widen_to_float(DType::f32, vectors.data() + offset, gain.size(), gain.data());
+        } else {
+            gain.resize(run_.config().hidden_size);
+            run_.read_outer_rows(OuterTensor::final_norm, 0, gain.size(), std::as_writable_bytes(std::span(gain)));
+        }
+        data.resize(gain.size() * bytes_of(dtype));
+        round_from_float(dtype, gain.data(), gain.size(), data.data());
+        return data;
+    }
+
     void write_tensor(AtomicFile& file, const std::string& name, const SafetensorsEntry& entry) const {
-        const auto pruned = pruned_.find(name);
-        if (pruned != pruned_.end()) {
-            std::vector<std::byte> data(static_cast<std::size_t>(entry.bytes));
-            Hdf5Reader(run_.run().block_path(pruned->second)).read(hdf5_path(name), data);
-            file.write(data);
+        if (const auto of_run = tensors_.find(name); of_run != tensors_.end()) {
+            file.write(read_from_run(of_run->second));
             return;
         }
         std::vector<std::byte> piece;
@@ -152,39 +223,37 @@ class Exporter {
         }
     }
 
-    const RunSource& run_;
+    const ModelSource& run_;
     const CheckpointSource& dense_;
     std::filesystem::path folder_;
-    std::map<std::string, std::size_t> pruned_;  ///< tensor -> block
+    std::map<std::string, RunTensor> tensors_;  ///< by name; all others are the dense model's
     std::uint64_t total_bytes_ = 0;
 };
 
-/// The Hugging Face folder that a run descends from: its own model, or, when it was pruned from another run, that
-/// run's.
-CheckpointSource open_dense(const std::filesystem::path& run_path, const Manifest& manifest,
-                            const std::optional<std::filesystem::path>& named) {
-    const std::filesystem::path path = named.value_or(manifest.model_path);
+/// The Hugging Face folder that a run descends from: its own model, or, when it was made from another run, that run's.
+CheckpointSource open_dense(const ModelSource& source, const std::optional<std::filesystem::path>& named) {
+    const std::string name = source.path().string();
+    if (SyntheticSource::is_named(source.path())) {
+        throw InputError(name + " is a synthetic model: there is no Hugging Face folder to export what became of it like");
+    }
+    if (const auto* const finetuned = dynamic_cast<const FinetunedSource*>(&source))
+        return open_dense(finetuned->base(), named);
+    const auto* const run = dynamic_cast<const RunSource*>(&source);
+    if (run == nullptr) return CheckpointSource(named.value_or(source.path()));
+    const std::filesystem::path path = named.value_or(run->manifest().model_path);
     if (SyntheticSource::is_named(path)) {
-        throw InputError(run_path.string() + " was pruned from " + path.string() +
+        throw InputError(name + " was pruned from " + path.string() +
                          ", a synthetic model: there is no Hugging Face folder to export it like");
     }
-    const auto refuse_another = [&](const std::string& identity) {
-        if (identity == manifest.model_identity) return;
-        throw InputError(
-            path.string() + " is not the model that " + run_path.string() +
-            " was pruned from (config.json, tensor headers or a run's files differ); name it with --model");
-    };
-    if (!RunFolder(path).has_manifest()) {
-        CheckpointSource dense(path);
-        refuse_another(dense.identity());
-        return dense;
+    const std::unique_ptr<ModelSource> before = open_model(path);
+    if (before->identity() != run->manifest().model_identity) {
+        throw InputError(path.string() + " is not the model that " + name +
+                         " was pruned from (config.json, tensor headers or a run's files differ); name it with --model");
     }
-    const RunSource earlier(path);
-    refuse_another(earlier.identity());
-    return open_dense(path, earlier.manifest(), {});
+    return open_dense(*before, {});
 }
 
-void write_folder(const RunSource& run, const CheckpointSource& dense, const std::filesystem::path& partial,
+void write_folder(const ModelSource& run, const CheckpointSource& dense, const std::filesystem::path& partial,
                   const std::function<void(const std::string&)>& progress) {
     for (std::size_t block = 0; block < run.config().blocks.size(); ++block) run.verify_block(block);
     Exporter exporter(run, dense, partial);
@@ -201,11 +270,24 @@ void write_folder(const RunSource& run, const CheckpointSource& dense, const std
 
 }  // namespace
 
-std::vector<std::string> export_run(const std::filesystem::path& run_path, const std::filesystem::path& output,
+std::vector<std::string> export_run(const ModelSource& run, const std::filesystem::path& output,
                                     const std::optional<std::filesystem::path>& dense_path,
                                     const std::function<void(const std::string&)>& progress) {
-    const RunSource run(run_path);
-    const CheckpointSource dense = open_dense(run_path, run.manifest(), dense_path);
+    const auto* const finetuned = dynamic_cast<const FinetunedSource*>(&run);
+    if (finetuned != nullptr && !finetuned->keeps_zeros()) {
+        throw InputError(run.path().string() +
+                         " was trained with --train lora: merged, its updates would fill the zeros. --adapter writes them "
+                         "as a PEFT adapter; --merge-masked merges what lies on kept weights");
+    }
+    const CheckpointSource dense = open_dense(run, dense_path);
+    write_folder_at_once(output, "an export of " + run.path().string(), [&](const std::filesystem::path& partial) {
+        write_folder(run, dense, partial, progress);
+    });
+    return dense.remarks();
+}
+
+void write_folder_at_once(const std::filesystem::path& output, const std::string& what,
+                          const std::function<void(const std::filesystem::path&)>& write) {
     std::error_code error;
     if (std::filesystem::exists(output, error)) throw InputError("--output " + output.string() + " exists already");
     const std::filesystem::path partial = output.string() + ".partial";
@@ -215,9 +297,9 @@ std::vector<std::string> export_run(const std::filesystem::path& run_path, const
     std::filesystem::remove_all(partial);
     std::filesystem::create_directories(partial, error);
     if (error) throw InputError("--output " + output.string() + " cannot be created: " + error.message());
-    write_text_atomically(partial / unfinished_marker, "an export of " + run_path.string() + " is written here\n");
+    write_text_atomically(partial / unfinished_marker, what + " is written here\n");
     try {
-        write_folder(run, dense, partial, progress);
+        write(partial);
     } catch (...) {
         std::filesystem::remove_all(partial, error);
         throw;
@@ -230,7 +312,6 @@ std::vector<std::string> export_run(const std::filesystem::path& run_path, const
         throw ResourceError(std::string(failure.what()) + "; the export is complete in " + partial.string() +
                             ": rename that folder yourself");
     }
-    return dense.remarks();
 }
 
 }  // namespace espalier

@@ -25,6 +25,8 @@ class FinetunedSource final : public ModelSource {
     const ModelSource& base() const { return *base_; }
     /// Updates of low rank lie on zeros of the base, too: reading merges them, and the result is not sparse.
     bool is_dense() const { return train_ == "lora"; }
+    bool keeps_zeros() const { return keeps_zeros_; }
+    bool trains_norms() const { return trains_norms_; }
     /// From now on an update leaves zeros of the base what they are, whatever it was trained for.
     void keep_zeros() { keeps_zeros_ = true; }
     /// A of [rank, in] or B of [out, rank], or a gain: by its name in the block ("self_attn.q_proj.lora_A.weight");

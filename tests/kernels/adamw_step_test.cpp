@@ -118,5 +118,21 @@ TEST_F(AdamWStepTest, MissingMomentsAndStepZeroAreBugs) {
     expect_error(ExitStatus::bug, {"counted from 1"}, [&] { step({}, 0, 0, {1, 1, 1}); });
 }
 
+TEST_F(AdamWStepTest, AScaledGradientIsTheGradientTimesTheScale) {
+    Random random(9);
+    const std::vector<float> weight = random.normals(333), gradient = random.normals(333);
+    std::vector<float> halved = gradient;
+    for (float& g : halved) g *= 0.5F;
+    start(weight);
+    step({}, 1e-2F, 1, halved);
+    const std::vector<std::uint32_t> expected = bits_of(download(*device_, w_));
+    start(weight);
+    OptimizerStep scaled{AdamW{}, 1e-2F, 1};
+    scaled.gradient_scale = 0.5F;
+    const Tensor g = upload(*device_, 1, gradient.size(), gradient);
+    device_->optimizer_step(scaled, {g, {}, {m_, v_}, w_, {}});
+    EXPECT_EQ(bits_of(download(*device_, w_)), expected);
+}
+
 }  // namespace
 }  // namespace espalier

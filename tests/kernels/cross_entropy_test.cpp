@@ -96,6 +96,93 @@ TEST(CrossEntropy, NonFiniteLogitsShow) {
     EXPECT_FALSE(std::isfinite(losses_in_panels(*device, logits, {0}, 4)[0]));
 }
 
+/// softmax of a row, in float64.
+std::vector<double> softmax_of(const Matrix& logits, std::size_t row) {
+    double largest = logits(row, 0), sum = 0;
+    for (std::size_t j = 0; j < logits.columns; ++j) largest = std::max(largest, logits(row, j));
+    std::vector<double> shares(logits.columns);
+    for (std::size_t j = 0; j < logits.columns; ++j) sum += shares[j] = std::exp(logits(row, j) - largest);
+    for (double& share : shares) share /= sum;
+    return shares;
+}
+
+/// A model's logits with what the first pass over the vocabulary leaves of them.
+struct FirstPass {
+    Tensor largest, sum, target;
+
+    FirstPass(Device& device, const Matrix& logits, std::span<const std::int32_t> targets)
+        : largest(make_poisoned(device, 1, logits.rows)),
+          sum(make_poisoned(device, 1, logits.rows)),
+          target(make_poisoned(device, 1, logits.rows)) {
+        device.start_cross_entropy(largest, sum, target);
+        device.cross_entropy_panel(upload(device, logits.rows, logits.columns, logits.values), 0, targets, largest, sum,
+                                   target);
+    }
+    LogitSums sums() const { return {largest, sum, target}; }
+};
+
+TEST(LossGradient, OfTheTextAndOfATeacher) {
+    const auto device = make_test_device();
+    constexpr std::size_t rows = 33, vocabulary = 301, panel = 128;
+    Random random(5);
+    const Matrix logits = Matrix::random(random, rows, vocabulary, 4),
+                 wanted = Matrix::random(random, rows, vocabulary, 4);
+    std::vector<std::int32_t> targets(rows);
+    for (auto& target : targets) target = static_cast<std::int32_t>(random.below(vocabulary));
+    targets[0] = 0;
+    targets[1] = vocabulary - 1;
+    const FirstPass student(*device, logits, targets), teacher(*device, wanted, targets);
+    for (const LossWeights weights : {LossWeights{1, 0}, LossWeights{0, 1}, LossWeights{0.33F, 0.67F}}) {
+        const bool asks = weights.divergence != 0;
+        const Tensor divergences = make_poisoned(*device, 1, rows);
+        device->fill_zero(divergences);
+        Bounded gradient(rows * vocabulary), divergence(rows);
+        std::vector<float> found(rows * vocabulary);
+        for (std::size_t first = 0; first < vocabulary; first += panel) {
+            const std::size_t width = std::min(panel, vocabulary - first);
+            const auto part = [&](const Matrix& all) {
+                std::vector<float> values;
+                for (std::size_t t = 0; t < rows; ++t) {
+                    const float* const row = all.values.data() + t * vocabulary + first;
+                    values.insert(values.end(), row, row + width);
+                }
+                return upload(*device, rows, width, values);
+            };
+            const Tensor of_panel = part(logits), of_teacher = asks ? part(wanted) : Tensor();
+            device->token_loss_gradient(weights, student.sums(), first, targets, of_teacher,
+                                        asks ? teacher.sums() : LogitSums{}, asks ? divergences.view() : TensorView{},
+                                        of_panel);
+            const std::vector<float> values = download(*device, of_panel);
+            for (std::size_t t = 0; t < rows; ++t)
+                std::copy_n(values.data() + t * width, width, found.data() + t * vocabulary + first);
+        }
+        for (std::size_t t = 0; t < rows; ++t) {
+            const std::vector<double> p = softmax_of(logits, t), q = softmax_of(wanted, t);
+            const auto a = static_cast<double>(weights.language_model), b = static_cast<double>(weights.divergence);
+            for (std::size_t j = 0; j < vocabulary; ++j) {
+                const double onehot = j == static_cast<std::size_t>(targets[t]) ? 1 : 0;
+                gradient.values[t * vocabulary + j] = (a + b) * p[j] - a * onehot - b * q[j];
+                // Exponents up to 64 in size are rounded, the log-sum-exp and the exponential err by some units more.
+                gradient.bounds[t * vocabulary + j] = 100 * unit_roundoff * (p[j] + q[j] + onehot);
+                divergence.values[t] += q[j] * std::log(q[j] / p[j]);
+                divergence.bounds[t] += 200 * unit_roundoff * q[j] * (1 + std::fabs(std::log(q[j] / p[j])));
+            }
+        }
+        expect_within(found, gradient.values, gradient.bounds, "gradient");
+        if (asks) expect_within(download(*device, divergences), divergence.values, divergence.bounds, "divergence");
+    }
+}
+
+TEST(LossGradient, ATeacherThatIsNotAskedIsABug) {
+    const auto device = make_test_device();
+    const Tensor logits = make_poisoned(*device, 1, 4), state = make_poisoned(*device, 1, 1);
+    const std::vector<std::int32_t> target = {0};
+    const LogitSums sums = {state, state, state};
+    expect_error(ExitStatus::bug, {"teacher"}, [&] {
+        device->token_loss_gradient({0, 1}, sums, 0, target, {}, sums, state, logits);
+    });
+}
+
 TEST(CrossEntropy, ShapeErrorsAreBugs) {
     const auto device = make_test_device();
     const Tensor logits = make_poisoned(*device, 3, 4), state = make_poisoned(*device, 1, 3);

@@ -88,6 +88,15 @@ TEST_P(WholeTensor, CountNonfinite) {
     EXPECT_EQ(nonfinite_in(*device_, on_device(values)), expected);
 }
 
+TEST_P(WholeTensor, CountZeros) {
+    std::vector<float> values = random_.normals(size_);
+    std::size_t expected = 0;
+    for (std::size_t i = 0; i < size_; i += 5, ++expected) values[i] = i % 2 == 0 ? 0.0F : -0.0F;
+    const DeviceCounters zeros(*device_, 1);
+    device_->count_zeros(upload(*device_, 1, size_, values), zeros.at(0));
+    EXPECT_EQ(zeros.read()[0], expected);
+}
+
 TEST(ColumnSumRoots, AreThoseOfFloat64SumsInRowOrder) {
     const auto device = make_test_device();
     for (const auto& [rows, columns] :

@@ -136,5 +136,28 @@ TEST(RmsNormBackward, IsTheGradient) {
     }
 }
 
+TEST_P(RmsNormTest, GradientOfTheGain) {
+    const auto [rows, columns] = GetParam();
+    Random random(3);
+    const Matrix x = Matrix::random(random, rows, columns, 3), dy = Matrix::random(random, rows, columns);
+    const Matrix inverse = Matrix::random(random, 1, rows);
+    const Tensor gradient = make_poisoned(*device_, 1, columns);
+    device_->rms_norm_gain_gradient(upload(*device_, rows, columns, x.values),
+                                    upload(*device_, 1, rows, inverse.values),
+                                    upload(*device_, rows, columns, dy.values), gradient);
+    Bounded expected(columns);
+    for (std::size_t j = 0; j < columns; ++j) {
+        double sizes = 0;
+        for (std::size_t row = 0; row < rows; ++row) {
+            const double term = dy(row, j) * x(row, j) * inverse(0, row);
+            expected.values[j] += term;
+            sizes += std::fabs(term);
+        }
+        // Two products, runs of 32 and as many additions as there are runs.
+        expected.bounds[j] = (34 + static_cast<double>(rows) / 32 + 2) * unit_roundoff * sizes;
+    }
+    expect_within(download(*device_, gradient), expected.values, expected.bounds, "gradient");
+}
+
 }  // namespace
 }  // namespace espalier

@@ -22,7 +22,7 @@ class ExportTest : public testing::Test {
     std::vector<std::string> progress_;
 
     void export_it(const std::optional<std::filesystem::path>& dense = {}) {
-        export_run(run_, output_, dense, [&](const std::string& sentence) { progress_.push_back(sentence); });
+        export_run(*open_model(run_), output_, dense, [&](const std::string& sentence) { progress_.push_back(sentence); });
     }
     PruneOptions options(Method method) const { return tiny_options(model_, run_, method); }
 };
@@ -85,7 +85,7 @@ TEST_F(ExportTest, AnOverlaysTensorsAreUsedAndTheStaleCopiesLeftOut) {
     PruneOptions pruning = options(Method::magnitude);
     pruning.output_dtype = DType::bf16;
     prune_to_folder(session_, pruning);
-    const std::vector<std::string> remarks = export_run(run_, output_, {}, [](const std::string&) {});
+    const std::vector<std::string> remarks = export_run(*open_model(run_), output_, {}, [](const std::string&) {});
     ASSERT_EQ(remarks.size(), 1U);
     EXPECT_EQ(remarks[0].find("warning: 2 stored tensor(s) are ignored"), 0U) << remarks[0];
 
@@ -219,7 +219,7 @@ TEST_F(ExportTest, ARunPrunedFromARunTakesTheRestFromTheFirstModel) {
     second.model = run_;
     second.output = second_run;
     prune_to_folder(session_, second);
-    export_run(second_run, output_, {}, [](const std::string&) {});
+    export_run(*open_model(second_run), output_, {}, [](const std::string&) {});
     const CheckpointSource exported(output_), dense(model_);
     EXPECT_EQ(exported.folder().shard_names(), dense.folder().shard_names());
     expect_same_outer(exported, dense);
@@ -232,7 +232,7 @@ TEST_F(ExportTest, ARunPrunedFromARunTakesTheRestFromTheFirstModel) {
     std::filesystem::remove_all(run_);
     prune_to_folder(session_, options(Method::wanda));
     expect_input_error({"run", "not the model"},
-                       [&] { export_run(second_run, output_, {}, [](const std::string&) {}); });
+                       [&] { export_run(*open_model(second_run), output_, {}, [](const std::string&) {}); });
 }
 
 TEST_F(ExportTest, UnfinishedRunsAreRefused) {
