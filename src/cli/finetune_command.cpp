@@ -7,6 +7,7 @@
 #include "src/cli/device_options.h"
 #include "src/cli/finetune_options.h"
 #include "src/finetune/finetune_run.h"
+#include "src/plan/finetune_plan.h"
 
 #include <fmt/format.h>
 #include <omp.h>
@@ -51,13 +52,6 @@ std::vector<OptionSpec> finetune_option_specs() {
 
 namespace {
 
-std::optional<WeightPlace> parse_weights(const std::string& text) {
-    if (text == "auto") return std::nullopt;
-    if (text == "resident") return WeightPlace::resident;
-    if (text == "shared") return WeightPlace::shared;
-    throw InputError("--weights '" + text + "' is not one of auto, resident, shared");
-}
-
 void announce(Progress& progress, const FinetuneOptions& options, const ModelSource& student,
               const FinetuneFacts& facts) {
     progress.line(fmt::format("fine-tuning {} ({}, {} blocks) to {}: {} towards {}", options.model.string(),
@@ -87,7 +81,7 @@ int finetune_command(Session& session, const CommandLine& line) {
         session.check_tasks();
         student = open_model(set->text("model"));
         if (set->has("teacher")) teacher = open_model(set->text("teacher"));
-        check_teacher(*set, finetune_loss_from_name(set->text("loss")), *student, teacher.get());
+        check_teacher(finetune_loss_from_name(set->text("loss")), *student, teacher.get());
         const TokenTable table =
             read_token_file(set->text("data"), student->config().vocabulary, TokenPurpose::calibration);
         facts.data_sha256 = table.sha256;
@@ -103,7 +97,7 @@ int finetune_command(Session& session, const CommandLine& line) {
                                "steps");
         }
         options.checkpoint_steps = static_cast<std::size_t>(set->whole("checkpoint-steps", 1));
-        weights = parse_weights(set->text("weights"));
+        weights = parse_weight_place(set->text("weights"));
         chosen = make_device(session, *set);
         facts.arithmetic = chosen.device->arithmetic();
     });
@@ -113,6 +107,23 @@ int finetune_command(Session& session, const CommandLine& line) {
     facts.device = chosen.device->description();
     facts.ranks = static_cast<std::size_t>(session.size());
     facts.threads_per_rank = static_cast<std::size_t>(omp_get_max_threads());
+    FinetuneMemory memory;
+    const PlannedFinetuning planned{options, *student, teacher.get(), static_cast<std::size_t>(session.size())};
+    const auto plan = [&](std::optional<WeightPlace> place) {
+        session.agree([&] {
+            if (!chosen.is_gpu) return;  // a CPU has what the host has
+            memory = plan_finetune_memory(planned, static_cast<std::size_t>(session.rank()),
+                                          counting_model(*chosen.device), place);
+        });
+    };
+    plan(weights);
+    if (!weights) {
+        // All ranks share their weights, or none does.
+        const std::vector<WeightPlace> of_ranks = session.world().all_gather_value(memory.places.weights);
+        weights = *std::ranges::max_element(of_ranks);
+        if (*weights != memory.places.weights) plan(weights);
+    }
+    const std::string of_host_memory = note_about_host_memory(session.world(), memory.memory);
     const TensorCommunicator tensors(session.world(), *chosen.device);
     const TrainingContext training = {.device = *chosen.device,
                                       .group = tensors.get(),
@@ -121,7 +132,8 @@ int finetune_command(Session& session, const CommandLine& line) {
                                       .student = *student,
                                       .teacher = teacher.get(),
                                       .ids = data.ids,
-                                      .weights = weights.value_or(WeightPlace::resident)};
+                                      .weights = *weights,
+                                      .hidden_states = memory.places.hidden_states};
     std::unique_ptr<FinetuneLedger> ledger;
     session.agree([&] {
         if (session.rank() != 0) return;
@@ -130,6 +142,9 @@ int finetune_command(Session& session, const CommandLine& line) {
         ledger = std::make_unique<FinetuneLedger>(options, *student, teacher.get(), facts, progress);
         announce(progress, options, *student, facts);
         if (!chosen.note.empty()) progress.line(chosen.note);
+        if (!of_host_memory.empty()) progress.line(of_host_memory);
+        if (*weights == WeightPlace::shared)
+            progress.line("every rank holds a share of the weights, and gathers block after block");
         ledger->say_opening();
     });
     const Json shared = Json::parse(session.broadcast_text(ledger ? Json({{"state", ledger->state().to_json()},

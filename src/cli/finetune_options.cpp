@@ -148,14 +148,13 @@ FinetuneOptions parse_training_options(OptionSet& options, const ModelSource& st
     return parsed;
 }
 
-void check_teacher(const OptionSet& options, FinetuneLoss loss, const ModelSource& student,
-                   const ModelSource* teacher) {
+void check_teacher(FinetuneLoss loss, const ModelSource& student, const ModelSource* teacher) {
     const std::string of_loss = "--loss " + std::string(name_of(loss));
     if (teacher == nullptr) {
         if (loss == FinetuneLoss::lm) return;
         throw InputError(of_loss + " needs --teacher, the dense model");
     }
-    const std::string name = "--teacher " + options.text("teacher");
+    const std::string name = "--teacher " + teacher->path().string();
     if (loss == FinetuneLoss::lm) throw InputError(of_loss + " does not ask a teacher, and --teacher is given");
     if (teacher->config().vocabulary != student.config().vocabulary) {
         throw InputError(fmt::format("{} has a vocabulary of {} tokens, the model one of {}", name,
@@ -165,6 +164,13 @@ void check_teacher(const OptionSet& options, FinetuneLoss loss, const ModelSourc
         throw InputError(fmt::format("{} has hidden states of {}, the model of {}: it is not what it was pruned from",
                                      name, teacher->config().hidden_size, student.config().hidden_size));
     }
+}
+
+std::optional<WeightPlace> parse_weight_place(const std::string& text) {
+    if (text == "auto") return std::nullopt;
+    if (text == "resident") return WeightPlace::resident;
+    if (text == "shared") return WeightPlace::shared;
+    throw InputError("--weights '" + text + "' is not one of auto, resident, shared");
 }
 
 }  // namespace espalier

@@ -3,9 +3,12 @@
 
 #include "src/cli/option_set.h"
 #include "src/finetune/finetune_options.h"
+#include "src/finetune/training_context.h"
 #include "src/samples/calibration_tokens.h"
 #include "src/weights/model_source.h"
 
+#include <optional>
+#include <string>
 #include <vector>
 
 namespace espalier {
@@ -14,7 +17,9 @@ namespace espalier {
 std::vector<OptionSpec> training_option_specs();
 /// Checks them against the model, and fills in those that were not given. Throws InputError.
 FinetuneOptions parse_training_options(OptionSet& options, const ModelSource& student, const CalibrationTokens& data);
+/// --weights; none for auto. Throws InputError.
+std::optional<WeightPlace> parse_weight_place(const std::string& text);
 /// Throws InputError when a teacher is missing, not wanted, or no model of the student's shape and vocabulary.
-void check_teacher(const OptionSet& options, FinetuneLoss loss, const ModelSource& student, const ModelSource* teacher);
+void check_teacher(FinetuneLoss loss, const ModelSource& student, const ModelSource* teacher);
 
 }  // namespace espalier

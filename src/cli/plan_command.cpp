@@ -3,7 +3,8 @@
 #include "src/cli/calibration_options.h"
 #include "src/cli/commands.h"
 #include "src/cli/method_options.h"
-#include "src/cli/network_options.h"
+#include "src/cli/plan_finetune.h"
+#include "src/cli/planned_device.h"
 #include "src/evaluate/perplexity.h"
 #include "src/plan/evaluation_plan.h"
 #include "src/plan/plan_text.h"
@@ -30,19 +31,6 @@ std::vector<OptionSpec> plan_option_specs() {
          {},
          false,
          true},
-        {"ranks", "number of GPUs, or of processes on CPUs", "1"},
-        {"gpu",
-         "kind of device to plan for: " +
-             [] {
-                 std::string names;
-                 for (const std::string& name : device_model_names()) names += (names.empty() ? "" : ", ") + name;
-                 return names;
-             }(),
-         "h100"},
-        {"rates",
-         "plan with the rates in this file, from `espalier doctor --rates FILE`, instead of those of --gpu",
-         {}},
-        {"gpu-memory", "memory of each GPU that tensors may take, for instance 16GiB [default: all but a reserve]", {}},
         {"table",
          "print the fastest --block-groups, --shards and --ro-batch for 1, 2, 4 … 1024 ranks; those of the three that "
          "are given stay as they are",
@@ -52,53 +40,25 @@ std::vector<OptionSpec> plan_option_specs() {
         {"evaluate",
          "plan `espalier evaluate` of the model instead, on the text in this token file, or on so many tokens",
          {}},
+        {"finetune",
+         "plan `espalier finetune` of the model instead, with the options of that command: espalier plan --finetune --help",
+         {},
+         true},
         {"calibration",
          "token file with as many samples as the run will use [default: 128 samples of 2048 tokens]",
          {}},
         {"output", ignored_by_plan, {}},
         {"device", ignored_by_plan, {}},
-        {"threads", "with --gpu cpu: cores of each rank", "2"},
         {"only-blocks", ignored_by_plan, {}},
         {"fresh", ignored_by_plan, {}, true},
         {"resume", ignored_by_plan, {}, true},
         {"config", "file with lines 'name = value' that set options", {}}};
-    for (OptionSpec& spec : network_option_specs()) specs.push_back(std::move(spec));
+    for (OptionSpec& spec : planned_device_option_specs()) specs.push_back(std::move(spec));
     for (OptionSpec& spec : method_option_specs()) specs.push_back(std::move(spec));
     return specs;
 }
 
 namespace {
-
-/// Arithmetic of `cores` cores; they share the memory.
-DeviceModel with_cores(DeviceModel model, std::size_t cores) {
-    const double factor = static_cast<double>(cores) / 2;
-    for (ProductRates* const rates : {&model.sixteen_bit, &model.tf32, &model.float32}) {
-        for (double* const rate :
-             {&rates->linear, &rates->weight_gradient, &rates->attention, &rates->attention_backward}) {
-            *rate *= factor;
-        }
-    }
-    return model;
-}
-
-DeviceModel choose_device_model(const OptionSet& set) {
-    if (set.given_here("rates") && set.given_here("gpu")) throw InputError("give --gpu or --rates, not both");
-    const bool measured = set.has("rates") && !set.given_here("gpu");
-    DeviceModel model = measured ? read_device_model(set.text("rates")) : device_model(set.text("gpu"));
-    if (!model.is_gpu && !measured) model = with_cores(std::move(model), set.whole("threads", 1));
-    if (set.has("gpu-memory")) {
-        if (!model.is_gpu) throw InputError("--gpu-memory is for GPUs; on a CPU a run takes what it needs");
-        const std::size_t budget = parse_bytes(set.text("gpu-memory"), "gpu-memory");
-        if (budget > model.memory_bytes) {
-            throw InputError("--gpu-memory " + set.text("gpu-memory") + " is more than the " +
-                             format_bytes(static_cast<double>(model.memory_bytes)) + " of " + model.name);
-        }
-        model.memory_bytes = budget;
-        model.reserved_bytes = 0;
-    }
-    apply_network_options(set, model.network);
-    return model;
-}
 
 PlanTable make_table(const PlannedModel& model, const PruneOptions& options, const OptionSet& set,
                      const DeviceModel& device) {
@@ -162,6 +122,7 @@ void plan_evaluate(OptionSet& set, const ModelSource& source, const DeviceModel&
 }  // namespace
 
 int plan_command(Session& session, const CommandLine& line) {
+    if (std::ranges::find(line.arguments, "--finetune") != line.arguments.end()) return plan_finetune(session, line);
     if (print_help(session, line, "plan", plan_summary, plan_option_specs())) return 0;
     if (session.rank() != 0) return 0;
     OptionSet set("plan", plan_option_specs(), line.arguments);

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <optional>
 
@@ -76,6 +77,7 @@ class FinetuneRun {
 
     void look(std::size_t done) {
         const MeanLoss loss = step_->measure(held_out_samples(options_));
+        refuse_nonfinite(loss.total(options_.loss_weights()));
         progress_.looks.push_back({done, loss.language_model, loss.divergence, loss.total(options_.loss_weights())});
         const bool better = progress_.best_look() == progress_.looks.size() - 1;
         if (better) best_ = ValuesOnHost::of(values_);
@@ -83,6 +85,10 @@ class FinetuneRun {
         c_.progress.line(fmt::format("{} of {} steps: held-out loss {:.4f}{}{}", done, options_.steps,
                                      progress_.looks.back().total, better && done > 0 ? ", the best so far" : "",
                                      time_left(done)));
+    }
+    static void refuse_nonfinite(double loss) {
+        if (!std::isfinite(loss))
+            throw NonFiniteError("loss or gradients are not finite; a smaller --learning-rate may help");
     }
     std::string time_left(std::size_t done) const {
         const std::size_t here = done - c_.state.progress.steps.size();
@@ -95,6 +101,7 @@ class FinetuneRun {
     void take(std::size_t done) {
         const Stopwatch stopwatch;
         const TrainingStep::Result result = step_->take(samples_of_step(options_, done), done + 1);
+        refuse_nonfinite(result.loss.total(options_.loss_weights()) + result.gradient_norm);
         progress_.steps.push_back({result.loss.language_model, result.loss.divergence, result.gradient_norm});
         if (c_.ledger != nullptr) c_.ledger->record_step(done + 1, progress_.steps.back(), stopwatch.seconds());
         c_.progress.step(fmt::format("step {} of {}: loss {:.4f}", done + 1, options_.steps,

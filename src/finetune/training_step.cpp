@@ -1,6 +1,5 @@
 #include "src/finetune/training_step.h"
 
-#include "src/base/error.h"
 #include "src/samples/sample_reader.h"
 
 #include <algorithm>
@@ -192,8 +191,6 @@ MeanLoss TrainingStep::mean_of(const Batch& batch) const {
     const auto count = static_cast<double>(of_samples.size() * predictions);
     mean.language_model /= count;
     mean.divergence /= count;
-    if (!std::isfinite(mean.language_model) || !std::isfinite(mean.divergence))
-        throw NonFiniteError("the loss is not finite; a smaller --learning-rate may help");
     return mean;
 }
 
@@ -212,8 +209,6 @@ TrainingStep::Result TrainingStep::take(std::span<const std::size_t> samples, st
     // Gradients are of the sum over predictions, which 16-bit types hold better than those of its mean.
     const double mean = 1 / static_cast<double>(samples.size() * (context_.options.sequence_length - 1));
     result.gradient_norm = mean * std::sqrt(values_.gradient_square_sum());
-    if (!std::isfinite(result.gradient_norm))
-        throw NonFiniteError("gradients are not finite; a smaller --learning-rate may help");
     const double most = context_.options.gradient_norm;
     const double clip = most > 0 && result.gradient_norm > most ? most / result.gradient_norm : 1;
     values_.step(context_.options.learning_rate_of(number - 1), mean * clip, number);

@@ -1,0 +1,59 @@
+#pragma once
+/// What a run of fine-tuning takes, foreseen by letting its own code take a step on modelled devices.
+
+#include "src/finetune/training_context.h"
+#include "src/plan/memory_plan.h"
+#include "src/weights/model_source.h"
+
+#include <cstddef>
+#include <optional>
+#include <string>
+
+namespace espalier {
+
+/// References outlive the plan.
+struct PlannedFinetuning {
+    const FinetuneOptions& options;
+    const ModelSource& student;  ///< only its shapes are looked at
+    const ModelSource* teacher;  ///< null when the loss does not ask it
+    std::size_t ranks = 1;
+};
+
+/// Where things lie, in the order in which places are tried: what is faster first.
+struct FinetunePlaces {
+    WeightPlace weights = WeightPlace::resident;
+    StoragePlace hidden_states = StoragePlace::device;
+};
+
+struct FinetuneMemory {
+    FinetunePlaces places;
+    MemoryPlan memory;
+};
+
+struct FinetunePlan {
+    std::size_t ranks = 1, trained_values = 0;
+    FinetuneMemory memory;       ///< of the rank with the most passes
+    double step_seconds = 0;     ///< one step
+    double look_seconds = 0;     ///< one look at the held-out samples
+    double teacher_seconds = 0;  ///< its hidden states of all samples
+    double load_seconds = 0;     ///< from the files, by all ranks
+    double run_seconds = 0;
+    double flops = 0;            ///< of a step, of this rank
+    std::size_t host_bytes = 0;  ///< of its process
+};
+
+/// One rank's teacher's states and one step, on a modelled device and network: phases teacher, start, look and step.
+Rehearsal rehearse_finetuning(const PlannedFinetuning& run, std::size_t rank, const DeviceModel& model,
+                              const FinetunePlaces& places);
+
+/// Of one rank's device: the first places that suffice, or, when `weights` is given, with that. Throws ResourceError when
+/// nothing does.
+FinetuneMemory plan_finetune_memory(const PlannedFinetuning& run, std::size_t rank, const DeviceModel& device,
+                                    std::optional<WeightPlace> weights = {});
+
+FinetunePlan plan_finetuning(const PlannedFinetuning& run, const DeviceModel& device,
+                             std::optional<WeightPlace> weights = {});
+std::string describe(const FinetunePlan& plan, const FinetuneOptions& options, const DeviceModel& device);
+Json to_json(const FinetunePlan& plan);
+
+}  // namespace espalier
