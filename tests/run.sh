@@ -57,7 +57,7 @@ build() {
 cmake_options=()
 [[ -z ${ESPALIER_WERROR:-} ]] || cmake_options+=(-DESPALIER_WERROR="$ESPALIER_WERROR")
 
-binary() { "${pytest[@]}" tests/cli tests/prune tests/plan tests/evaluate -k "not takes_the_time"; }
+binary() { "${pytest[@]}" tests/cli tests/prune tests/finetune tests/plan tests/evaluate -k "not takes_the_time"; }
 # With nothing beside it, and some minutes long.
 dry_run_time() { "${pytest[@]}" -n 0 tests/plan -k takes_the_time; }
 
