@@ -14,8 +14,8 @@ job_usage='  --nodes N            number of machines [1]
   --time T             time limit of a job [one and a half times the planned time, from 15 minutes to 24 hours]; a run that
                        takes longer is requeued
   --mem SIZE           host memory of a machine [as planned]
-  --signal-before S    seconds before the time limit at which the run is told to stop after its present block [300, or more
-                       when a block takes longer by the plan]
+  --signal-before S    seconds before the time limit at which the run is told to stop after its present block or step
+                       [300, or more when one takes longer by the plan]
   --partition, --account, --qos, --constraint, --job-name
   --launcher srun|mpirun
   --sbatch OPTION      any other option of sbatch; may be repeated
@@ -146,9 +146,12 @@ seconds_of() {
     fi
 }
 
-# plan_job WORDS...: asks `espalier plan` for time and memory of `prune WORDS` on the job's ranks, and says what it foresees.
+# plan_job WORDS...: asks `espalier plan` for time and memory of `prune WORDS`, or of `finetune WORDS` when `command` says so,
+# on the job's ranks, and says what it foresees.
 plan_job() {
-    local words=(--ranks "$ranks" --gpus-per-node "$tasks_per_node") plan block_seconds first_seconds measured needed=cpu
+    local words=(--ranks "$ranks" --gpus-per-node "$tasks_per_node")
+    [[ ${command:-prune} != finetune ]] || words+=(--finetune)
+    local plan block_seconds first_seconds measured needed=cpu
     if [[ -n $rates ]]; then
         [[ -z $gpus_per_node ]] || needed=gpu
         measured=$(sed -n 's/^ *"kind": "\([a-z]*\)".*/\1/p' "$rates" 2>/dev/null) || measured=''
@@ -169,11 +172,15 @@ plan_job() {
     read -r planned_seconds block_seconds first_seconds planned_megabytes < <(python3 -c '
 import json, math, sys
 plan, per_node = json.load(sys.stdin), int(sys.argv[1])
-print(math.ceil(plan["run_seconds"]), math.ceil(plan["block_seconds"]), math.ceil(plan["block_seconds"] + plan["dense_seconds"]),
+if "step_seconds" in plan:  # of fine-tuning
+    between, before = plan["step_seconds"] + plan["look_seconds"], plan["load_seconds"] + plan["teacher_seconds"]
+else:
+    between, before = plan["block_seconds"], plan["dense_seconds"]
+print(math.ceil(plan["run_seconds"]), math.ceil(between), math.ceil(between + before),
       math.ceil(plan["host_bytes"] * per_node * 1.25 / 2**20))
 ' "$tasks_per_node" <<<"$plan")
     : "${memory:=${planned_megabytes}M}"
-    # The run stops between two blocks, which must end before the limit, and be written.
+    # The run stops between two blocks, or steps, which must end before the limit, and be written.
     # (Or, with fewer ranks than block groups, between two dense blocks on the way to the next round.)
     local enough=$((block_seconds * 3 / 2 + 120))
     : "${signal_before:=$((enough > 300 ? enough : 300))}"
@@ -187,7 +194,7 @@ print(math.ceil(plan["run_seconds"]), math.ceil(plan["block_seconds"]), math.cei
     local limit
     limit=$(seconds_of "$time_limit") || exit $?
     ((limit > signal_before + first_seconds)) ||
-        refuse "--time $time_limit does not hold one block ($first_seconds s by the plan) before the signal $signal_before s before its end: the run would never finish a block; give more --time, or more ranks"
+        refuse "--time $time_limit does not hold one block or step ($first_seconds s by the plan) before the signal $signal_before s before its end: the run would never finish one; give more --time, or more ranks"
 }
 
 # shellcheck disable=SC2154  # `here` is the folder of the script that sources this file

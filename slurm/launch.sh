@@ -65,7 +65,7 @@ finish() {
         exit "$status"
     fi
     # Said before it is done: Slurm may end this script before scontrol returns.
-    printf '%s: stopped in time, all finished blocks are saved; asking Slurm to requeue the job\n' "$(date -u +%FT%TZ)"
+    printf '%s: stopped in time, all that is finished is saved; asking Slurm to requeue the job\n' "$(date -u +%FT%TZ)"
     if scontrol requeue "$SLURM_JOB_ID"; then
         sleep 120  # until Slurm ends this script; an exit of its own could pass for the end of the job
         exit 75

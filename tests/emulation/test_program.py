@@ -70,6 +70,36 @@ def test_same_bits_on_any_number_of_gpus(method: str, model: tuple[Path, Path], 
     assert len(set(digests.values())) == 1, digests
 
 
+TRAININGS = {
+    "masked-lora": ["--train", "masked-lora", "--loss", "mix", "--train-norms", "--rank", "4"],
+    "lora": ["--train", "lora", "--loss", "lm", "--targets", "q_proj,down_proj", "--rank", "4"],
+    "masked": ["--train", "masked", "--loss", "kl", "--train-norms"],
+}
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_fine_tuning_on_any_number_of_gpus(training: str, model: tuple[Path, Path], tmp_path: Path) -> None:
+    """Weights on every GPU or shared, in any order of execution."""
+    done = prune(1, model, tmp_path / "pruned", ["--method", "wanda"])
+    assert done.returncode == 0, done.stderr
+    digests = {}
+    for gpus, order, streams, weights in [(1, "forward", "eager", "auto"), (2, "reverse", "lazy", "shared")]:
+        output = tmp_path / f"{gpus}-{order}"
+        teacher = [] if "lm" in TRAININGS[training] else ["--teacher", str(model[0])]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1",
+                       "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+                       "ESPALIER_EMULATION_ORDER": order, "ESPALIER_EMULATION_STREAMS": streams}
+        done = subprocess.run(["mpirun", "--oversubscribe", "-n", str(gpus), ESPALIER, "finetune", "--device", "cuda",
+                               "--model", tmp_path / "pruned", "--data", model[1], "--output", output, "--steps", "2",
+                               "--batch", "6", "--held-out", "2", "--evaluate-steps", "2", "--learning-rate", "1e-2",
+                               "--sequence-length", "12", "--weights", weights, *TRAININGS[training], *teacher],
+                              env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        files = sorted((output / "blocks").glob("*.h5"))
+        digests[output.name] = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    assert len(set(digests.values())) == 1, digests
+
+
 @pytest.mark.parametrize("fault, words", [
     ("ncclGetUniqueId:1:0", ["ncclGetUniqueId failed", "NCCL_DEBUG=INFO"]),
     ("ncclGroupEnd:2:1", ["ncclGroupEnd failed"]),

@@ -141,6 +141,23 @@ def test_scaling_study(tmp_path: Path, kind: str) -> None:
     assert [run["calibration"]["samples"] for run in runs] == ([8] * 4 if kind == "strong" else [8, 8, 16, 16])
 
 
+def test_fine_tuning_as_a_job(tmp_path: Path) -> None:
+    """Stopped after a step, requeued, and on from its checkpoint on both nodes."""
+    words = [*MODEL, "--data=synthetic:32x256", "--rank=4", "--learning-rate=1e-3", "--steps=12", "--held-out=0"]
+    shell(PROGRAM, "finetune", *words, f"--output={tmp_path / 'alone'}")
+    run = tmp_path / "run"
+    job = submit(tmp_path, "finetune", *words, f"--output={run}", *TWO_BY_TWO)
+    job.log_file = tmp_path / f"espalier-finetune_{job.number}.log"
+    events = run / "events.jsonl"
+    wait_for(lambda: events.exists() and '"step"' in events.read_text(), 120, lambda: f"a first step\n{job.log()}")
+    shell("scancel", "--signal=USR1", job.number)
+    job.wait("COMPLETED", seconds=180)
+    assert "stopped by SIGUSR1 after a checkpoint" in job.log() and "of 12 steps are taken" in job.log()
+    assert is_complete(run), job.log()
+    trained = [[file.read_bytes() for file in sorted((folder / "blocks").glob("*.h5"))] for folder in (run, tmp_path / "alone")]
+    assert trained[0] == trained[1]
+
+
 def test_evaluation_as_a_job(tmp_path: Path) -> None:
     shell(PROGRAM, "prune", *SMALL, f"--output={tmp_path / 'run'}")
     environment = f"--export=ALL,ESPALIER_SLURM={REPOSITORY / 'slurm'}"

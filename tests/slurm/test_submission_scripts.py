@@ -21,6 +21,16 @@ def test_the_script_is_shown_and_not_submitted(tmp_path: Path) -> None:
     assert "The plan" in done.stderr and "dense pass" not in done.stderr and shell("squeue", "-h").stdout == ""
 
 
+def test_a_script_of_finetune(tmp_path: Path) -> None:
+    words = ["finetune", "--model=synthetic:llama-2-70b", "--teacher=synthetic:llama-2-70b", "--loss=kl", "--output=tuned"]
+    done = shell(REPOSITORY / "slurm" / "submit.sh", *words, "--data=synthetic:128x2048", "--nodes=2", "--gpus-per-node=8",
+                 "--dry-run", folder=tmp_path)  # fmt: skip
+    for line in ("#SBATCH --job-name=espalier-finetune", "#SBATCH --ntasks-per-node=8", "launch finetune", "--loss=kl"):
+        assert line in done.stdout
+    assert "shared: an equal part on each device" in done.stderr
+    assert "--data FILE is missing" in shell(REPOSITORY / "slurm" / "submit.sh", *words, status=2, folder=tmp_path).stderr
+
+
 @pytest.mark.parametrize(
     "words, sentence",
     [
