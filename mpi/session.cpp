@@ -4,6 +4,7 @@
 #include "src/base/stop_request.h"
 
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -192,6 +193,22 @@ std::vector<std::string> Session::collect_posts() {
     return texts;
 }
 
+namespace {
+
+/// Waits until the launcher has read what this process has written to its standard error, a pipe, and a little for it to
+/// pass it on: Open MPI 5 loses what it has not passed on when a rank ends the job.
+void wait_for_launcher() {
+    constexpr unsigned step = 5'000, longest = 2'000'000, to_pass_on = 100'000;  // microseconds
+    int unread = 0;
+    for (unsigned waited = 0; waited < longest; waited += step) {
+        if (ioctl(STDERR_FILENO, FIONREAD, &unread) != 0 || unread == 0) break;
+        usleep(step);
+    }
+    usleep(to_pass_on);
+}
+
+}  // namespace
+
 void Session::fail(const Error& error) const {
     heed_stop_signals();  // MPI ends a job's other ranks with SIGTERM, also one that is about to speak here
     constexpr unsigned step = 300'000, longest = 3'000'000;  // microseconds
@@ -204,7 +221,10 @@ void Session::fail(const Error& error) const {
     std::fputs(error_line(error, size_ > 1 ? std::optional<int>(speaker) : std::nullopt).c_str(), stderr);
     std::fflush(stderr);
     const int status = static_cast<int>(error.status());
-    if (launched_) MPI_Abort(MPI_COMM_WORLD, status);
+    if (launched_) {
+        wait_for_launcher();
+        MPI_Abort(MPI_COMM_WORLD, status);
+    }
     std::_Exit(status);
 }
 

@@ -80,6 +80,8 @@ sys.exit(not versions or int(versions[0].split(".")[0]) < 2)'
 
 export_python() {
     jobs/virtual_environment.sh build/venv-transformers tests/export/requirements.txt --system-site-packages &&
+        build/venv-transformers/bin/pip install --quiet --disable-pip-version-check --no-compile --no-deps \
+            -r tests/export/adapters.txt &&
         build/venv-transformers/bin/python -m pytest "${pytest_options[@]}" tests/export || return 1
     # Newer transformers know more families and want a newer PyTorch than Debian 12's.
     has_pytorch_2 || return 0
