@@ -18,18 +18,19 @@
 namespace espalier {
 
 std::vector<OptionSpec> export_option_specs() {
-    return {{"run", "finished run folder, of prune or of finetune", {}, false, true},
-            {"output", "folder to write", {}, false, true},
-            {"model", "the dense model, if it is no longer where the run read it", {}},
-            {"adapter", "of a run of finetune --train lora: write its updates as a PEFT adapter", {}, true},
-            {"base", "for --adapter: what it names as its model, for instance the exported run [default: the run's]", {}},
-            {"merge-masked",
-             "of a run of finetune --train lora: merge its updates where weights are kept, and say what leaving out the "
-             "others costs",
-             {},
-             true},
-            {"threads", "CPU threads, to measure that; the result does not depend on it [default: the cores]", {}},
-            {"config", "file with lines 'name = value' that set options", {}}};
+    return {
+        {"run", "finished run folder, of prune or of finetune", {}, false, true},
+        {"output", "folder to write", {}, false, true},
+        {"model", "the dense model, if it is no longer where the run read it", {}},
+        {"adapter", "of a run of finetune --train lora: write its updates as a PEFT adapter", {}, true},
+        {"base", "for --adapter: what it names as its model, for instance the exported run [default: the run's]", {}},
+        {"merge-masked",
+         "of a run of finetune --train lora: merge its updates where weights are kept, and say what leaving out the "
+         "others costs",
+         {},
+         true},
+        {"threads", "CPU threads, to measure that; the result does not depend on it [default: the cores]", {}},
+        {"config", "file with lines 'name = value' that set options", {}}};
 }
 
 namespace {
@@ -69,9 +70,10 @@ void merge_masked(FinetunedSource& run, const Session& session, const OptionSet&
     const double before = loss_of(run, tokens, length, *device, progress);
     run.keep_zeros();
     const double after = loss_of(run, tokens, length, *device, progress);
-    progress.line(fmt::format(
-        "merged under the mask: the loss on the run's {} samples goes from {:.4f} to {:.4f} (perplexity {:.2f} to {:.2f})",
-        held_out > 0 ? "held-out" : "own", before, after, std::exp(before), std::exp(after)));
+    progress.line(
+        fmt::format("merged under the mask: the loss on the run's {} samples goes from {:.4f} to {:.4f} (perplexity "
+                    "{:.2f} to {:.2f})",
+                    held_out > 0 ? "held-out" : "own", before, after, std::exp(before), std::exp(after)));
 }
 
 }  // namespace
@@ -96,8 +98,7 @@ int export_command(Session& session, const CommandLine& line) {
         }
         if (set.flag("adapter")) {
             if (set.flag("merge-masked")) throw InputError("give --adapter or --merge-masked, not both");
-            export_adapter(*finetuned, output,
-                           set.has("base") ? set.text("base") : finetuned->base().path().string());
+            export_adapter(*finetuned, output, set.has("base") ? set.text("base") : finetuned->base().path().string());
             progress.line("adapter written to " + output.string());
             return;
         }

@@ -36,7 +36,7 @@ std::vector<OptionSpec> finetune_option_specs() {
         {"teacher", "the dense model, for --loss kl and mix", {}}};
     for (OptionSpec& spec : training_option_specs()) specs.push_back(std::move(spec));
     for (OptionSpec spec : std::initializer_list<OptionSpec>{
-             {"checkpoint-steps", "steps between two checkpoints [default: a tenth of all]", {}},
+             {"checkpoint-steps", "steps between two checkpoints [default: one every ten minutes]", {}},
              {"weights",
               "where weights lie: resident (all of them on every device), shared (an equal part on each, gathered "
               "block "
@@ -92,11 +92,8 @@ int finetune_command(Session& session, const CommandLine& line) {
         if (!options.output.has_filename()) options.output = options.output.parent_path();
         if (teacher) options.teacher = teacher->path();
         options.fresh = set->flag("fresh");
-        if (!set->has("checkpoint-steps")) {
-            set->set_effective("checkpoint-steps", std::to_string(std::max<std::size_t>(1, (options.steps + 9) / 10)),
-                               "steps");
-        }
-        options.checkpoint_steps = static_cast<std::size_t>(set->whole("checkpoint-steps", 1));
+        if (set->has("checkpoint-steps"))
+            options.checkpoint_steps = static_cast<std::size_t>(set->whole("checkpoint-steps", 1));
         weights = parse_weight_place(set->text("weights"));
         chosen = make_device(session, *set);
         facts.arithmetic = chosen.device->arithmetic();

@@ -41,7 +41,8 @@ std::vector<OptionSpec> plan_option_specs() {
          "plan `espalier evaluate` of the model instead, on the text in this token file, or on so many tokens",
          {}},
         {"finetune",
-         "plan `espalier finetune` of the model instead, with the options of that command: espalier plan --finetune --help",
+         "plan `espalier finetune` of the model instead, with the options of that command: espalier plan --finetune "
+         "--help",
          {},
          true},
         {"calibration",

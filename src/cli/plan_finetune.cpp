@@ -37,7 +37,8 @@ std::vector<OptionSpec> plan_finetune_option_specs() {
 
 CalibrationTokens planned_data(OptionSet& set, const ModelSource& student) {
     if (set.has("data")) {
-        const TokenTable table = read_token_file(set.text("data"), student.config().vocabulary, TokenPurpose::calibration);
+        const TokenTable table =
+            read_token_file(set.text("data"), student.config().vocabulary, TokenPurpose::calibration);
         return choose_calibration(set, table, set.text("data"), std::numeric_limits<std::size_t>::max());
     }
     if (!set.has("samples")) set.set_effective("samples", "128", "default");

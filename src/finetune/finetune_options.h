@@ -46,10 +46,10 @@ struct FinetuneOptions {
     double gradient_norm = 1;  ///< of all trained values together, at most; 0: without a bound
     std::size_t batch = 8;     ///< samples of a step
     std::size_t steps = 0;
-    std::size_t held_out = 0;        ///< samples that are never trained on: the last ones of the file
-    std::size_t evaluate_steps = 0;  ///< steps between two looks at the held-out samples
-    std::size_t patience = 0;        ///< looks without a better one that end the run; 0: never
-    std::size_t checkpoint_steps = 0;
+    std::size_t held_out = 0;          ///< samples that are never trained on: the last ones of the file
+    std::size_t evaluate_steps = 0;    ///< steps between two looks at the held-out samples
+    std::size_t patience = 0;          ///< looks without a better one that end the run; 0: never
+    std::size_t checkpoint_steps = 0;  ///< between two checkpoints; 0: one every ten minutes
     std::uint64_t seed = 0;
     std::size_t samples = 0;  ///< those held out included
     std::size_t sequence_length = 0;

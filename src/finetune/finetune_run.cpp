@@ -17,6 +17,10 @@ namespace espalier {
 
 namespace {
 
+/// Unless --checkpoint-steps says otherwise: so much work is lost at most, and a checkpoint of all weights of a small
+/// model takes as long as some steps.
+constexpr double seconds_between_checkpoints = 600;
+
 class FinetuneRun {
   public:
     explicit FinetuneRun(const FinetuneRunContext& context)
@@ -24,6 +28,7 @@ class FinetuneRun {
           t_(context.training),
           options_(context.training.options),
           progress_(context.state.progress),
+          checkpointed_(progress_.steps.size()),
           values_(context.training),
           files_(context.training, context.run, context.host_threads) {
         const auto say = [&](const std::string& text) { c_.progress.step(text); };
@@ -45,12 +50,12 @@ class FinetuneRun {
             const std::size_t done = progress_.steps.size();
             if (is_due(done)) look(done);
             if (done == options_.steps || is_out_of_patience()) break;
-            if (should_stop()) {
-                checkpoint(done);
+            const Wishes wishes = wishes_of_all(done);
+            if (wishes.stop || wishes.checkpoint) checkpoint(done);
+            if (wishes.stop) {
                 if (c_.ledger != nullptr) c_.ledger->note_stop(done);
                 return false;
             }
-            if (done > c_.state.progress.steps.size() && done % options_.checkpoint_steps == 0) checkpoint(done);
             take(done);
         }
         finish();
@@ -70,9 +75,19 @@ class FinetuneRun {
     bool is_out_of_patience() const {
         return options_.patience > 0 && progress_.looks_since_best() >= options_.patience;
     }
-    bool should_stop() const {
-        const std::vector<char> asked = t_.control.all_gather_value(static_cast<char>(stop_requested() ? 1 : 0));
-        return std::ranges::any_of(asked, [](char one) { return one != 0; });
+    struct Wishes {
+        bool stop = false, checkpoint = false;
+    };
+    /// Between two steps: any rank may have been asked to stop; the first one has the clock for checkpoints.
+    Wishes wishes_of_all(std::size_t done) const {
+        Wishes mine;
+        mine.stop = stop_requested();
+        const std::size_t every = options_.checkpoint_steps;
+        const bool is_new = done > checkpointed_;
+        mine.checkpoint =
+            is_new && (every > 0 ? done % every == 0 : since_checkpoint_.seconds() > seconds_between_checkpoints);
+        const std::vector<Wishes> all = t_.control.all_gather_value(mine);
+        return {std::ranges::any_of(all, &Wishes::stop), all.front().checkpoint};
     }
 
     void look(std::size_t done) {
@@ -112,6 +127,8 @@ class FinetuneRun {
         c_.progress.step("writing a checkpoint");
         const UnitRecords records = files_.write_checkpoint(done, values_, best_);
         if (c_.ledger != nullptr) c_.ledger->commit_checkpoint(done, progress_, records);
+        checkpointed_ = done;
+        since_checkpoint_ = Stopwatch();
     }
 
     void finish() {
@@ -138,6 +155,7 @@ class FinetuneRun {
     const TrainingContext& t_;
     const FinetuneOptions& options_;
     FinetuneProgress progress_;
+    std::size_t checkpointed_;  ///< steps that the last checkpoint holds
     TrainedValues values_;
     TrainedFiles files_;
     std::unique_ptr<TeacherStates> teacher_;
@@ -145,7 +163,7 @@ class FinetuneRun {
     std::unique_ptr<StudentWeights> student_;
     ValuesOnHost best_;
     std::unique_ptr<TrainingStep> step_;
-    Stopwatch since_start_;
+    Stopwatch since_start_, since_checkpoint_;
 };
 
 }  // namespace

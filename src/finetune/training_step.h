@@ -40,8 +40,8 @@ class TrainingStep {
         MeanLoss loss;
         double gradient_norm = 0;  ///< before it is clipped
     };
-    /// One step on `samples`; `number` of steps taken with it. Where loss or gradient norm are not finite, what is trained
-    /// is lost.
+    /// One step on `samples`; `number` of steps taken with it. Where loss or gradient norm are not finite, what is
+    /// trained is lost.
     Result take(std::span<const std::size_t> samples, std::size_t number);
     /// The loss on `samples`, nothing else.
     MeanLoss measure(std::span<const std::size_t> samples);

@@ -98,10 +98,10 @@ FinetuneMemory plan_finetune_memory(const PlannedFinetuning& run, std::size_t ra
         if (least.memory.items.empty() || found.memory.total() < least.memory.total()) least = std::move(found);
     }
     const auto readable = [](std::size_t bytes) { return format_bytes(static_cast<double>(bytes)); };
-    throw ResourceError("the GPU's " + readable(device.tensor_bytes()) + " do not hold the " +
-                        readable(least.memory.total()) +
-                        " that this run needs even with shared weights and its hidden states in host memory (" +
-                        describe(least.memory.items) + "); use more ranks, a smaller --batch, --train masked-lora or lora");
+    throw ResourceError(
+        "the GPU's " + readable(device.tensor_bytes()) + " do not hold the " + readable(least.memory.total()) +
+        " that this run needs even with shared weights and its hidden states in host memory (" +
+        describe(least.memory.items) + "); use more ranks, a smaller --batch, --train masked-lora or lora");
 }
 
 FinetunePlan plan_finetuning(const PlannedFinetuning& run, const DeviceModel& device,
@@ -132,7 +132,8 @@ FinetunePlan plan_finetuning(const PlannedFinetuning& run, const DeviceModel& de
     // Checkpoints pass whole vectors of a block through host memory; the best values lie there.
     const std::size_t of_block = TrainedLayout::of_block(run.student.layout(), run.options).size() * sizeof(float);
     plan.host_bytes = process_bytes + rehearsal.host_bytes + 4 * of_block +
-                      plan.trained_values * sizeof(float) / run.ranks + (device.is_gpu ? 0 : plan.memory.memory.total());
+                      plan.trained_values * sizeof(float) / run.ranks +
+                      (device.is_gpu ? 0 : plan.memory.memory.total());
     return plan;
 }
 
@@ -144,8 +145,8 @@ std::string describe(const FinetunePlan& plan, const FinetuneOptions& options, c
     line("fine-tuning", fmt::format("{} towards {}, {:.1f} million values, on {} rank(s)", name_of(options.train),
                                     name_of(options.loss), static_cast<double>(plan.trained_values) / 1e6, plan.ranks));
     line("time", fmt::format("{}: {} steps of {}, {} held-out looks of {}", format_seconds(plan.run_seconds),
-                             options.steps, format_seconds(plan.step_seconds),
-                             options.held_out == 0 ? "no" : "with", format_seconds(plan.look_seconds)));
+                             options.steps, format_seconds(plan.step_seconds), options.held_out == 0 ? "no" : "with",
+                             format_seconds(plan.look_seconds)));
     if (plan.teacher_seconds > 0) line("of it the teacher", format_seconds(plan.teacher_seconds));
     line("weights", plan.memory.places.weights == WeightPlace::resident
                         ? "resident: all of them on every device"
