@@ -25,6 +25,16 @@ Instead of a model folder, synthetic:NAME takes random weights, to try out speed
 checkpoint: llama-2-7b, llama-2-13b, llama-2-70b, llama-3.1-8b, mistral-7b, qwen2.5-72b or llama-tiny.
 synthetic:llama-2-70b:4 has only the first four blocks.
 )"},
+        {"finetune", R"(Trains a model that was pruned, and keeps what is zero at zero: only --train lora fills the zeros. Writes a
+run folder with what was trained; evaluate, score, inspect and export take it as a model. The last
+samples of the file are held out, and what was best on them is what comes out. A run that was interrupted
+goes on from its last checkpoint when the same command is given again, on any number of ranks.
+
+Examples:
+  espalier finetune --model RUN --data calibration.h5 --output TUNED --loss kl --teacher DIR
+  espalier finetune --model RUN --data calibration.h5 --output TUNED --train masked --epochs 2
+  mpirun -n 2 espalier finetune --model RUN --data calibration.h5 --output TUNED --targets q_proj,v_proj
+)"},
         {"evaluate",
          R"(Cuts the text into windows of --sequence-length tokens that do not overlap, and prints the perplexity
 of the model on them. Compare only perplexities that were measured with the same windows.
@@ -50,20 +60,23 @@ Examples:
 )"},
         {"export",
          R"(Writes a Hugging Face folder with the names, the shards and the tokenizer of the dense model, which
-transformers loads like any other. Removed weights are zeros in it.
+transformers loads like any other. Removed weights are zeros in it. Of a run of finetune the folder holds
+the merged weights; updates of --train lora would fill the zeros, and are written as an adapter.
 
-Example:
+Examples:
   espalier export --run RUN --output PRUNED
+  espalier export --run LORA --output ADAPTER --adapter --base PRUNED
 )"},
         {"plan", R"(Foresees what `espalier prune` would need with the same options: memory, time, bytes read, written
 and sent, and what each phase waits for. It computes nothing and needs no GPU. With --evaluate it foresees
-`espalier evaluate`.
+`espalier evaluate`, with --finetune `espalier finetune`, whose options it then takes.
 
 Examples:
   espalier plan --model DIR --calibration calibration.h5 --gpu cpu
   espalier plan --model synthetic:llama-2-70b --ranks 8 --ro-batch 8 --gpu h100
   espalier plan --model DIR --table
   espalier plan --model DIR --evaluate evaluation.h5 --ranks 4
+  espalier plan --finetune --model synthetic:llama-2-70b --ranks 8 --gpu h100 --loss kl
 )"},
         {"doctor", R"(Prints which processors, GPUs and MPI are found, what a run would use, and how fast it is. Started
 on several ranks it measures the network between them too.
@@ -83,9 +96,9 @@ Exit status:
   1   a bug in Espalier: please report it
   2   wrong input: an option, a file or a model; or `inspect` found something wrong
   3   not enough memory or disk space
-  75  stopped between two blocks by SIGTERM, SIGUSR1 or Ctrl-C; the same command continues. A second
-      Ctrl-C ends at once. Under mpirun send SIGUSR1 to mpirun itself: at SIGTERM and Ctrl-C it ends
-      its ranks, and the unfinished block is lost
+  75  stopped between two blocks (finetune: two steps, after a checkpoint) by SIGTERM, SIGUSR1 or Ctrl-C;
+      the same command continues. A second Ctrl-C ends at once. Under mpirun send SIGUSR1 to mpirun
+      itself: at SIGTERM and Ctrl-C it ends its ranks, and what is unfinished is lost
 
 Environment:
   ESPALIER_NAME                    sets the option --name: ESPALIER_RO_BATCH=4 is --ro-batch 4

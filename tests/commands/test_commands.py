@@ -35,6 +35,7 @@ NOT_RUN: Dict[str, str] = {
     "cd ": "changes the shell's folder",
     "tail -F": "follows a log until it is interrupted",
     "jobs/demo.sh": "minutes; .ci/full runs it, test_the_demo on a tiny model",
+    "jobs/recover.sh": "minutes; test_the_demo runs it on a tiny model",
     "tests/run.sh": "it is what runs this test",
     "tests/systems.sh": "builds whole systems with debootstrap",
     "sudo apt-get": "installs packages",
@@ -63,6 +64,7 @@ ADDED = {
     "doctor": "--rates rates.json",
     "cloze": "--items 20",
     "prune": "--samples 8 --ro-rounds 1",
+    "finetune": "--samples 8 --rank 2",
     "jobs/install_dependencies.sh": "--list",
     "slurm/submit.sh": "--dry-run",
     "slurm/sweep.sh": "--dry-run",
@@ -109,6 +111,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return run(shlex.join(["build/release/espalier", *words]), world).stdout
 
     espalier("prune", "--model", "DIR", "--calibration", "tokens.h5", "--output", "RUN", "--method", "wanda")
+    lora = ["--train", "lora", "--rank", "2", "--steps", "1", "--samples", "8", "--targets", "q_proj"]
+    espalier("finetune", "--model", "RUN", "--data", "tokens.h5", "--output", "LORA", *lora)
     requests = "cloze --tokenizer DIR --text B.txt --items 20 --output cloze.h5"
     run(f"build/venv/bin/python jobs/prepare_requests.py {requests}", world)
     for model, scores in (("DIR", "dense.json"), ("RUN", "pruned.json")):
@@ -157,7 +161,7 @@ def as_run_here(command: str) -> str:
         for name, value in USUAL.items():
             if name not in words and not (name == "--output" and names_its_output):
                 words += [name, value]
-    if {"prune", "evaluate", "score"} & set(words):
+    if {"prune", "finetune", "evaluate", "score"} & set(words):
         words = [TINY.get(word, word) for word in words]
     for word, added in ADDED.items():
         if word in words and added.split()[0] not in words:
@@ -206,6 +210,11 @@ def test_the_demo(world: Path) -> None:
     methods = ["wanda++", "magnitude", "wanda", "sparsegpt", "rgs", "ro"]
     assert table == ["dense", "wanda++", "dense", *methods], done.stdout
     assert (world / "demo" / "comparison" / "report.html").exists() and list((world / "demo").glob("exported-*/config.json"))
+    done = run("jobs/recover.sh --demo demo --model DIR --calibration-text A.txt --evaluation-text B.txt --output recover "
+               "--steps 1 --items 20 --espalier build/release/espalier", world)  # fmt: skip
+    rows = [line.split(" | ") for line in done.stdout.split("\n") if line.startswith("| ") and "---" not in line][1:]
+    assert [row[0][2:] for row in rows[1:5]] == ["wanda", "wanda, lora, lm", "wanda, masked-lora, kl", "wanda, masked, kl"]
+    assert len(rows) == 9 and [row[-1].split()[0] for row in rows[1:5]] == ["|", "none", "all", "all"], rows
 
 
 def test_what_ci_runs_instead_it_does_run() -> None:

@@ -33,7 +33,8 @@ for upper, lower in (("src/samples", "src/blocks"), ("src/method", "src/samples"
     EDGES[upper] = EDGES[lower] | {lower}
 EDGES["src/prune"] = EDGES["src/optimize"] | {"src/optimize", "src/report"}
 EDGES["src/evaluate"] = EDGES["src/method"] | {"src/method"}
-EDGES["src/plan"] = EDGES["src/prune"] | {"src/prune", "src/evaluate"}
+EDGES["src/finetune"] = EDGES["src/samples"] | {"src/samples", "src/report"}
+EDGES["src/plan"] = EDGES["src/prune"] | EDGES["src/finetune"] | {"src/prune", "src/evaluate", "src/finetune"}
 EDGES["src/cli"] = EDGES["src/plan"] | {"src/plan"}
 # Where only one header of a folder is open to another.
 OPEN_HEADERS: Dict[Tuple[str, str], Set[str]] = {
