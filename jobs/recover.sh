@@ -98,10 +98,10 @@ rows=(dense)
 for method in wanda wanda++; do
     base=$runs/$method
     measure "$method" "$base"
-    # Rates chosen on the held-out samples, for a dozen steps; longer runs want the defaults.
+    # Updates of low rank take a higher rate than usual for a dozen steps (chosen on the held-out samples).
     train "$method, lora, lm" "$base" --train lora --loss lm --learning-rate 3e-3
     train "$method, masked-lora, kl" "$base" --train masked-lora --loss kl --teacher "$model" --learning-rate 3e-3
-    train "$method, masked, kl" "$base" --train masked --loss kl --teacher "$model" --learning-rate 1e-2
+    train "$method, masked, kl" "$base" --train masked --loss kl --teacher "$model"
     rows+=("$method" "$method, lora, lm" "$method, masked-lora, kl" "$method, masked, kl")
 done
 

@@ -109,8 +109,8 @@ int finetune_command(Session& session, const CommandLine& line) {
     const auto plan = [&](std::optional<WeightPlace> place) {
         session.agree([&] {
             if (!chosen.is_gpu) return;  // a CPU has what the host has
-            memory = plan_finetune_memory(planned, static_cast<std::size_t>(session.rank()),
-                                          counting_model(*chosen.device), place);
+            const auto me = static_cast<std::size_t>(session.rank());
+            memory = plan_finetune_memory(planned, {&me, 1}, counting_model(*chosen.device), place);
         });
     };
     plan(weights);

@@ -131,11 +131,14 @@ void TeacherStates::collect(std::span<const TrainingPass> passes) {
                     else
                         receives.push_back({static_cast<int>(holder), place.data, place.bytes()});
                 } else if (holder == me) {
-                    on_their_way.push_back(
-                        context_.device.make_tensor(dtype, rows, hidden, "teacher's hidden states of a step"));
-                    bring(sample, on_their_way.back());
-                    sends.push_back(
-                        {static_cast<int>(rank), on_their_way.back().view().data, on_their_way.back().view().bytes()});
+                    TensorView values = states_->sample(sample);
+                    if (states_->on_host()) {
+                        on_their_way.push_back(
+                            context_.device.make_tensor(dtype, rows, hidden, "teacher's hidden states of a step"));
+                        bring(sample, on_their_way.back());
+                        values = on_their_way.back();
+                    }
+                    sends.push_back({static_cast<int>(rank), values.data, values.bytes()});
                 }
             }
             if (rank == me) collected_.push_back(storage_.view().row_range(first, row));

@@ -10,6 +10,8 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <numeric>
+#include <utility>
 #include <vector>
 
 namespace espalier {
@@ -35,6 +37,14 @@ std::vector<FinetunePlaces> places_to_try(std::size_t ranks, std::optional<Weigh
         }
     }
     return places;
+}
+
+/// Ranks differ by a pass, and by a few rows of a matrix.
+std::vector<std::size_t> ranks_to_look_at(std::size_t ranks) {
+    if (ranks > 4) return {0, ranks / 2, ranks - 1};
+    std::vector<std::size_t> all(ranks);
+    std::iota(all.begin(), all.end(), std::size_t{0});
+    return all;
 }
 
 }  // namespace
@@ -89,11 +99,15 @@ Rehearsal rehearse_finetuning(const PlannedFinetuning& run, std::size_t rank, co
     return result;
 }
 
-FinetuneMemory plan_finetune_memory(const PlannedFinetuning& run, std::size_t rank, const DeviceModel& device,
-                                    std::optional<WeightPlace> weights) {
+FinetuneMemory plan_finetune_memory(const PlannedFinetuning& run, std::span<const std::size_t> ranks,
+                                    const DeviceModel& device, std::optional<WeightPlace> weights) {
     FinetuneMemory least;
     for (const FinetunePlaces& places : places_to_try(run.ranks, weights)) {
-        FinetuneMemory found{places, {places.hidden_states, rehearse_finetuning(run, rank, device, places).memory}};
+        FinetuneMemory found{places, {places.hidden_states, {}}};
+        for (const std::size_t rank : ranks) {
+            std::vector<MemoryItem> items = rehearse_finetuning(run, rank, device, places).memory;
+            if (total_bytes(items) > found.memory.total()) found.memory.items = std::move(items);
+        }
         if (found.memory.total() <= device.tensor_bytes()) return found;
         if (least.memory.items.empty() || found.memory.total() < least.memory.total()) least = std::move(found);
     }
@@ -109,9 +123,9 @@ FinetunePlan plan_finetuning(const PlannedFinetuning& run, const DeviceModel& de
     FinetunePlan plan;
     plan.ranks = run.ranks;
     plan.trained_values = trained_values_of(run);
-    const std::size_t rank = run.ranks - 1;
-    plan.memory = plan_finetune_memory(run, rank, device, weights);
-    Rehearsal rehearsal = rehearse_finetuning(run, rank, device, plan.memory.places);
+    plan.memory = plan_finetune_memory(run, ranks_to_look_at(run.ranks), device, weights);
+    // The last rank has as many passes as any.
+    Rehearsal rehearsal = rehearse_finetuning(run, run.ranks - 1, device, plan.memory.places);
     const auto seconds = [&](const char* phase) {
         const auto found = rehearsal.phases.find(phase);
         return found == rehearsal.phases.end() ? 0 : found->second.seconds;

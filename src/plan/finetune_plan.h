@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <optional>
+#include <span>
 #include <string>
 
 namespace espalier {
@@ -32,7 +33,7 @@ struct FinetuneMemory {
 
 struct FinetunePlan {
     std::size_t ranks = 1, trained_values = 0;
-    FinetuneMemory memory;       ///< of the rank with the most passes
+    FinetuneMemory memory;       ///< of the rank that needs the most, of all or, when there are many, of three
     double step_seconds = 0;     ///< one step
     double look_seconds = 0;     ///< one look at the held-out samples
     double teacher_seconds = 0;  ///< its hidden states of all samples
@@ -46,10 +47,10 @@ struct FinetunePlan {
 Rehearsal rehearse_finetuning(const PlannedFinetuning& run, std::size_t rank, const DeviceModel& model,
                               const FinetunePlaces& places);
 
-/// Of one rank's device: the first places that suffice, or, when `weights` is given, with that. Throws ResourceError when
-/// nothing does.
-FinetuneMemory plan_finetune_memory(const PlannedFinetuning& run, std::size_t rank, const DeviceModel& device,
-                                    std::optional<WeightPlace> weights = {});
+/// Of the one of these ranks that needs the most: the first places that suffice, or, when `weights` is given, with
+/// that. Throws ResourceError when nothing does.
+FinetuneMemory plan_finetune_memory(const PlannedFinetuning& run, std::span<const std::size_t> ranks,
+                                    const DeviceModel& device, std::optional<WeightPlace> weights = {});
 
 FinetunePlan plan_finetuning(const PlannedFinetuning& run, const DeviceModel& device,
                              std::optional<WeightPlace> weights = {});

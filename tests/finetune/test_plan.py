@@ -1,0 +1,49 @@
+"""plan --finetune against what a run really takes, and for models that no test can run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Dict, List
+
+import pytest
+
+from finetune_program import TRAININGS, World, run
+
+LARGE = ["--model=synthetic:llama-2-70b", "--samples=64", "--sequence-length=2048", "--gpu=h100"]
+
+
+def plan(*words: str, status: int = 0) -> Dict:
+    done = run(["plan", "--finetune", "--json", *words], status=status)
+    return json.loads(done.stdout) if status == 0 else {"sentence": done.stderr}
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+@pytest.mark.parametrize("ranks, weights", [(1, "auto"), (1, "shared"), (2, "resident"), (2, "shared")])
+def test_memory_is_what_a_run_takes(world: World, tmp_path: Path, training: str, ranks: int, weights: str) -> None:
+    """To the byte: the plan lets the run's own code take a step."""
+    words: List[str] = world.finetune(training, tmp_path / "run", f"--weights={weights}", steps=2)
+    run(words, ranks)
+    measured = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    planned = plan(*words[1:], "--gpu=cpu", f"--ranks={ranks}")
+    assert planned["memory_bytes"] == measured["peak_bytes"]
+    assert planned["trained_values"] == measured["trained_values"]
+    assert planned["weights"] == weights.replace("auto", "resident")
+
+
+def test_70b_fits_eight_gpus_of_80_gb() -> None:
+    for train, loss in (("masked-lora", "kl"), ("lora", "lm")):
+        seen = plan(*LARGE, "--ranks=8", "--batch=8", f"--train={train}", f"--loss={loss}")
+        assert seen["weights"] == "shared" and seen["memory_bytes"] < 72 << 30 and seen["hidden_states"] == "device"
+        assert 1 < seen["step_seconds"] < 20 and seen["run_seconds"] > 7 * seen["step_seconds"]
+    refused = plan(*LARGE, "--ranks=8", "--batch=8", "--train=masked", status=3)["sentence"]
+    assert "optimiser's moments" in refused and "use more ranks" in refused
+    assert plan(*LARGE, "--ranks=32", "--batch=32", "--train=masked", "--loss=lm", "--gpus-per-node=8")["weights"] == "shared"
+
+
+def test_a_small_gpu_gives_up_speed_before_it_gives_up() -> None:
+    words = ["--model=synthetic:llama-2-7b", "--samples=32", "--sequence-length=2048"]
+    sizes = {memory: plan(*words, f"--gpu-memory={memory}") for memory in ("60GiB", "20GiB")}
+    assert [seen["hidden_states"] for seen in sizes.values()] == ["device", "host"]
+    assert sizes["60GiB"]["step_seconds"] <= sizes["20GiB"]["step_seconds"]
+    assert "--batch" in plan(*words, "--gpu-memory=8GiB", status=3)["sentence"]
