@@ -15,8 +15,8 @@ done again.
   --model DIR         the dense model, where the demo was given one, with --calibration-text and --evaluation-text
   --calibration-text FILE, --evaluation-text FILE
   --output DIR        [default: build/recover]
-  --steps N           training steps of 8 samples of 64 tokens [default: 12]
-  --items N           items of the task [default: 100]
+  --steps N           training steps of 8 samples of 64 tokens [default: 14]
+  --items N           items of the task [default: 80]
   --espalier PROGRAM  [default: build/release/espalier]
 END
 }
@@ -27,7 +27,7 @@ refuse() {
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-demo=$root/build/demo output=$root/build/recover steps=12 items=100 espalier=$root/build/release/espalier
+demo=$root/build/demo output=$root/build/recover steps=14 items=80 espalier=$root/build/release/espalier
 model='' calibration_text='' evaluation_text=''
 while (($#)); do
     case $1 in
@@ -69,15 +69,17 @@ once "$output/training-$steps.h5" "$python" "$root/jobs/prepare_tokens.py" calib
     --text "$calibration_text" --samples $((8 * steps + held_out)) --sequence-length 64 --seed 1 \
     --output "$output/training-$steps.h5"
 once "$output/cloze-$items.h5" "$python" "$root/jobs/prepare_requests.py" cloze --tokenizer "$model" \
-    --text "$evaluation_text" --items "$items" --context-characters 160 --output "$output/cloze-$items.h5"
+    --text "$evaluation_text" --items "$items" --context-characters 120 --output "$output/cloze-$items.h5"
 
 # measure NAME MODEL: perplexity, the task's likelihoods, and what inspect finds.
 measure() {
     once "$output/$1.perplexity.json" "$espalier" evaluate --model "$2" --tokens "$evaluation" --json "$output/$1.perplexity.json"
     once "$output/$1.scores.json" "$espalier" score --model "$2" --requests "$output/cloze-$items.h5" \
         --output "$output/$1.scores.json"
-    [[ -e $output/$1.inspection ]] || "$espalier" inspect "$2" >"$output/$1.inspection" 2>"$output/$1.inspection.log" ||
-        refuse "inspect finds faults: $(grep -m 3 FAULT "$output/$1.inspection")"
+    [[ ! -e $output/$1.inspection ]] || return 0
+    "$espalier" inspect "$2" >"$output/$1.inspecting" 2>"$output/$1.inspection.log" ||
+        refuse "inspect finds faults: $(grep -m 3 FAULT "$output/$1.inspecting")"
+    mv "$output/$1.inspecting" "$output/$1.inspection"
 }
 
 # train NAME BASE WORDS...

@@ -41,7 +41,7 @@ struct OptimizerStep {
     OptimizerRule rule;
     float learning_rate = 0;
     std::size_t number = 1;    ///< of this step since the moments were zero, for rules that correct their bias
-    float gradient_scale = 1;  ///< that the rule's g is the given gradient times
+    float gradient_scale = 1;  ///< the rule's g is the given gradient times this
 };
 
 /// What corrects the moments' bias in a step of AdamW: w <- w - rate m / (square_root sqrt(v) + epsilon).

@@ -48,8 +48,9 @@ template <typename T>
 __global__ void __launch_bounds__(column_threads)
     run_gain_gradients_kernel(const T* x, const float* inverse_rms, const T* dy, std::size_t rows, std::size_t columns,
                               float* sums) {
-    const std::size_t column = std::size_t{blockIdx.x} * column_threads + threadIdx.x;
-    const std::size_t first = blockIdx.y * rows_of_square_sum;
+    // Runs along x: norms of heads have as many rows as there are heads of all tokens.
+    const std::size_t column = std::size_t{blockIdx.y} * column_threads + threadIdx.x;
+    const std::size_t first = blockIdx.x * rows_of_square_sum;
     if (column >= columns) return;
     const std::size_t last = first + rows_of_square_sum < rows ? first + rows_of_square_sum : rows;
     float sum = 0;
@@ -57,7 +58,7 @@ __global__ void __launch_bounds__(column_threads)
         const std::size_t i = row * columns + column;
         sum += to_float(dy[i]) * (to_float(x[i]) * inverse_rms[row]);
     }
-    sums[blockIdx.y * columns + column] = sum;
+    sums[blockIdx.x * columns + column] = sum;
 }
 
 /// A column's sum over all rows, in row order.
@@ -278,7 +279,7 @@ void CudaDevice::rms_norm_gain_gradient(TensorView x, TensorView inverse_rms, Te
     const std::size_t runs = (x.rows + rows_of_square_sum - 1) / rows_of_square_sum;
     const Tensor sums_of_runs = make_tensor(DType::f32, runs, x.columns, working_memory);
     with_type(x.dtype, [&]<typename T>() {
-        launch("run_gain_gradients", run_gain_gradients_kernel<T>, {{blocks, to_unsigned(runs)}, column_threads},
+        launch("run_gain_gradients", run_gain_gradients_kernel<T>, {{to_unsigned(runs), blocks}, column_threads},
                stream_, as<T>(x), inverse_rms.floats(), as<T>(dy), x.rows, x.columns, sums_of_runs.view().floats());
     });
     launch("add_runs", add_runs_kernel, {blocks, column_threads}, stream_, sums_of_runs.view().floats(), runs,

@@ -23,7 +23,10 @@ std::vector<OptionSpec> export_option_specs() {
         {"output", "folder to write", {}, false, true},
         {"model", "the dense model, if it is no longer where the run read it", {}},
         {"adapter", "of a run of finetune --train lora: write its updates as a PEFT adapter", {}, true},
-        {"base", "for --adapter: what it names as its model, for instance the exported run [default: the run's]", {}},
+        {"base",
+         "for --adapter: what it names as its model, for instance the exported run [default: the folder that the run "
+         "began with]",
+         {}},
         {"merge-masked",
          "of a run of finetune --train lora: merge its updates where weights are kept, and say what leaving out the "
          "others costs",
@@ -39,7 +42,7 @@ std::filesystem::path without_slash(std::filesystem::path path) {
     return path.has_filename() ? path : path.parent_path();
 }
 
-/// Mean loss on the samples that a run held out, or on all that it used when it held out none.
+/// Mean loss of the model on these samples.
 double loss_of(const FinetunedSource& run, std::span<const std::int32_t> tokens, std::size_t length, Device& device,
                Progress& progress) {
     const auto alone = make_single_communicator();
@@ -49,7 +52,8 @@ double loss_of(const FinetunedSource& run, std::span<const std::int32_t> tokens,
         .loss;
 }
 
-/// What it costs to leave out of an update what lies on removed weights, on tokens of the run; from then on they are.
+/// Leaves out of the run's updates what lies on removed weights, and says what that costs on the samples that it held
+/// out, or on all that it used when it held out none.
 void merge_masked(FinetunedSource& run, const Session& session, const OptionSet& options, Progress& progress) {
     const FinetuneManifest& manifest = run.manifest();
     const TokenTable table = read_token_file(manifest.data_path, run.config().vocabulary, TokenPurpose::calibration);
@@ -98,11 +102,18 @@ int export_command(Session& session, const CommandLine& line) {
         }
         if (set.flag("adapter")) {
             if (set.flag("merge-masked")) throw InputError("give --adapter or --merge-masked, not both");
+            if (!set.has("base") && RunFolder(finetuned->base().path()).has_manifest()) {
+                throw InputError("the adapter belongs on " + finetuned->base().path().string() +
+                                 ", a run folder, which peft cannot open: export that too, and name it with --base");
+            }
             export_adapter(*finetuned, output, set.has("base") ? set.text("base") : finetuned->base().path().string());
             progress.line("adapter written to " + output.string());
             return;
         }
         if (set.has("base")) throw InputError("--base is for --adapter, which is not given");
+        std::error_code unknown;
+        if (std::filesystem::exists(output, unknown))
+            throw InputError("--output " + output.string() + " exists already");
         if (set.flag("merge-masked")) merge_masked(*finetuned, session, set, progress);
         const std::vector<std::string> remarks =
             export_run(*run, output, dense, [&](const std::string& text) { progress.step(text); });

@@ -64,6 +64,15 @@ void announce(Progress& progress, const FinetuneOptions& options, const ModelSou
     for (const std::string& remark : student.remarks()) progress.line(remark);
 }
 
+/// Options that were given and that change nothing: allowed, so that one command line serves all, but said.
+void note_unused(Progress& progress, const OptionSet& set, const FinetuneOptions& options) {
+    std::string names;
+    for (const char* const name : {"rank", "alpha"}) {
+        if (!options.low_rank() && set.given(name)) names += (names.empty() ? "--" : ", --") + std::string(name);
+    }
+    if (!names.empty()) progress.line(fmt::format("note: --train {} does not use {}", name_of(options.train), names));
+}
+
 }  // namespace
 
 int finetune_command(Session& session, const CommandLine& line) {
@@ -87,6 +96,7 @@ int finetune_command(Session& session, const CommandLine& line) {
         facts.data_sha256 = table.sha256;
         data = choose_calibration(*set, table, set->text("data"), std::numeric_limits<std::size_t>::max());
         options = parse_training_options(*set, *student, data);
+        if (teacher) teacher->config().check_sequence_length(options.sequence_length);
         options.data = set->text("data");
         options.output = set->text("output");
         if (!options.output.has_filename()) options.output = options.output.parent_path();
@@ -96,6 +106,7 @@ int finetune_command(Session& session, const CommandLine& line) {
             options.checkpoint_steps = static_cast<std::size_t>(set->whole("checkpoint-steps", 1));
         weights = parse_weight_place(set->text("weights"));
         chosen = make_device(session, *set);
+        if (chosen.is_gpu) check_rank_for_gpus(options);
         facts.arithmetic = chosen.device->arithmetic();
     });
     check_devices(session, chosen);
@@ -118,7 +129,7 @@ int finetune_command(Session& session, const CommandLine& line) {
         // All ranks share their weights, or none does.
         const std::vector<WeightPlace> of_ranks = session.world().all_gather_value(memory.places.weights);
         weights = *std::ranges::max_element(of_ranks);
-        if (*weights != memory.places.weights) plan(weights);
+        if (std::ranges::any_of(of_ranks, [&](WeightPlace place) { return place != *weights; })) plan(weights);
     }
     const std::string of_host_memory = note_about_host_memory(session.world(), memory.memory);
     const TensorCommunicator tensors(session.world(), *chosen.device);
@@ -138,6 +149,7 @@ int finetune_command(Session& session, const CommandLine& line) {
         if (teacher) teacher->verify_outer();
         ledger = std::make_unique<FinetuneLedger>(options, *student, teacher.get(), facts, progress);
         announce(progress, options, *student, facts);
+        note_unused(progress, *set, options);
         if (!chosen.note.empty()) progress.line(chosen.note);
         if (!of_host_memory.empty()) progress.line(of_host_memory);
         if (*weights == WeightPlace::shared)
@@ -174,7 +186,8 @@ int finetune_command(Session& session, const CommandLine& line) {
     const std::string written = options.output.string();
     progress.line("");
     progress.line("written to " + written + "; next: espalier evaluate --model " + written +
-                  " --tokens FILE, espalier export --run " + written + " --output DIR");
+                  " --tokens FILE, espalier export --run " + written + " --output DIR" +
+                  (options.train == TrainedPart::lora ? " --adapter" : ""));
     return 0;
 }
 

@@ -51,7 +51,7 @@ namespace {
 std::vector<std::string> parse_targets(const std::string& text, const BlockLayout& layout) {
     if (text == "all") return {};
     std::vector<std::string> known;
-    for (const MatrixShape& matrix : layout.matrices()) known.push_back(matrix.name.substr(matrix.name.rfind('.') + 1));
+    for (const MatrixShape& matrix : layout.matrices()) known.emplace_back(short_name(matrix.name));
     std::vector<std::string> targets;
     for (std::size_t begin = 0; begin <= text.size();) {
         const std::size_t end = std::min(text.find(',', begin), text.size());
@@ -146,6 +146,12 @@ FinetuneOptions parse_training_options(OptionSet& options, const ModelSource& st
     }
     parsed.output_dtype = float_dtype_from_name(options.text("output-dtype"));
     return parsed;
+}
+
+void check_rank_for_gpus(const FinetuneOptions& options) {
+    constexpr std::size_t unit = 8;  // what tensor cores take of 16-bit factors
+    if (options.low_rank() && options.rank % unit != 0)
+        throw InputError(fmt::format("--rank {} is not a multiple of {}, as GPUs want it", options.rank, unit));
 }
 
 void check_teacher(FinetuneLoss loss, const ModelSource& student, const ModelSource* teacher) {

@@ -17,6 +17,8 @@ namespace espalier {
 std::vector<OptionSpec> training_option_specs();
 /// Checks them against the model, and fills in those that were not given. Throws InputError.
 FinetuneOptions parse_training_options(OptionSet& options, const ModelSource& student, const CalibrationTokens& data);
+/// Throws InputError when products of updates would not fit a GPU's tensor cores.
+void check_rank_for_gpus(const FinetuneOptions& options);
 /// --weights; none for auto. Throws InputError.
 std::optional<WeightPlace> parse_weight_place(const std::string& text);
 /// Throws InputError when a teacher is missing, not wanted, or no model of the student's shape and vocabulary.

@@ -127,6 +127,7 @@ int plan_command(Session& session, const CommandLine& line) {
     if (print_help(session, line, "plan", plan_summary, plan_option_specs())) return 0;
     if (session.rank() != 0) return 0;
     OptionSet set("plan", plan_option_specs(), line.arguments);
+    if (set.flag("finetune")) throw InputError("give --finetune as a word of this command: other options go with it");
     const std::unique_ptr<ModelSource> source = open_model(set.text("model"));
     for (const std::string& remark : source->remarks()) Progress(true).line(remark);
     const DeviceModel device = choose_device_model(set);

@@ -65,7 +65,9 @@ int plan_finetune(Session& session, const CommandLine& line) {
     check_teacher(loss, *student, teacher.get());
     const CalibrationTokens data = planned_data(set, *student);
     const FinetuneOptions options = parse_training_options(set, *student, data);
+    if (teacher) teacher->config().check_sequence_length(options.sequence_length);
     const DeviceModel device = choose_device_model(set);
+    if (device.is_gpu) check_rank_for_gpus(options);
     const FinetunePlan plan = plan_finetuning({options, *student, teacher.get(), set.whole("ranks", 1)}, device,
                                               parse_weight_place(set.text("weights")));
     Json json = {{"version", 1},

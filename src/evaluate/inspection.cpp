@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 namespace espalier {
 
@@ -67,7 +68,9 @@ class Inspector {
     }
 
     void compare_outer() {
+        const auto* const finetuned = dynamic_cast<const FinetunedSource*>(&source_);
         for (const OuterTensor tensor : {OuterTensor::embedding, OuterTensor::final_norm, OuterTensor::head}) {
+            if (tensor == OuterTensor::final_norm && finetuned != nullptr && finetuned->trains_norms()) continue;
             if (tensor == OuterTensor::head && source_.has_own_head() != dense_->has_own_head()) {
                 fault("'" + source_.layout().outer_name(tensor) + "' is stored in only one of the two models");
                 continue;
@@ -142,19 +145,27 @@ class Inspector {
 
     void compare_with_dense(std::size_t block, std::span<const std::byte> raw, bool pruned) {
         const auto* const finetuned = dynamic_cast<const FinetunedSource*>(&source_);
-        if (finetuned != nullptr && finetuned->trains_norms()) return;  // nothing is as it was
+        const bool norms_trained = finetuned != nullptr && finetuned->trains_norms();
         std::vector<std::byte> original(dense_->storage().total_bytes(dense_->layout()));
         if (dense_->layout().weights() != source_.layout().weights() ||
-            dense_->storage().vector_dtypes != source_.storage().vector_dtypes) {
+            (!norms_trained && dense_->storage().vector_dtypes != source_.storage().vector_dtypes)) {
             fault("block " + std::to_string(block) + " has other shapes or types than in the dense model");
             return;
         }
         dense_->read_block(block, original);
         const std::size_t matrix_bytes = source_.storage().matrix_bytes(source_.layout());
         const std::size_t dense_bytes = dense_->storage().matrix_bytes(dense_->layout());
-        if (!std::equal(raw.begin() + static_cast<std::ptrdiff_t>(matrix_bytes), raw.end(),
-                        original.begin() + static_cast<std::ptrdiff_t>(dense_bytes), original.end())) {
-            fault("block " + std::to_string(block) + ": a norm or bias differs from the dense model");
+        std::size_t now = matrix_bytes, before = dense_bytes;
+        for (std::size_t v = 0; v < source_.layout().vectors().size(); ++v) {
+            const VectorShape& vector = source_.layout().vectors()[v];
+            const std::size_t bytes = vector.size * bytes_of(source_.storage().vector_dtypes[v]);
+            const auto of_source = raw.subspan(now, bytes);
+            now += bytes;
+            const std::size_t place =
+                std::exchange(before, before + vector.size * bytes_of(dense_->storage().vector_dtypes[v]));
+            if (norms_trained && !vector.bias_of) continue;
+            if (!std::ranges::equal(of_source, std::span(original).subspan(place, bytes)))
+                fault("block " + std::to_string(block) + ": a norm or bias differs from the dense model");
         }
         if (finetuned != nullptr || dense_->storage().matrix_dtype != source_.storage().matrix_dtype ||
             (pruned && !weights_kept_))
@@ -306,11 +317,12 @@ Inspection inspect_model(const std::filesystem::path& path, const std::optional<
         result.checked.push_back("all " + std::to_string(inspector.zeros_of_base()) + " zeros of " +
                                  finetuned->base().path().string() + ", one by one");
     }
-    if (dense && finetuned != nullptr && finetuned->trains_norms()) {
-        result.checked.push_back("not the norms, which were trained");
-    } else if (dense) {
+    if (dense) {
         inspector.compare_outer();
-        result.checked.push_back("norms, biases, embedding and head bit for bit against " + dense->path().string());
+        const bool norms_trained = finetuned != nullptr && finetuned->trains_norms();
+        result.checked.push_back(std::string(norms_trained ? "" : "norms, ") +
+                                 "biases, embedding and head bit for bit against " + dense->path().string() +
+                                 (norms_trained ? " (the norms were trained)" : ""));
     }
     return result;
 }

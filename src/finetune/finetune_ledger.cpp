@@ -37,9 +37,8 @@ FinetuneLedger::FinetuneLedger(const FinetuneOptions& options, const ModelSource
       facts_(facts),
       progress_(progress),
       run_(options.output) {
-    std::error_code unknown;
-    if (std::filesystem::equivalent(options.model, options.output, unknown))
-        throw InputError("--output " + options.output.string() + " is --model itself; choose another folder");
+    refuse_output_in(options.output, student, "--model");
+    if (teacher != nullptr) refuse_output_in(options.output, *teacher, "--teacher");
     run_.prepare(student.config_text());
     manifest_.run_id = new_run_id();
     lock_ = std::make_unique<RunLock>(run_, manifest_.run_id);
@@ -77,6 +76,7 @@ void FinetuneLedger::start_or_resume() {
         }
         manifest_ = std::move(held);
         seconds_before_ = manifest_.provenance.value("seconds", 0.0);
+        flops_before_ = manifest_.provenance.value("flops", 0.0);
     }
     manifest_.program_version = program_version;
     manifest_.base_path = lasting_name(student_.path());
@@ -124,6 +124,7 @@ void FinetuneLedger::save() {
                             {"threads_per_rank", facts_.threads_per_rank},
                             {"host", host.data()},
                             {"saved", utc_time()},
+                            {"flops", flops_before_ + flops_},
                             {"seconds", seconds()}};
     manifest_.write(run_);
 }
@@ -144,7 +145,8 @@ void FinetuneLedger::record_look(const HeldOutRecord& look) {
 }
 
 void FinetuneLedger::commit_checkpoint(std::size_t step, const FinetuneProgress& progress,
-                                       const std::map<std::size_t, FileRecord>& files) {
+                                       const std::map<std::size_t, FileRecord>& files, double flops) {
+    flops_ = flops;
     manifest_.progress = progress;
     manifest_.checkpoint_step = step;
     manifest_.checkpoint = files;
@@ -175,13 +177,14 @@ Json FinetuneLedger::metrics(const FinetuneCosts& costs) const {
             {"curves", manifest_.progress.to_json()},
             {"best_steps", best ? Json(manifest_.progress.looks[*best].steps) : Json()},
             {"total_seconds", seconds()},
-            {"flops", costs.flops},
+            {"flops", flops_before_ + costs.flops},
             {"peak_bytes", costs.peak_bytes},
             {"peak_resident_bytes", costs.peak_resident_bytes}};
 }
 
 void FinetuneLedger::finish(const FinetuneProgress& progress, const std::map<std::size_t, FileRecord>& files,
                             const FinetuneCosts& costs) {
+    flops_ = costs.flops;
     manifest_.progress = progress;
     manifest_.checkpoint_step.reset();
     manifest_.checkpoint.clear();

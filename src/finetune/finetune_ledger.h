@@ -37,7 +37,7 @@ struct FinetuneState {
 /// What a finished run took.
 struct FinetuneCosts {
     std::size_t trained_values = 0;
-    double flops = 0;
+    double flops = 0;                                     ///< of the last session
     std::size_t peak_bytes = 0, peak_resident_bytes = 0;  ///< of the device, and of the process, on the worst rank
 };
 
@@ -58,9 +58,9 @@ class FinetuneLedger {
 
     void record_step(std::size_t step, const StepRecord& record, double seconds);
     void record_look(const HeldOutRecord& look);
-    /// From now on a resumed run begins after `step` steps with these files.
+    /// From now on a resumed run begins after `step` steps with these files. `flops`: of this session, by all ranks.
     void commit_checkpoint(std::size_t step, const FinetuneProgress& progress,
-                           const std::map<std::size_t, FileRecord>& files);
+                           const std::map<std::size_t, FileRecord>& files, double flops);
     void note_stop(std::size_t step);
     /// Marks the run complete.
     void finish(const FinetuneProgress& progress, const std::map<std::size_t, FileRecord>& files,
@@ -82,7 +82,7 @@ class FinetuneLedger {
     std::vector<std::string> opening_;
     FinetuneManifest manifest_;
     std::unique_ptr<EventLog> events_;
-    double seconds_before_ = 0;
+    double seconds_before_ = 0, flops_before_ = 0, flops_ = 0;
     Stopwatch since_start_;
 };
 

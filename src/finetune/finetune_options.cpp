@@ -16,11 +16,6 @@ constexpr std::array<std::pair<TrainedPart, std::string_view>, 3> trained_parts 
 constexpr std::array<std::pair<FinetuneLoss, std::string_view>, 3> losses = {
     {{FinetuneLoss::lm, "lm"}, {FinetuneLoss::kl, "kl"}, {FinetuneLoss::mix, "mix"}}};
 
-/// Of the last part of its name: "q_proj" of "self_attn.q_proj".
-std::string_view short_name(std::string_view name) {
-    return name.substr(name.rfind('.') + 1);
-}
-
 }  // namespace
 
 std::string_view name_of(TrainedPart part) {

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <numeric>
 #include <optional>
 
 namespace espalier {
@@ -46,12 +47,13 @@ class FinetuneRun {
     }
 
     bool run() {
+        since_start_.lap();  // reading and the teacher are done
         while (true) {
             const std::size_t done = progress_.steps.size();
             if (is_due(done)) look(done);
             if (done == options_.steps || is_out_of_patience()) break;
             const Wishes wishes = wishes_of_all(done);
-            if (wishes.stop || wishes.checkpoint) checkpoint(done);
+            if (wishes.checkpoint || (wishes.stop && done != checkpointed_)) checkpoint(done);
             if (wishes.stop) {
                 if (c_.ledger != nullptr) c_.ledger->note_stop(done);
                 return false;
@@ -126,7 +128,10 @@ class FinetuneRun {
     void checkpoint(std::size_t done) {
         c_.progress.step("writing a checkpoint");
         const UnitRecords records = files_.write_checkpoint(done, values_, best_);
-        if (c_.ledger != nullptr) c_.ledger->commit_checkpoint(done, progress_, records);
+        const std::vector<double> flops = t_.control.all_gather_value(t_.device.flops());
+        if (c_.ledger != nullptr) {
+            c_.ledger->commit_checkpoint(done, progress_, records, std::accumulate(flops.begin(), flops.end(), 0.0));
+        }
         checkpointed_ = done;
         since_checkpoint_ = Stopwatch();
     }
@@ -169,10 +174,12 @@ class FinetuneRun {
 }  // namespace
 
 bool finetune_model(const FinetuneRunContext& context) {
+    std::optional<FinetuneRun> run;
     try {
-        FinetuneRun run(context);
-        return run.run();
+        run.emplace(context);
+        return run->run();
     } catch (...) {
+        // While it still stands: its end waits for what is under way, and the other ranks would wait with it.
         if (context.session.size() > 1) context.session.fail(as_error(std::current_exception()));
         throw;
     }

@@ -33,7 +33,7 @@ class HeadLoss {
     HeadLoss(Device& device, const OuterWeights& student, const OuterWeights* teacher, const LossWeights& weights,
              std::size_t most_predictions);
 
-    /// Adds nothing up: `dstates` [rows, hidden] float32 <- the gradient of the sum of the losses of all predictions,
+    /// `dstates` [rows, hidden] float32 <- the gradient of the sum of the losses of all predictions,
     /// for hidden states [rows, hidden]; `dgain` [1, hidden] <- that of the final norm's gain, unless it is empty.
     /// `teacher` [predictions, hidden]: the teacher's normed states that predict the same tokens, in its head's type;
     /// empty without a teacher.

@@ -12,8 +12,8 @@ namespace espalier {
 
 class OuterWeights {
   public:
-    /// What of them a model needs: a teacher's hidden states are known, and only its head is asked.
-    enum class Parts { all, norm_and_head };
+    /// What of them is needed: a teacher's embedding is, until its hidden states are known, then its norm and head.
+    enum class Parts { all, embedding, norm_and_head };
 
     /// Reads them. References outlive it. Collective.
     OuterWeights(Device& device, Communicator& group, const ModelSource& source, Parts parts);

@@ -39,7 +39,7 @@ StudentWeights::StudentWeights(const TrainingContext& context, TrainedValues& va
         BlockWeights& weights = resident() ? *blocks_.back() : *slots_[0].weights;
         loader.load(context.student.storage(), block, part, weights);
         values.start(block, weights, scratch_);
-        if (!resident()) keep(block, weights);
+        if (!resident()) keep(weights);
     }
 }
 
@@ -47,7 +47,7 @@ bool StudentWeights::is_in_shares(LinearLayer layer) const {
     return context_.options.low_rank() || values_.layout(0).find(TrainedKind::weight, layer) == nullptr;
 }
 
-void StudentWeights::keep(std::size_t block, const BlockWeights& weights) {
+void StudentWeights::keep(const BlockWeights& weights) {
     const BlockLayout& layout = context_.student.layout();
     std::size_t size = 0;
     for (const RowSlice& slice : partition_.slices_of(context_.me())) {
@@ -67,13 +67,12 @@ void StudentWeights::keep(std::size_t block, const BlockWeights& weights) {
         kept.push_back(context_.device.make_tensor(DType::f32, 1, layout.vectors()[v].size, "shares of the weights"));
         context_.device.copy(weights.vector(BlockVector{v}), kept.back());
     }
-    static_cast<void>(block);
 }
 
 void StudentWeights::start_gathering(std::size_t block, Slot& slot) {
     const BlockLayout& layout = context_.student.layout();
     slot.block = block;
-    slot.exchanges.clear();
+    slot.is_there = false;
     BlockWeights& weights = *slot.weights;
     weights.block = block;
     std::size_t offset = 0;
@@ -87,6 +86,7 @@ void StudentWeights::start_gathering(std::size_t block, Slot& slot) {
     for (std::size_t v = 0; v < layout.vectors().size(); ++v) {
         context_.device.copy(vectors_[block][v], weights.vector(BlockVector{v}));
     }
+    slot.exchanges = values_.start_gathering(block, weights);
     for (const LinearLayer layer : layout.linear_layers()) {
         if (!is_in_shares(layer)) continue;
         slot.exchanges.push_back(
@@ -107,21 +107,36 @@ const BlockWeights& StudentWeights::take(std::size_t block, std::optional<std::s
         values_.apply(block, scratch_, weights);
         return weights;
     }
-    Slot& slot = slots_[next_slot_];
-    if (slot.block != block) start_gathering(block, slot);
+    // At the turn from the way forth to the way back the last block is asked for again.
+    Slot& last = slots_[1 - next_slot_];
+    if (!(last.is_there && last.block == block)) {
+        Slot& next = slots_[next_slot_];
+        if (next.block != block) start_gathering(block, next);
+        finish(next);
+        next_slot_ = 1 - next_slot_;
+    }
+    if (then && slots_[next_slot_].block != then) start_gathering(*then, slots_[next_slot_]);
+    return *slots_[1 - next_slot_].weights;
+}
+
+void StudentWeights::finish(Slot& slot) {
     for (const std::unique_ptr<Exchange>& exchange : slot.exchanges) exchange->finish();
     slot.exchanges.clear();
-    slot.block.reset();
-    next_slot_ = 1 - next_slot_;
-    values_.gather(block, *slot.weights);
-    values_.apply(block, scratch_, *slot.weights);
-    if (then) start_gathering(*then, slots_[next_slot_]);
-    return *slot.weights;
+    if (!slot.is_there) values_.apply(*slot.block, scratch_, *slot.weights);
+    slot.is_there = true;
 }
 
 void StudentWeights::refresh() {
+    for (Slot& slot : slots_) {
+        for (const std::unique_ptr<Exchange>& exchange : slot.exchanges) exchange->finish();
+        slot.exchanges.clear();
+        slot.block.reset();
+        slot.is_there = false;
+    }
     if (!resident() || context_.options.low_rank()) return;
-    for (std::size_t block = 0; block < blocks_.size(); ++block) values_.gather(block, *blocks_[block]);
+    for (std::size_t block = 0; block < blocks_.size(); ++block) {
+        for (const auto& exchange : values_.start_gathering(block, *blocks_[block])) exchange->finish();
+    }
 }
 
 TensorView StudentWeights::scratch(std::size_t rows, std::size_t columns) const {

@@ -21,7 +21,8 @@ class StudentWeights {
     /// Reads the student, and starts `values` with it. References outlive it. Collective, as all members are.
     StudentWeights(const TrainingContext& context, TrainedValues& values);
 
-    /// The block's weights, until the next call. `then`: the block that will be asked for next, if it is known.
+    /// The block's weights, until the next call. `then`: another block that will be asked for next, if it is known,
+    /// with the values as they are.
     const BlockWeights& take(std::size_t block, std::optional<std::size_t> then);
     /// The values have changed.
     void refresh();
@@ -29,16 +30,20 @@ class StudentWeights {
     TensorView scratch(std::size_t rows, std::size_t columns) const;
 
   private:
-    /// A block on its way from all ranks' shares.
+    /// A block on its way from all ranks' shares, or there.
     struct Slot {
         std::unique_ptr<BlockWeights> weights;
         std::optional<std::size_t> block;
+        bool is_there = false;
         std::vector<std::unique_ptr<Exchange>> exchanges;
     };
+    /// Completes what is on its way.
+    void finish(Slot& slot);
     bool resident() const { return context_.weights == WeightPlace::resident; }
     bool is_in_shares(LinearLayer layer) const;
     void start_gathering(std::size_t block, Slot& slot);
-    void keep(std::size_t block, const BlockWeights& weights);
+    /// This rank's share of the next block.
+    void keep(const BlockWeights& weights);
 
     const TrainingContext& context_;
     TrainedValues& values_;

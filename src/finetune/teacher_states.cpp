@@ -30,21 +30,22 @@ IndexRange samples_of(std::span<const TrainingPass> passes, IndexRange range) {
 
 TeacherStates::TeacherStates(const TrainingContext& context, const std::function<void(const std::string&)>& progress)
     : context_(context), all_(passes_of_all(context.options)) {
-    outer_.emplace(context.device, context.group, *context.teacher, OuterWeights::Parts::norm_and_head);
-    const OuterWeights with_embedding(context.device, context.group, *context.teacher, OuterWeights::Parts::all);
     const std::size_t length = context.options.sequence_length, hidden = context.hidden_size();
     const IndexRange mine = part_of(all_.size(), context.ranks(), context.me());
     const std::size_t rows = samples_at_once(length) * length;
     HiddenStates x(context.device, mine, rows, hidden, context.hidden_states, "teacher's hidden states");
-    for (std::size_t pass = mine.begin; pass < mine.end; ++pass) {
-        const std::vector<std::int32_t> ids = all_[pass].ids(context.ids, length);
-        if (!x.on_host()) {
-            with_embedding.embed(ids, x.sample(pass).row_range(0, ids.size()));
-            continue;
+    {
+        const OuterWeights outer(context.device, context.group, *context.teacher, OuterWeights::Parts::embedding);
+        for (std::size_t pass = mine.begin; pass < mine.end; ++pass) {
+            const std::vector<std::int32_t> ids = all_[pass].ids(context.ids, length);
+            if (!x.on_host()) {
+                outer.embed(ids, x.sample(pass).row_range(0, ids.size()));
+                continue;
+            }
+            const Tensor of_pass = context.device.make_tensor(DType::f32, rows, hidden, samples_on_their_way);
+            outer.embed(ids, of_pass.view().row_range(0, ids.size()));
+            context.device.wait_for_copy(x.write_back(pass, of_pass));
         }
-        const Tensor of_pass = context.device.make_tensor(DType::f32, rows, hidden, samples_on_their_way);
-        with_embedding.embed(ids, of_pass.view().row_range(0, ids.size()));
-        context.device.wait_for_copy(x.write_back(pass, of_pass));
     }
     {
         const DType dtype = context.device.compute_dtype(context.teacher->storage().matrix_dtype);
@@ -68,6 +69,7 @@ TeacherStates::TeacherStates(const TrainingContext& context, const std::function
             }
         }
     }
+    outer_.emplace(context.device, context.group, *context.teacher, OuterWeights::Parts::norm_and_head);
     const DType dtype = outer_->head().dtype;
     states_.emplace(context.device, samples_of(all_, mine), length - 1, hidden, dtype, context.hidden_states,
                     "teacher's hidden states");
@@ -87,6 +89,12 @@ TeacherStates::TeacherStates(const TrainingContext& context, const std::function
         }
     }
     context.device.synchronize();
+    if (states_->on_host() && context.ranks() > 1) {
+        // The most that a step can ask of this rank, whatever it draws.
+        const std::size_t most = std::min(context.options.batch, states_->samples().size());
+        on_their_way_ =
+            context.device.make_tensor(dtype, most * (length - 1), hidden, "teacher's hidden states of a step");
+    }
 }
 
 std::size_t TeacherStates::holder_of(std::size_t sample) const {
@@ -109,7 +117,6 @@ void TeacherStates::collect(std::span<const TrainingPass> passes) {
     }
     collected_.clear();
     std::vector<Message> sends, receives;
-    std::vector<Tensor> on_their_way;
     const auto bring = [&](std::size_t sample, TensorView to) {
         if (states_->on_host())
             context_.device.wait_for_copy(context_.device.start_copy(states_->sample(sample), to));
@@ -133,10 +140,8 @@ void TeacherStates::collect(std::span<const TrainingPass> passes) {
                 } else if (holder == me) {
                     TensorView values = states_->sample(sample);
                     if (states_->on_host()) {
-                        on_their_way.push_back(
-                            context_.device.make_tensor(dtype, rows, hidden, "teacher's hidden states of a step"));
-                        bring(sample, on_their_way.back());
-                        values = on_their_way.back();
+                        values = on_their_way_.view().row_range(sends.size() * rows, (sends.size() + 1) * rows);
+                        bring(sample, values);
                     }
                     sends.push_back({static_cast<int>(rank), values.data, values.bytes()});
                 }

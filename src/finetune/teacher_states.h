@@ -37,6 +37,7 @@ class TeacherStates {
     std::optional<OuterWeights> outer_;
     std::optional<SampleStore> states_;  ///< of this rank's passes of them, sample by sample
     Tensor storage_;
+    Tensor on_their_way_;  ///< to other ranks, when they lie in host memory
     std::vector<TensorView> collected_;
 };
 

@@ -47,13 +47,52 @@ void ValuesOnHost::restore(TrainedValues& values) const {
 TrainedFiles::TrainedFiles(const TrainingContext& context, const RunFolder& run, int host_threads)
     : context_(context), run_(run), host_threads_(host_threads) {}
 
-std::vector<float> TrainedFiles::whole(const TrainedValues& values, std::size_t unit,
-                                       std::span<const float> part) const {
-    const PartOffsets parts = values.parts(unit);
-    std::vector<float> all(values.layout(unit).size());
-    std::ranges::copy(part, all.begin() + static_cast<std::ptrdiff_t>(parts[context_.me()]));
-    context_.control.all_gather(std::span(all), parts);
-    return all;
+std::map<std::size_t, TrainedFiles::Vectors> TrainedFiles::bring_to_writers(const TrainedValues& values,
+                                                                            IndexRange units,
+                                                                            const PartsOf& parts_of) const {
+    const std::size_t me = context_.me();
+    std::map<std::size_t, Vectors> mine;  // units that this rank writes
+    std::map<std::size_t, Vectors> own;   // this rank's parts of all units
+    std::vector<Message> sends, receives;
+    for (std::size_t unit = units.begin; unit < units.end; ++unit) {
+        const PartOffsets parts = values.parts(unit);
+        const std::size_t writer = writer_of(unit);
+        own[unit] = parts_of(unit);
+        for (std::size_t v = 0; v < own[unit].size(); ++v) {
+            std::vector<float>& part = own[unit][v];
+            if (writer != me) {
+                const auto bytes = std::as_writable_bytes(std::span(part));
+                if (!bytes.empty()) sends.push_back({static_cast<int>(writer), bytes.data(), bytes.size()});
+                continue;
+            }
+            std::vector<float>& all = mine[unit].emplace_back(values.layout(unit).size());
+            std::ranges::copy(part, all.begin() + static_cast<std::ptrdiff_t>(parts[me]));
+        }
+    }
+    for (auto& [unit, vectors] : mine) {
+        const PartOffsets parts = values.parts(unit);
+        for (std::vector<float>& all : vectors) {
+            for (std::size_t rank = 0; rank < context_.ranks(); ++rank) {
+                const auto part =
+                    std::as_writable_bytes(std::span(all).subspan(parts[rank], parts[rank + 1] - parts[rank]));
+                if (rank != me && !part.empty()) receives.push_back({static_cast<int>(rank), part.data(), part.size()});
+            }
+        }
+    }
+    context_.control.start_exchange(sends, receives)->finish();
+    return mine;
+}
+
+UnitRecords TrainedFiles::write_all(const TrainedValues& values, const PartsOf& parts_of, const Write& write) const {
+    UnitRecords mine;
+    // As many units at a time as there are ranks to write them beside each other.
+    for (std::size_t first = 0; first < values.units(); first += context_.ranks()) {
+        const IndexRange units = {first, std::min(values.units(), first + context_.ranks())};
+        for (const auto& [unit, vectors] : bring_to_writers(values, units, parts_of)) {
+            if (const std::optional<FileRecord> record = write(unit, vectors)) mine[unit] = *record;
+        }
+    }
+    return gather(mine);
 }
 
 UnitRecords TrainedFiles::gather(const UnitRecords& mine) const {
@@ -82,31 +121,30 @@ UnitRecords TrainedFiles::gather(const UnitRecords& mine) const {
 
 UnitRecords TrainedFiles::write_checkpoint(std::size_t step, const TrainedValues& values,
                                            const ValuesOnHost& best) const {
-    UnitRecords mine;
-    for (std::size_t unit = 0; unit < values.units(); ++unit) {
-        if (values.layout(unit).size() == 0) continue;
-        std::vector<std::vector<float>> arrays;
-        for (const auto& [name, state] : states)
-            arrays.push_back(whole(values, unit, values.part_on_host(unit, state)));
-        arrays.push_back(whole(values, unit, best.parts[unit]));
-        if (!is_mine(unit)) continue;
+    const auto parts_of = [&](std::size_t unit) {
+        Vectors parts;
+        for (const auto& [name, state] : states) parts.push_back(values.part_on_host(unit, state));
+        parts.push_back(best.parts[unit]);
+        return parts;
+    };
+    return write_all(values, parts_of, [&](std::size_t unit, const Vectors& vectors) -> std::optional<FileRecord> {
+        if (values.layout(unit).size() == 0) return std::nullopt;
         std::vector<FileTensor> tensors;
-        for (std::size_t i = 0; i < arrays.size(); ++i) {
+        for (std::size_t i = 0; i < vectors.size(); ++i) {
             tensors.push_back({i < states.size() ? states[i].first : best_values,
                                DType::f32,
-                               {arrays[i].size()},
-                               as_bytes(arrays[i])});
+                               {vectors[i].size()},
+                               as_bytes(vectors[i])});
         }
-        mine[unit] = run_.commit_tensors(
+        return run_.commit_tensors(
             RunFolder::checkpoint_file(step, unit), tensors, {{"format", "espalier-finetune-checkpoint"}},
             [&](const std::filesystem::path& file) { check_written(file, tensors, host_threads_); }, host_threads_);
-    }
-    return gather(mine);
+    });
 }
 
 void TrainedFiles::read_checkpoint(const UnitRecords& records, TrainedValues& values, ValuesOnHost& best) const {
     for (const auto& [unit, record] : records) {
-        if (is_mine(unit)) verify_file(run_, record);
+        if (writer_of(unit) == context_.me()) verify_file(run_, record);
     }
     for (std::size_t unit = 0; unit < values.units(); ++unit) {
         if (values.layout(unit).size() == 0) continue;
@@ -134,31 +172,28 @@ void TrainedFiles::read_checkpoint(const UnitRecords& records, TrainedValues& va
 
 UnitRecords TrainedFiles::write_result(const TrainedValues& values,
                                        const std::map<std::string, std::string>& attributes) const {
-    UnitRecords mine;
     const BlockLayout& layout = context_.student.layout();
-    for (std::size_t unit = 0; unit < values.units(); ++unit) {
+    const auto parts_of = [&](std::size_t unit) { return Vectors{values.part_on_host(unit, State::values)}; };
+    return write_all(values, parts_of, [&](std::size_t unit, const Vectors& vectors) -> std::optional<FileRecord> {
         const TrainedLayout& trained = values.layout(unit);
-        if (trained.size() == 0 && unit == context_.blocks()) continue;
-        const std::vector<float> all = whole(values, unit, values.part_on_host(unit, State::values));
-        if (!is_mine(unit)) continue;
+        if (trained.size() == 0 && unit == context_.blocks()) return std::nullopt;
         std::vector<std::vector<std::byte>> rounded;
         rounded.reserve(trained.tensors().size());
         std::vector<FileTensor> tensors;
         for (const TrainedTensor& tensor : trained.tensors()) {
             const DType dtype = tensor.kind == TrainedKind::weight ? context_.options.output_dtype : DType::f32;
             std::vector<std::byte>& data = rounded.emplace_back(tensor.size() * bytes_of(dtype));
-            round_from_float(dtype, all.data() + tensor.offset, tensor.size(), data.data());
+            round_from_float(dtype, vectors[0].data() + tensor.offset, tensor.size(), data.data());
             const bool vector = tensor.kind == TrainedKind::gain;
             tensors.push_back({unit < context_.blocks() ? layout.tensor_name(unit, tensor.name) : tensor.name, dtype,
                                vector ? std::vector<std::uint64_t>{tensor.size()}
                                       : std::vector<std::uint64_t>{tensor.rows, tensor.columns},
                                data});
         }
-        mine[unit] = run_.commit_block(
+        return run_.commit_block(
             unit, tensors, attributes,
             [&](const std::filesystem::path& file) { check_written(file, tensors, host_threads_); }, host_threads_);
-    }
-    return gather(mine);
+    });
 }
 
 }  // namespace espalier

@@ -6,7 +6,9 @@
 #include "src/finetune/trained_values.h"
 
 #include <cstddef>
+#include <functional>
 #include <map>
+#include <optional>
 #include <vector>
 
 namespace espalier {
@@ -19,7 +21,7 @@ struct ValuesOnHost {
     void restore(TrainedValues& values) const;
 };
 
-/// By unit: of every rank's files, on every rank.
+/// The file of each unit; the same on every rank.
 using UnitRecords = std::map<std::size_t, FileRecord>;
 
 class TrainedFiles {
@@ -36,9 +38,17 @@ class TrainedFiles {
     UnitRecords write_result(const TrainedValues& values, const std::map<std::string, std::string>& attributes) const;
 
   private:
-    bool is_mine(std::size_t unit) const { return unit % context_.ranks() == context_.me(); }
-    /// All of a unit's values, on every rank.
-    std::vector<float> whole(const TrainedValues& values, std::size_t unit, std::span<const float> part) const;
+    /// Values, moments … of one unit.
+    using Vectors = std::vector<std::vector<float>>;
+    using PartsOf = std::function<Vectors(std::size_t unit)>;
+    using Write = std::function<std::optional<FileRecord>(std::size_t unit, const Vectors&)>;
+
+    std::size_t writer_of(std::size_t unit) const { return unit % context_.ranks(); }
+    /// Whole vectors of those of `units` that this rank writes, from the parts of all ranks.
+    std::map<std::size_t, Vectors> bring_to_writers(const TrainedValues& values, IndexRange units,
+                                                    const PartsOf& parts_of) const;
+    /// Every unit's vectors to the rank that writes it.
+    UnitRecords write_all(const TrainedValues& values, const PartsOf& parts_of, const Write& write) const;
     UnitRecords gather(const UnitRecords& mine) const;
 
     const TrainingContext& context_;

@@ -156,9 +156,10 @@ void TrainedValues::apply(std::size_t block, TensorView scratch, BlockWeights& w
     }
 }
 
-void TrainedValues::gather_parts_of(std::size_t unit,
-                                    const std::function<TensorView(const TrainedTensor&)>& place) const {
+std::vector<std::unique_ptr<Exchange>> TrainedValues::start_gathering_parts_of(
+    std::size_t unit, const std::function<TensorView(const TrainedTensor&)>& place) const {
     const PartOffsets offsets = parts(unit);
+    std::vector<std::unique_ptr<Exchange>> exchanges;
     for (const TrainedTensor& tensor : layout(unit).tensors()) {
         const TensorView to = place(tensor).reshaped(1, tensor.size());
         const PartOffsets in_tensor = TrainedLayout::parts_in(tensor, offsets);
@@ -167,13 +168,14 @@ void TrainedValues::gather_parts_of(std::size_t unit,
             const std::size_t first = tensor.offset + begin - offsets[context_.me()];
             context_.device.convert(elements(units_[unit].own, first, first + end - begin), elements(to, begin, end));
         }
-        all_gather(context_.group, to, in_tensor);
+        exchanges.push_back(start_all_gather(context_.group, to, in_tensor));
     }
+    return exchanges;
 }
 
-void TrainedValues::gather(std::size_t block, BlockWeights& weights) const {
-    if (is_whole()) return;
-    gather_parts_of(block, [&](const TrainedTensor& tensor) {
+std::vector<std::unique_ptr<Exchange>> TrainedValues::start_gathering(std::size_t block, BlockWeights& weights) const {
+    if (is_whole()) return {};
+    return start_gathering_parts_of(block, [&](const TrainedTensor& tensor) {
         return tensor.kind == TrainedKind::gain ? weights.vector(*tensor.vector)
                                                 : weights.matrices.matrix(tensor.layer);
     });
@@ -182,7 +184,9 @@ void TrainedValues::gather(std::size_t block, BlockWeights& weights) const {
 void TrainedValues::gather_end(TensorView final_norm) const {
     if (end_.size() == 0) return;
     if (is_whole()) return context_.device.copy(units_.back().whole, final_norm);
-    gather_parts_of(units_.size() - 1, [&](const TrainedTensor& /*tensor*/) { return final_norm; });
+    const auto exchanges =
+        start_gathering_parts_of(units_.size() - 1, [&](const TrainedTensor& /*tensor*/) { return final_norm; });
+    for (const std::unique_ptr<Exchange>& exchange : exchanges) exchange->finish();
 }
 
 TensorView TrainedValues::low_rank(std::size_t block, const TrainedTensor& tensor) const {

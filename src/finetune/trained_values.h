@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -33,9 +34,9 @@ class TrainedValues {
 
     /// What passes read of a block: gains and low-rank updates on their place in `weights`, which hold the others.
     void apply(std::size_t block, TensorView scratch, BlockWeights& weights) const;
-    /// What is trained of a block and lies in parts on the ranks, rounded into its place in `weights` on every rank.
-    /// Collective. Nothing for updates of low rank.
-    void gather(std::size_t block, BlockWeights& weights) const;
+    /// Starts to bring what is trained of a block and lies in parts on the ranks, rounded into its place in `weights`
+    /// on every rank; there once the exchanges are finished. Collective. Nothing for updates of low rank.
+    std::vector<std::unique_ptr<Exchange>> start_gathering(std::size_t block, BlockWeights& weights) const;
     /// The final norm, when it is trained, on every rank. Collective.
     void gather_end(TensorView final_norm) const;
     /// A or B of a matrix of a block.
@@ -65,7 +66,8 @@ class TrainedValues {
         std::vector<double> rates;  ///< of each tensor, relative to the step's
     };
     /// Values of trained tensors, from all ranks' parts to `place(tensor)`.
-    void gather_parts_of(std::size_t unit, const std::function<TensorView(const TrainedTensor&)>& place) const;
+    std::vector<std::unique_ptr<Exchange>> start_gathering_parts_of(
+        std::size_t unit, const std::function<TensorView(const TrainedTensor&)>& place) const;
     bool is_whole() const { return context_.options.low_rank(); }
     TensorView part_of(std::size_t unit) const;
     TensorView state_of(std::size_t unit, State state) const;

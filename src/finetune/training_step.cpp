@@ -65,6 +65,12 @@ std::vector<OrderedSum>& TrainingStep::sums_for(const std::vector<std::size_t>& 
     return sums;
 }
 
+// The way back begins with the last block, which is there, and goes on with the one before it.
+std::optional<std::size_t> TrainingStep::block_after(std::size_t block, bool turns) const {
+    if (block + 1 < context_.blocks()) return block + 1;
+    return turns && block > 0 ? std::optional<std::size_t>(block - 1) : std::nullopt;
+}
+
 // States of pass p before block b are sample b * passes + p of the store; when they are not kept, those of block 0.
 void TrainingStep::run_forward(Batch& batch, bool keeps_states) {
     const std::size_t length = context_.options.sequence_length, passes = batch.mine.size();
@@ -81,8 +87,7 @@ void TrainingStep::run_forward(Batch& batch, bool keeps_states) {
         write(place(0, p), output_);
     }
     for (std::size_t block = 0; block < context_.blocks(); ++block) {
-        const std::size_t next = block + 1 < context_.blocks() ? block + 1 : block;
-        const BlockWeights& weights = student_.take(block, next);
+        const BlockWeights& weights = student_.take(block, block_after(block, keeps_states));
         std::vector<std::size_t> order;
         for (std::size_t p = 0; p < passes; ++p) order.push_back(place(block, p));
         SampleReader states(context_.device, *states_, order);

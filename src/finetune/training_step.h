@@ -52,6 +52,8 @@ class TrainingStep {
     /// A batch on its way through the model.
     struct Batch;
     void run_forward(Batch& batch, bool keeps_states);
+    /// That is asked for after `block` on the way forth; `turns`: a way back follows.
+    std::optional<std::size_t> block_after(std::size_t block, bool turns) const;
     MeanLoss mean_of(const Batch& batch) const;
     void run_head(Batch& batch, bool with_gradient);
     void run_backward(Batch& batch);

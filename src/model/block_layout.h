@@ -36,6 +36,11 @@ struct MatrixShape {
     std::size_t size() const { return rows * columns; }
 };
 
+/// The last part of a matrix's or module's name: "q_proj" of "self_attn.q_proj".
+constexpr std::string_view short_name(std::string_view name) {
+    return name.substr(name.rfind('.') + 1);
+}
+
 /// What several matrices of the same input are in files: one tensor, or one for each.
 struct StoredMatrix {
     std::string name;  ///< of the tensor: "self_attn.q_proj.weight", "self_attn.qkv_proj.weight"

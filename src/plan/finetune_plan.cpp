@@ -112,10 +112,10 @@ FinetuneMemory plan_finetune_memory(const PlannedFinetuning& run, std::span<cons
         if (least.memory.items.empty() || found.memory.total() < least.memory.total()) least = std::move(found);
     }
     const auto readable = [](std::size_t bytes) { return format_bytes(static_cast<double>(bytes)); };
-    throw ResourceError(
-        "the GPU's " + readable(device.tensor_bytes()) + " do not hold the " + readable(least.memory.total()) +
-        " that this run needs even with shared weights and its hidden states in host memory (" +
-        describe(least.memory.items) + "); use more ranks, a smaller --batch, --train masked-lora or lora");
+    throw ResourceError("the GPU's " + readable(device.tensor_bytes()) + " do not hold the " +
+                        readable(least.memory.total()) + " that this run needs at least (" +
+                        describe(least.memory.items) +
+                        "); use more ranks, a smaller --batch, --train masked-lora or lora");
 }
 
 FinetunePlan plan_finetuning(const PlannedFinetuning& run, const DeviceModel& device,
@@ -143,7 +143,8 @@ FinetunePlan plan_finetuning(const PlannedFinetuning& run, const DeviceModel& de
     plan.run_seconds = plan.teacher_seconds + plan.load_seconds + looks * plan.look_seconds +
                        static_cast<double>(run.options.steps) * plan.step_seconds;
     plan.flops = rehearsal.flops;
-    // Checkpoints pass whole vectors of a block through host memory; the best values lie there.
+    // Checkpoints pass vectors of a block through the host memory of the rank that writes it; the best values lie
+    // there.
     const std::size_t of_block = TrainedLayout::of_block(run.student.layout(), run.options).size() * sizeof(float);
     plan.host_bytes = process_bytes + rehearsal.host_bytes + 4 * of_block +
                       plan.trained_values * sizeof(float) / run.ranks +

@@ -69,10 +69,7 @@ RunLedger::RunLedger(const PruneOptions& options, const ModelSource& source, con
       run_(options.output),
       model_type_(source.config().model_type),
       block_weights_(source.layout().weights()) {
-    std::error_code unknown;
-    if (std::filesystem::equivalent(options.model, options.output, unknown)) {
-        throw InputError("--output " + options.output.string() + " is --model itself; choose another folder");
-    }
+    refuse_output_in(options.output, source, "--model");
     run_.prepare(source.config_text());
     const std::string run_id = new_run_id();
     lock_ = std::make_unique<RunLock>(run_, run_id);

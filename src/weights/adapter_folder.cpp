@@ -16,8 +16,8 @@ namespace espalier {
 
 namespace {
 
-/// An update [rank, in] and [out, rank] of a module of the checkpoint. Where the checkpoint stores several matrices as one,
-/// so does the adapter: their A below each other, their B along a diagonal.
+/// An update [rank, in] and [out, rank] of a module of the checkpoint. Where the checkpoint stores several matrices as
+/// one, so does the adapter: their A below each other, their B along a diagonal.
 struct ModuleUpdate {
     std::size_t rank = 0, rows = 0, columns = 0;
     std::vector<float> a, b;
@@ -55,8 +55,7 @@ std::map<std::string, ModuleUpdate> updates_of(const FinetunedSource& run, std::
             const std::size_t rank = part.a.size() / update.columns;
             update.a.insert(update.a.end(), part.a.begin(), part.a.end());
             for (std::size_t row = 0; row < part.b.size() / rank; ++row) {
-                std::copy_n(part.b.data() + row * rank, rank,
-                            update.b.data() + (part.row + row) * update.rank + first);
+                std::copy_n(part.b.data() + row * rank, rank, update.b.data() + (part.row + row) * update.rank + first);
             }
             first += rank;
         }
@@ -103,14 +102,15 @@ void write_tensors(const FinetunedSource& run, const std::filesystem::path& file
 void export_adapter(const FinetunedSource& run, const std::filesystem::path& output, const std::string& base) {
     const std::string name = run.path().string();
     if (!run.is_dense()) {
-        throw InputError(name + " was trained with --train " +
-                         run.manifest().options.at("train").get<std::string>() +
-                         ", whose updates lie under the mask: an adapter cannot say so. Export the merged model, without "
-                         "--adapter");
+        throw InputError(
+            name + " was trained with --train " + run.manifest().options.at("train").get<std::string>() +
+            ", whose updates lie under the mask: an adapter cannot say so. Export the merged model, without "
+            "--adapter");
     }
     if (run.trains_norms()) {
-        throw InputError(name + " has trained norms, which are no part of an adapter; export the merged model, without "
-                                "--adapter");
+        throw InputError(name +
+                         " has trained norms, which are no part of an adapter; export the merged model, without "
+                         "--adapter");
     }
     const Json& options = run.manifest().options;
     const auto rank = options.at("rank").get<std::size_t>();
@@ -118,12 +118,12 @@ void export_adapter(const FinetunedSource& run, const std::filesystem::path& out
     std::set<std::string> modules;
     Json ranks = Json::object(), alphas = Json::object();
     for (const auto& [module, update] : updates_of(run, 0)) {
-        const std::string short_name = module.substr(module.rfind('.') + 1);
-        modules.insert(short_name);
+        const std::string name_in_config(short_name(module));
+        modules.insert(name_in_config);
         if (update.rank == rank) continue;
         // Of several matrices in one: the same alpha / rank.
-        ranks[short_name] = update.rank;
-        alphas[short_name] = alpha * static_cast<double>(update.rank) / static_cast<double>(rank);
+        ranks[name_in_config] = update.rank;
+        alphas[name_in_config] = alpha * static_cast<double>(update.rank) / static_cast<double>(rank);
     }
     Json targets = Json::array();
     for (const std::string& module : modules) targets.push_back(module);

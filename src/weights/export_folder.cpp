@@ -19,10 +19,6 @@ namespace {
 constexpr const char* unfinished_marker = ".espalier-export-unfinished";
 constexpr std::size_t copy_bytes = std::size_t{4} << 20;
 
-std::string safetensors_name(DType dtype) {
-    return dtype == DType::f32 ? "F32" : dtype == DType::f16 ? "F16" : "BF16";
-}
-
 /// Files that hold weights in any form, or describe their layout: written anew or left out.
 bool holds_weights(const std::filesystem::path& path) {
     const std::string name = path.filename().string();
@@ -35,16 +31,22 @@ bool holds_weights(const std::filesystem::path& path) {
 
 /// The run that pruned a model: the source itself, or what a run of fine-tuning began with; null when there is none.
 const RunSource* pruning_run(const ModelSource& source) {
-    if (const auto* const finetuned = dynamic_cast<const FinetunedSource*>(&source)) return pruning_run(finetuned->base());
+    if (const auto* const finetuned = dynamic_cast<const FinetunedSource*>(&source))
+        return pruning_run(finetuned->base());
     return dynamic_cast<const RunSource*>(&source);
 }
 
-/// Where a run's model keeps a tensor of the checkpoint.
+/// Where a run's model keeps a tensor of the checkpoint: a matrix as files store it, a vector of a block, or, without
+/// both, the final norm. Embedding and head are never changed.
 struct RunTensor {
     std::size_t block = 0;
-    std::optional<std::size_t> stored_matrix;  ///< otherwise a vector that was trained
-    std::optional<BlockVector> vector;         ///< none: the final norm
+    std::optional<std::size_t> stored_matrix = {};
+    std::optional<BlockVector> vector = {};
 };
+
+std::string safetensors_name(DType dtype) {
+    return dtype == DType::f32 ? "F32" : dtype == DType::f16 ? "F16" : "BF16";
+}
 
 class Exporter {
   public:
@@ -55,13 +57,10 @@ class Exporter {
             for (std::size_t stored = 0; stored < layout.stored_matrices().size(); ++stored) {
                 tensors_[layout.tensor_name(block, layout.stored_matrices()[stored].name)] = {block, stored, {}};
             }
-            for (std::size_t v = 0; v < layout.vectors().size(); ++v) {
-                const VectorShape& vector = layout.vectors()[v];
-                if (trains_norms() && !vector.bias_of)
-                    tensors_[layout.tensor_name(block, vector.name)] = {block, {}, BlockVector{v}};
-            }
+            for (std::size_t v = 0; v < layout.vectors().size(); ++v)
+                tensors_[layout.tensor_name(block, layout.vectors()[v].name)] = {block, {}, BlockVector{v}};
         }
-        if (trains_norms()) tensors_[layout.outer_name(OuterTensor::final_norm)] = {};
+        tensors_[layout.outer_name(OuterTensor::final_norm)] = {};
     }
 
     void write_shard(std::size_t shard) {
@@ -71,7 +70,7 @@ class Exporter {
             if (stored.file == shard && !is_unused_buffer(name)) tensors.emplace_back(name, stored.entry);
         }
         for (auto& [name, entry] : tensors) {
-            if (tensors_.contains(name)) set_output_type(entry);
+            if (const auto found = tensors_.find(name); found != tensors_.end()) set_output_type(found->second, entry);
             total_bytes_ += entry.bytes;
         }
         // As in the source, but wide types first, so that every tensor lies at a multiple of its element's size.
@@ -147,12 +146,10 @@ class Exporter {
         if (const auto* const finetuned = dynamic_cast<const FinetunedSource*>(&run_)) {
             const FinetuneManifest& manifest = finetuned->manifest();
             if (provenance.is_null()) provenance = {{"format", "espalier-finetuning"}, {"version", 1}};
-            provenance["finetuning"] = {{"run_id", manifest.run_id},
-                                        {"program_version", manifest.program_version},
-                                        {"options", manifest.options},
-                                        {"base", manifest.base_identity},
-                                        {"data_sha256", manifest.data_sha256},
-                                        {"zeros_kept", finetuned->keeps_zeros()}};
+            provenance["finetuning"] = {
+                {"run_id", manifest.run_id},           {"program_version", manifest.program_version},
+                {"options", manifest.options},         {"base", manifest.base_identity},
+                {"data_sha256", manifest.data_sha256}, {"zeros_kept", finetuned->keeps_zeros()}};
         }
         write_text_atomically(folder_ / "pruning.json", provenance.dump(1) + "\n");
     }
@@ -165,54 +162,74 @@ class Exporter {
     }
 
   private:
-    void set_output_type(SafetensorsEntry& entry) const {
-        const DType dtype = run_.storage().matrix_dtype;
+    /// In which the run has a tensor.
+    DType stored_type(const RunTensor& tensor) const {
+        if (tensor.stored_matrix) return run_.storage().matrix_dtype;
+        return tensor.vector ? run_.storage().vector_dtypes[index_of(*tensor.vector)]
+                             : run_.outer_dtype(OuterTensor::final_norm);
+    }
+
+    /// In which it is written: vectors that were trained, which are float32 then, as the matrices are.
+    DType written_type(const RunTensor& tensor, const SafetensorsEntry& in_dense) const {
+        const DType stored = stored_type(tensor);
+        return tensor.stored_matrix || in_dense.dtype == safetensors_name(stored) ? stored
+                                                                                  : run_.storage().matrix_dtype;
+    }
+
+    void set_output_type(const RunTensor& tensor, SafetensorsEntry& entry) const {
+        const DType dtype = written_type(tensor, entry);
         entry.dtype = safetensors_name(dtype);
         entry.bytes = bytes_of(dtype);
         for (const std::uint64_t dimension : entry.shape) entry.bytes *= dimension;
     }
 
-    bool trains_norms() const {
-        const auto* const finetuned = dynamic_cast<const FinetunedSource*>(&run_);
-        return finetuned != nullptr && finetuned->trains_norms();
+    std::vector<std::byte> read_matrix(std::size_t block, std::size_t stored) const {
+        const BlockLayout& layout = run_.layout();
+        std::vector<std::byte> data;
+        for (const LinearLayer layer : layout.linear_layers()) {
+            const MatrixShape& matrix = layout.matrix(layer);
+            if (matrix.stored != stored) continue;
+            const std::size_t begin = data.size();
+            data.resize(begin + matrix.size() * bytes_of(run_.storage().matrix_dtype));
+            run_.read_rows(block, {layer, 0, matrix.rows}, std::span(data).subspan(begin));
+        }
+        return data;
     }
 
-    std::vector<std::byte> read_from_run(const RunTensor& tensor) const {
+    std::vector<std::byte> read_vector(const RunTensor& tensor) const {
         const BlockLayout& layout = run_.layout();
-        const DType dtype = run_.storage().matrix_dtype;
+        const DType dtype = stored_type(tensor);
         std::vector<std::byte> data;
-        if (tensor.stored_matrix) {
-            for (const LinearLayer layer : layout.linear_layers()) {
-                const MatrixShape& matrix = layout.matrix(layer);
-                if (matrix.stored != *tensor.stored_matrix) continue;
-                const std::size_t begin = data.size();
-                data.resize(begin + matrix.size() * bytes_of(dtype));
-                run_.read_rows(tensor.block, {layer, 0, matrix.rows}, std::span(data).subspan(begin));
-            }
+        if (!tensor.vector) {
+            data.resize(run_.config().hidden_size * bytes_of(dtype));
+            run_.read_outer_rows(OuterTensor::final_norm, 0, run_.config().hidden_size, data);
             return data;
         }
-        // Trained gains are float32 where they come from, and written like the matrices.
-        std::vector<float> gain;
-        if (tensor.vector) {
-            std::vector<std::byte> vectors(run_.storage().vector_bytes(layout));
-            run_.read_vectors(tensor.block, vectors);
-            std::size_t offset = 0;
-            for (std::size_t v = 0; v < index_of(*tensor.vector); ++v)
-                offset += layout.vectors()[v].size * bytes_of(run_.storage().vector_dtypes[v]);
-            gain.resize(layout.vectors()[index_of(*tensor.vector)].size);
-            widen_to_float(DType::f32, vectors.data() + offset, gain.size(), gain.data());
-        } else {
-            gain.resize(run_.config().hidden_size);
-            run_.read_outer_rows(OuterTensor::final_norm, 0, gain.size(), std::as_writable_bytes(std::span(gain)));
-        }
-        data.resize(gain.size() * bytes_of(dtype));
-        round_from_float(dtype, gain.data(), gain.size(), data.data());
+        std::vector<std::byte> vectors(run_.storage().vector_bytes(layout));
+        run_.read_vectors(tensor.block, vectors);
+        std::size_t offset = 0;
+        for (std::size_t v = 0; v < index_of(*tensor.vector); ++v)
+            offset += layout.vectors()[v].size * bytes_of(run_.storage().vector_dtypes[v]);
+        const std::size_t bytes = layout.vectors()[index_of(*tensor.vector)].size * bytes_of(dtype);
+        const auto begin = vectors.begin() + static_cast<std::ptrdiff_t>(offset);
+        return {begin, begin + static_cast<std::ptrdiff_t>(bytes)};
+    }
+
+    std::vector<std::byte> read_from_run(const RunTensor& tensor, const std::string& written) const {
+        if (tensor.stored_matrix) return read_matrix(tensor.block, *tensor.stored_matrix);
+        std::vector<std::byte> data = read_vector(tensor);
+        const DType stored = stored_type(tensor), dtype = run_.storage().matrix_dtype;
+        if (written == safetensors_name(stored)) return data;
+        std::vector<float> values(data.size() / bytes_of(stored));
+        widen_to_float(stored, data.data(), values.size(), values.data());
+        data.resize(values.size() * bytes_of(dtype));
+        round_from_float(dtype, values.data(), values.size(), data.data());
         return data;
     }
 
     void write_tensor(AtomicFile& file, const std::string& name, const SafetensorsEntry& entry) const {
         if (const auto of_run = tensors_.find(name); of_run != tensors_.end()) {
-            file.write(read_from_run(of_run->second));
+            file.write(read_from_run(of_run->second, entry.dtype));
             return;
         }
         std::vector<std::byte> piece;
@@ -234,12 +251,20 @@ class Exporter {
 CheckpointSource open_dense(const ModelSource& source, const std::optional<std::filesystem::path>& named) {
     const std::string name = source.path().string();
     if (SyntheticSource::is_named(source.path())) {
-        throw InputError(name + " is a synthetic model: there is no Hugging Face folder to export what became of it like");
+        throw InputError(name +
+                         " is a synthetic model: there is no Hugging Face folder to export what became of it like");
     }
     if (const auto* const finetuned = dynamic_cast<const FinetunedSource*>(&source))
         return open_dense(finetuned->base(), named);
     const auto* const run = dynamic_cast<const RunSource*>(&source);
-    if (run == nullptr) return CheckpointSource(named.value_or(source.path()));
+    if (run == nullptr) {
+        CheckpointSource dense(named.value_or(source.path()));
+        if (dense.identity() != source.identity()) {
+            throw InputError(dense.path().string() + " is not the model that " + name +
+                             " is (config.json or tensor headers differ); name it with --model");
+        }
+        return dense;
+    }
     const std::filesystem::path path = named.value_or(run->manifest().model_path);
     if (SyntheticSource::is_named(path)) {
         throw InputError(name + " was pruned from " + path.string() +
@@ -247,8 +272,9 @@ CheckpointSource open_dense(const ModelSource& source, const std::optional<std::
     }
     const std::unique_ptr<ModelSource> before = open_model(path);
     if (before->identity() != run->manifest().model_identity) {
-        throw InputError(path.string() + " is not the model that " + name +
-                         " was pruned from (config.json, tensor headers or a run's files differ); name it with --model");
+        throw InputError(
+            path.string() + " is not the model that " + name +
+            " was pruned from (config.json, tensor headers or a run's files differ); name it with --model");
     }
     return open_dense(*before, {});
 }
@@ -275,14 +301,14 @@ std::vector<std::string> export_run(const ModelSource& run, const std::filesyste
                                     const std::function<void(const std::string&)>& progress) {
     const auto* const finetuned = dynamic_cast<const FinetunedSource*>(&run);
     if (finetuned != nullptr && !finetuned->keeps_zeros()) {
-        throw InputError(run.path().string() +
-                         " was trained with --train lora: merged, its updates would fill the zeros. --adapter writes them "
-                         "as a PEFT adapter; --merge-masked merges what lies on kept weights");
+        throw InputError(
+            run.path().string() +
+            " was trained with --train lora: merged, its updates would fill the zeros. --adapter writes them "
+            "as a PEFT adapter; --merge-masked merges what lies on kept weights");
     }
     const CheckpointSource dense = open_dense(run, dense_path);
-    write_folder_at_once(output, "an export of " + run.path().string(), [&](const std::filesystem::path& partial) {
-        write_folder(run, dense, partial, progress);
-    });
+    write_folder_at_once(output, "an export of " + run.path().string(),
+                         [&](const std::filesystem::path& partial) { write_folder(run, dense, partial, progress); });
     return dense.remarks();
 }
 

@@ -3,6 +3,8 @@
 #include "io/checksum.h"
 #include "src/base/error.h"
 
+#include <algorithm>
+#include <functional>
 #include <utility>
 
 namespace espalier {
@@ -25,6 +27,37 @@ std::map<std::size_t, FileRecord> records_from(const Json& list, const std::stri
     std::map<std::size_t, FileRecord> records;
     for (const Json& entry : list) records[entry.at("index").get<std::size_t>()] = file_record_from(entry, source);
     return records;
+}
+
+/// What readers of a manifest rely on: units are blocks and the end of the model behind them, each once, in the file of
+/// its name.
+void check_files(const FinetuneManifest& manifest, const Json& json,
+                 const std::function<void(const std::string&)>& refuse) {
+    const auto check_units = [&](const std::map<std::size_t, FileRecord>& units, std::size_t listed,
+                                 const std::function<std::string(std::size_t)>& file) {
+        if (listed != units.size()) refuse("a block is listed twice");
+        for (const auto& [unit, record] : units) {
+            if (unit > manifest.blocks_in_model) refuse("block " + std::to_string(unit) + " is not one of the model's");
+            if (record.file != file(unit)) refuse("block " + std::to_string(unit) + " has a wrong file name");
+        }
+    };
+    check_units(manifest.blocks, json.at("blocks").size(), &RunFolder::block_file);
+    if (manifest.checkpoint_step) {
+        if (*manifest.checkpoint_step != manifest.progress.steps.size())
+            refuse("its checkpoint is not of its last step");
+        check_units(manifest.checkpoint, json.at("checkpoint").at("files").size(),
+                    [&](std::size_t unit) { return RunFolder::checkpoint_file(*manifest.checkpoint_step, unit); });
+    }
+    if (!manifest.options.is_object() || !manifest.provenance.is_object())
+        refuse("options or provenance is not an object");
+    if (!manifest.complete) return;
+    for (std::size_t block = 0; block < manifest.blocks_in_model; ++block) {
+        if (!manifest.blocks.contains(block)) refuse("it is called complete without block " + std::to_string(block));
+    }
+    for (const char* const name : {RunFolder::adapters_file, "config.json"}) {
+        if (std::ranges::none_of(manifest.outer_files, [&](const FileRecord& record) { return record.file == name; }))
+            refuse(std::string("it is called complete without ") + name);
+    }
 }
 
 }  // namespace
@@ -142,11 +175,7 @@ FinetuneManifest FinetuneManifest::from_json(const Json& json, const std::string
             if (of_low_rank && manifest.options.at("train").get<std::string>() == "masked") continue;
             if (!manifest.options.contains(name)) refuse(std::string("options has no ") + name);
         }
-        if (manifest.complete && manifest.blocks.size() < manifest.blocks_in_model)
-            refuse("it is called complete with " + std::to_string(manifest.blocks.size()) + " of " +
-                   std::to_string(manifest.blocks_in_model) + " blocks");
-        if (manifest.checkpoint_step && *manifest.checkpoint_step != manifest.progress.steps.size())
-            refuse("its checkpoint is not of its last step");
+        check_files(manifest, json, refuse);
         if (json.at("configuration_sha256").get<std::string>() != manifest.configuration_sha256())
             refuse("configuration_sha256 is not that of its options and model");
     } catch (const Json::Error& error) {

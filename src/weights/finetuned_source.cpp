@@ -32,6 +32,13 @@ FinetunedSource::FinetunedSource(const std::filesystem::path& path)
         throw InputError(path.string() + " is not finished: " + std::to_string(manifest_.progress.steps.size()) +
                          " steps are taken; run its command again to go on");
     }
+    for (const FileRecord& record : manifest_.outer_files) {
+        if (record.file == "config.json") verify_file(run_, record);
+    }
+    if (config().blocks.size() != manifest_.blocks_in_model) {
+        throw InputError(path.string() + ": config.json has " + std::to_string(config().blocks.size()) +
+                         " decoder blocks, the manifest " + std::to_string(manifest_.blocks_in_model));
+    }
     base_ = open_model(manifest_.base_path);
     if (base_->identity() != manifest_.base_identity) {
         throw InputError(manifest_.base_path + " is not the model that " + path.string() +
@@ -46,6 +53,7 @@ FinetunedSource::FinetunedSource(const std::filesystem::path& path)
         storage_.matrix_dtype = float_dtype_from_name(options.at("output_dtype").get<std::string>());
         if (train_ != "masked") {
             rank_ = options.at("rank").get<std::size_t>();
+            if (rank_ == 0) throw InputError((path / "manifest.json").string() + " is damaged (rank 0)");
             scale_ = options.at("alpha").get<double>() / static_cast<double>(rank_);
         }
     } catch (const Json::Error& error) {
@@ -56,6 +64,12 @@ FinetunedSource::FinetunedSource(const std::filesystem::path& path)
     }
     warnings_ = base_->warnings();
     notes_ = base_->notes();
+}
+
+std::vector<std::filesystem::path> FinetunedSource::folders() const {
+    std::vector<std::filesystem::path> all = base_->folders();
+    all.insert(all.begin(), path());
+    return all;
 }
 
 void FinetunedSource::verify_block(std::size_t block) const {
@@ -91,6 +105,7 @@ void FinetunedSource::add_update(std::size_t block, const RowSlice& rows, std::v
         for (std::size_t k = 0; k < rank_; ++k) {
             const float* const of_rank = a.data() + k * matrix.columns;
             const float factor = of_row[k];
+#pragma omp simd
             for (std::size_t j = 0; j < matrix.columns; ++j) update[j] += factor * of_rank[j];
         }
         float* const weights = values.data() + row * matrix.columns;
@@ -134,8 +149,13 @@ void FinetunedSource::read_vectors(std::size_t block, std::span<std::byte> desti
         std::vector<float> values(vector.size);
         widen_to_float(of_base, stored.data() + from, vector.size, values.data());
         if (!vector.bias_of) {
-            if (const std::vector<float> gain = trained(block, vector.name); gain.size() == values.size())
-                values = gain;
+            const std::vector<float> gain = trained(block, vector.name);
+            if (gain.size() != values.size()) {
+                throw InputError(run_.block_path(block).string() + ": the gain of " + vector.name + " has " +
+                                 std::to_string(gain.size()) + " values; the model's has " +
+                                 std::to_string(values.size()));
+            }
+            values = gain;
         }
         round_from_float(of_this, values.data(), values.size(), destination.data() + to);
         from += vector.size * bytes_of(of_base);

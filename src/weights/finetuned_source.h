@@ -34,6 +34,7 @@ class FinetunedSource final : public ModelSource {
     std::vector<float> trained(std::size_t block, std::string_view name) const;
 
     std::filesystem::path path() const override { return run_.path(); }
+    std::vector<std::filesystem::path> folders() const override;
     void verify_block(std::size_t block) const override;
     void verify_outer() const override;
     void read_rows(std::size_t block, const RowSlice& rows, std::span<std::byte> destination) const override;

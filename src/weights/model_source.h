@@ -28,6 +28,8 @@ class ModelSource : public BlockSource {
     const std::string& config_text() const { return config_text_; }
     /// What was opened: the folder or name as given or, for a model's folder in the hub's cache, its snapshot.
     virtual std::filesystem::path path() const = 0;
+    /// The folders that reading it needs: its own and, of a fine-tuned model, its base's.
+    virtual std::vector<std::filesystem::path> folders() const { return {path()}; }
     /// Sentences about tolerated oddities, for the log.
     const std::vector<std::string>& warnings() const { return warnings_; }
     /// Sentences about what was chosen where there was a choice, for the log.
@@ -73,6 +75,9 @@ class ModelSource : public BlockSource {
 /// Opens a Hugging Face folder, a run folder that Espalier has completed, or a synthetic model (SyntheticSource).
 /// Throws InputError.
 std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
+
+/// Throws InputError when `output` is a folder that reading `source`, the model of `option`, needs.
+void refuse_output_in(const std::filesystem::path& output, const ModelSource& source, const std::string& option);
 
 /// What a model's path is called from any folder; what is made up has no place.
 std::string lasting_name(const std::filesystem::path& path);

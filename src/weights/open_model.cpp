@@ -1,3 +1,4 @@
+#include "src/base/error.h"
 #include "src/weights/checkpoint_source.h"
 #include "src/weights/finetune_manifest.h"
 #include "src/weights/finetuned_source.h"
@@ -12,6 +13,16 @@ std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path) {
     if (FinetuneManifest::is_in(run)) return std::make_unique<FinetunedSource>(path);
     if (run.has_manifest()) return std::make_unique<RunSource>(path);
     return std::make_unique<CheckpointSource>(path);
+}
+
+void refuse_output_in(const std::filesystem::path& output, const ModelSource& source, const std::string& option) {
+    for (const std::filesystem::path& folder : source.folders()) {
+        std::error_code unknown;
+        if (!std::filesystem::equivalent(folder, output, unknown)) continue;
+        throw InputError("--output " + output.string() + " is " +
+                         (folder == source.path() ? option + " itself" : "what " + option + " is built on") +
+                         "; choose another folder");
+    }
 }
 
 std::string lasting_name(const std::filesystem::path& path) {

@@ -46,6 +46,7 @@ NOT_RUN: Dict[str, str] = {
     "tests/gpu/run.sh": "a GPU",
     "tests/benchmarks/gpu.sh": "a GPU",
     "tests/benchmarks/run.sh": "a target that only CI builds; .ci/run runs it on a tiny model",
+    "tests/benchmarks/finetune.sh": "what only the exports' tests install; .ci/run runs it on a tiny model",
     "tests/same_bits.sh": "two builds; minutes",
     "tests/slurm/": "starts a Slurm; a step of .ci/run",
     "slurm/packages/stage.sh": "builds everything again",

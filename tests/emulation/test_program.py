@@ -71,8 +71,8 @@ def test_same_bits_on_any_number_of_gpus(method: str, model: tuple[Path, Path], 
 
 
 TRAININGS = {
-    "masked-lora": ["--train", "masked-lora", "--loss", "mix", "--train-norms", "--rank", "4"],
-    "lora": ["--train", "lora", "--loss", "lm", "--targets", "q_proj,down_proj", "--rank", "4"],
+    "masked-lora": ["--train", "masked-lora", "--loss", "mix", "--train-norms", "--rank", "8"],
+    "lora": ["--train", "lora", "--loss", "lm", "--targets", "q_proj,down_proj", "--rank", "8"],
     "masked": ["--train", "masked", "--loss", "kl", "--train-norms"],
 }
 

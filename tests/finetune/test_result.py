@@ -53,6 +53,22 @@ def test_merged_export_keeps_every_zero(world: World, tmp_path: Path, training: 
          for word in world.finetune(training, tmp_path / "again", steps=1)])  # fmt: skip
 
 
+def test_an_export_has_the_norms_of_all_runs_that_led_to_it(world: World, tmp_path: Path) -> None:
+    """Trained in the first run, kept by the second, which is then pruned further."""
+    first, second, third, exported = (tmp_path / name for name in ("first", "second", "third", "exported"))
+    run(world.finetune("masked-lora", first))
+    again = [word.replace(f"--model={world.folder / 'pruned'}", f"--model={first}") for word in world.finetune("lora", second)]
+    run([word.replace("--train=lora", "--train=masked").replace("--rank=4", "--rank=4") for word in again])
+    run(["prune", f"--model={second}", f"--calibration={world.folder / 'tokens.npy'}", f"--output={third}",
+         "--method=magnitude", "--pattern=1:4"])  # fmt: skip
+    run(["export", f"--run={third}", f"--output={exported}"])
+    assert perplexity(exported, world) == pytest.approx(perplexity(third, world), rel=TOLERANCE)
+    inspected = run(["inspect", str(first), f"--model={world.folder / 'dense'}"]).stdout
+    assert "(the norms were trained)" in inspected and "all holds" in inspected
+    refused = run(["finetune", f"--model={second}", f"--data={world.folder / 'tokens.npy'}", f"--output={first}", "--fresh"], status=2)
+    assert "is what --model is built on" in refused.stderr and (first / "manifest.json").exists()
+
+
 def test_plain_lora_is_not_merged_unasked(world: World, tmp_path: Path) -> None:
     output, exported = tmp_path / "run", tmp_path / "exported"
     run(world.finetune("lora", output))
@@ -111,7 +127,14 @@ def test_what_cannot_be_used_is_said(world: World, tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     assert "is not the file that the manifest names" in run(["inspect", str(moved)], status=2).stdout
     assert str(file) in run(["evaluate", f"--model={moved}", f"--tokens={world.folder / 'tokens.npy'}"], status=2).stderr
+    (moved / "config.json").write_text((moved / "config.json").read_text() + "\n")
+    assert "config.json is not the file" in run(["inspect", str(moved)], status=2).stderr
+    shutil.copy(output / "config.json", moved / "config.json")
     manifest = json.loads((output / "manifest.json").read_text())
+    renamed = json.loads(json.dumps(manifest))
+    renamed["blocks"][0]["file"] = "blocks/00007.h5"
+    (moved / "manifest.json").write_text(json.dumps(renamed))
+    assert "block 0 has a wrong file name" in run(["inspect", str(moved)], status=2).stderr
     manifest["base"]["path"] = str(world.folder / "dense")
     (moved / "manifest.json").write_text(json.dumps(manifest))
     assert "is not the model that" in run(["inspect", str(moved)], status=2).stderr

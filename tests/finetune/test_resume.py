@@ -52,6 +52,38 @@ def test_killed_and_repeated(world: World, tmp_path: Path, training: str, ranks:
     assert "is complete; nothing to do" in run(command).stderr
 
 
+def test_killed_at_any_time(world: World, tmp_path: Path) -> None:
+    """Again and again, wherever it is by then: before the first checkpoint, between its files, while the result is written."""
+    run(world.finetune("masked", tmp_path / "whole", "--checkpoint-steps=2", steps=12))
+    output = tmp_path / "killed"
+    command = launch(world.finetune("masked", output, "--checkpoint-steps=2", steps=12))
+    for seconds in (0.15, 0.3, 0.4, 0.5, 0.45, 0.55, 0.6, 0.7, 0.8):
+        with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+            time.sleep(seconds)
+            process.kill()
+            said = process.communicate()[1]
+            assert process.returncode in (0, -signal.SIGKILL), said
+    run(command[1:])
+    assert trained_bytes(output) == trained_bytes(tmp_path / "whole")
+    assert losses_of(output) == losses_of(tmp_path / "whole")
+
+
+def test_a_full_disk_ends_the_run_and_a_roomier_one_goes_on(world: World, tmp_path: Path) -> None:
+    """No file may grow beyond a size that a checkpoint needs; what was committed stays."""
+    output, steps = tmp_path / "run", 30
+    command = launch(world.finetune("masked", output, "--checkpoint-steps=1000000", steps=steps))
+    assert interrupt(command, output, signal.SIGUSR1, "step", 2) == STOPPED
+    before = manifest_of(output)
+    small = ["bash", "-c", 'ulimit -f 64; trap "" XFSZ; exec "$@"', "bash"]
+    limited = launch(world.finetune("masked", output, "--checkpoint-steps=1", steps=steps))
+    done = subprocess.run([*small, *limited], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 3 and "File too large" in done.stderr, done.stderr
+    assert manifest_of(output)["checkpoint"] == before["checkpoint"]
+    run(command[1:])
+    run(world.finetune("masked", tmp_path / "whole", steps=steps))
+    assert trained_bytes(output) == trained_bytes(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_stopped_by_a_signal(world: World, tmp_path: Path, number: signal.Signals) -> None:
     run(world.finetune("masked-lora", tmp_path / "whole", steps=40))

@@ -31,8 +31,8 @@ class FinetuneOptions:
     loss: str
     learning_rate: float
     steps: int
-    rank: int = 4
-    alpha: float = 8.0
+    rank: int = 8
+    alpha: float = 16.0
     targets: Tuple[str, ...] = MATRICES
     train_norms: bool = False
     warm_up: float = 0.1
@@ -148,16 +148,17 @@ class Training:
 
     steps: List[Tuple[float, float, float]]
     gradients: Dict[str, Tensor]  # of the last step, not clipped
+    moments: Dict[str, Tensor]  # the first ones
     trained: Dict[str, Tensor]
 
 
-def train(student: Student, tokens: Tensor, teacher: Optional[Tensor]) -> Training:
-    """Every step takes all samples."""
+def train(student: Student, tokens: Tensor, teacher: Optional[Tensor], first_steps: Optional[int] = None) -> Training:
+    """Every step takes all samples; `first_steps`: only so many of the steps."""
     options = student.options
     groups = [{"params": [value], "name": name} for name, value in student.trained.items()]
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), eps=1e-8, weight_decay=options.weight_decay)
     steps, gradients = [], {}
-    for step in range(options.steps):
+    for step in range(options.steps if first_steps is None else first_steps):
         optimizer.zero_grad()
         cross_entropy, divergence = losses(student.logits(tokens), tokens, teacher)
         of_language, of_teacher = options.loss_weights
@@ -171,7 +172,8 @@ def train(student: Student, tokens: Tensor, teacher: Optional[Tensor]) -> Traini
             group["lr"] = options.rate_of(step) * student.rates[group["name"]]
         optimizer.step()
         steps.append((float(cross_entropy), float(divergence), norm))
-    return Training(steps, gradients, {name: value.detach() for name, value in student.trained.items()})
+    moments = {name: optimizer.state[value]["exp_avg"].clone() for name, value in student.trained.items()}
+    return Training(steps, gradients, moments, {name: value.detach() for name, value in student.trained.items()})
 
 
 def read_trained(run: Path) -> Dict[str, Tensor]:
