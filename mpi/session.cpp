@@ -195,8 +195,8 @@ std::vector<std::string> Session::collect_posts() {
 
 namespace {
 
-/// Waits until the launcher has read what this process has written to its standard error, a pipe, and a little for it to
-/// pass it on: Open MPI 5 loses what it has not passed on when a rank ends the job.
+/// Waits until the launcher has read what this process has written to its standard error, a pipe, and a little for it
+/// to pass it on: Open MPI 5 loses what it has not passed on when a rank ends the job.
 void wait_for_launcher() {
     constexpr unsigned step = 5'000, longest = 2'000'000, to_pass_on = 100'000;  // microseconds
     int unread = 0;

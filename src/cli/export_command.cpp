@@ -38,7 +38,7 @@ std::vector<OptionSpec> export_option_specs() {
 
 namespace {
 
-std::filesystem::path without_slash(std::filesystem::path path) {
+std::filesystem::path without_slash(const std::filesystem::path& path) {
     return path.has_filename() ? path : path.parent_path();
 }
 

@@ -24,9 +24,9 @@ class TrainingStepTest : public testing::TestWithParam<TrainedPart> {
         options_.rank = 3;
         options_.loss = FinetuneLoss::mix;
         options_.train_norms = true;
-        options_.samples = 8;
+        options_.samples = 4;
         options_.sequence_length = 100;  // two samples a pass
-        options_.batch = 5;
+        options_.batch = 3;
         options_.steps = 4;
         options_.learning_rate = 1e-2;
         Random random(4);
