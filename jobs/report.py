@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Draw the metrics of pruning runs as one HTML page.
+"""Draw the metrics of runs of pruning, or of fine-tuning, as one HTML page.
 
     report.py RUN_FOLDER_OR_metrics.json... [--comparison comparison.json] --output report.html [--title TEXT]
 
-The page holds a table of the methods, plots and the effective options. It is one file without scripts and without
-anything fetched from elsewhere: the plots are SVG drawn here. It follows the reader's light or dark setting, fits a
-phone and can be printed. Without run folders the runs of the comparison are taken.
+The page holds a table of the methods, plots and the effective options; of fine-tuning the curves of its losses. It is
+one file without scripts and without anything fetched from elsewhere: the plots are SVG drawn here. It follows the
+reader's light or dark setting, fits a phone and can be printed. Without run folders the runs of the comparison are
+taken.
 
 Only the standard library is needed (Python 3.9 or later). What a run did not measure is left out of tables and plots.
 The page is written under a temporary name and renamed; exit status 2 and one sentence on stderr when an input is not
@@ -22,12 +23,17 @@ from typing import Optional
 
 from reporting.comparison import Comparison, load_comparison, runs_of_comparison
 from formats.json_file import InputRefused
+from reporting.finetune_page import finetune_page, is_finetune_run, load_finetune_run
 from reporting.metrics import load_run, write_text
 from reporting.page import page, with_distinct_labels
 
 
 def make_report(options: argparse.Namespace) -> None:
     """Read all inputs, then write the page."""
+    if options.runs and all(is_finetune_run(path) for path in options.runs):
+        tuned = with_distinct_labels([load_finetune_run(path) for path in options.runs], Comparison(Path()))
+        write_text(options.output, finetune_page(tuned, options.title, datetime.now()))
+        return
     comparison = load_comparison(options.comparison) if options.comparison else Comparison(Path())
     runs = [load_run(path) for path in options.runs] or runs_of_comparison(comparison)
     if not runs:

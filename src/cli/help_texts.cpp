@@ -25,7 +25,8 @@ Instead of a model folder, synthetic:NAME takes random weights, to try out speed
 checkpoint: llama-2-7b, llama-2-13b, llama-2-70b, llama-3.1-8b, mistral-7b, qwen2.5-72b or llama-tiny.
 synthetic:llama-2-70b:4 has only the first four blocks.
 )"},
-        {"finetune", R"(Trains a model that was pruned, and keeps what is zero at zero: only --train lora fills the zeros. Writes a
+        {"finetune",
+         R"(Trains a model that was pruned, and keeps what is zero at zero: only --train lora fills the zeros. Writes a
 run folder with what was trained; evaluate, score, inspect and export take it as a model. The last
 samples of the file are held out, and what was best on them is what comes out. A run that was interrupted
 goes on from its last checkpoint when the same command is given again, on any number of ranks.

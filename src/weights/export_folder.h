@@ -12,9 +12,9 @@
 
 namespace espalier {
 
-/// Writes `output`. `run`: a completed run, of pruning or of fine-tuning. `dense`: the model that it was pruned from, when
-/// that is not where the run found it; may be a run itself. Throws InputError when the model is another one, or `output`
-/// exists. Returns what the log should say of the dense model, line by line.
+/// Writes `output`. `run`: a completed run, of pruning or of fine-tuning. `dense`: the model that it was pruned from,
+/// when that is not where the run found it; may be a run itself. Throws InputError when the model is another one, or
+/// `output` exists. Returns what the log should say of the dense model, line by line.
 std::vector<std::string> export_run(const ModelSource& run, const std::filesystem::path& output,
                                     const std::optional<std::filesystem::path>& dense,
                                     const std::function<void(const std::string&)>& progress);

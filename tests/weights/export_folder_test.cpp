@@ -22,7 +22,8 @@ class ExportTest : public testing::Test {
     std::vector<std::string> progress_;
 
     void export_it(const std::optional<std::filesystem::path>& dense = {}) {
-        export_run(*open_model(run_), output_, dense, [&](const std::string& sentence) { progress_.push_back(sentence); });
+        export_run(*open_model(run_), output_, dense,
+                   [&](const std::string& sentence) { progress_.push_back(sentence); });
     }
     PruneOptions options(Method method) const { return tiny_options(model_, run_, method); }
 };
