@@ -65,7 +65,8 @@ ADDED = {
     "doctor": "--rates rates.json",
     "cloze": "--items 20",
     "prune": "--samples 8 --ro-rounds 1",
-    "finetune": "--samples 8 --rank 2",
+    "finetune": "--samples 8 --rank 8",
+    "slurm/finetune.sbatch": "--samples 8 --rank 8",
     "jobs/install_dependencies.sh": "--list",
     "slurm/submit.sh": "--dry-run",
     "slurm/sweep.sh": "--dry-run",
@@ -74,6 +75,7 @@ ADDED = {
 }
 # What `…` and "[options …]" stand for, as far as the command does not say it itself.
 USUAL = {"--model": "DIR", "--calibration": "tokens.h5", "--output": "RUN"}
+USUAL_TO_FINETUNE = {"--model": "RUN", "--data": "tokens.h5", "--output": "TUNED2"}
 
 
 def make_tokenizer(folder: Path) -> None:
@@ -112,11 +114,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return run(shlex.join(["build/release/espalier", *words]), world).stdout
 
     espalier("prune", "--model", "DIR", "--calibration", "tokens.h5", "--output", "RUN", "--method", "wanda")
-    lora = ["--train", "lora", "--rank", "2", "--steps", "1", "--samples", "8", "--targets", "q_proj"]
-    espalier("finetune", "--model", "RUN", "--data", "tokens.h5", "--output", "LORA", *lora)
+    low_rank = ["--rank", "2", "--steps", "1", "--samples", "8", "--targets", "q_proj"]
+    for train, output in (("lora", "LORA"), ("masked-lora", "TUNED")):
+        espalier("finetune", "--model", "RUN", "--data", "tokens.h5", "--output", output, "--train", train, *low_rank)
     requests = "cloze --tokenizer DIR --text B.txt --items 20 --output cloze.h5"
     run(f"build/venv/bin/python jobs/prepare_requests.py {requests}", world)
-    for model, scores in (("DIR", "dense.json"), ("RUN", "pruned.json")):
+    for model, scores in (("DIR", "dense.json"), ("RUN", "pruned.json"), ("TUNED", "tuned.json")):
         espalier("score", "--model", model, "--requests", "cloze.h5", "--output", scores)
     plan = ["--model", "synthetic:llama-2-7b", "--table", "--json", "--block-groups", "1", "--ro-batch", "8"]
     (world / "plan.json").write_text(espalier("plan", *plan))
@@ -159,9 +162,12 @@ def as_run_here(command: str) -> str:
     if {"…", "..."} & set(words):
         words = [word for word in words if word not in ("…", "...")]
         names_its_output = any("sweep" in word or "scaling" in word for word in words)
-        for name, value in USUAL.items():
+        finetunes = any("finetune" in word for word in words)
+        for name, value in (USUAL_TO_FINETUNE if finetunes else USUAL).items():
             if name not in words and not (name == "--output" and names_its_output):
                 words += [name, value]
+    if "finetune" in words:  # the documents' other commands use one that is there
+        words = [word.replace("TUNED", "TUNED2") for word in words]
     if {"prune", "finetune", "evaluate", "score"} & set(words):
         words = [TINY.get(word, word) for word in words]
     for word, added in ADDED.items():
