@@ -40,7 +40,7 @@ kernels() { ESPALIER_TEST_DEVICE=cuda "$run" unit_tests --gtest_brief=1; }
 oracle() {
     printf '#!/bin/sh\nexec "%s" espalier "$@"\n' "$run" >"$work/espalier" && chmod +x "$work/espalier"
     (cd "$root" && ESPALIER="$work/espalier" ESPALIER_TEST_DEVICE=cuda python3 -m pytest -q -x -p no:cacheprovider \
-        tests/oracle/test_espalier.py -k "not (test_perplexity and bf16)")
+        tests/oracle/test_espalier.py tests/oracle/test_finetune.py -k "not (test_perplexity and bf16)")
 }
 
 sanitizer() {
