@@ -270,12 +270,19 @@ CheckpointSource open_dense(const ModelSource& source, const std::optional<std::
         throw InputError(name + " was pruned from " + path.string() +
                          ", a synthetic model: there is no Hugging Face folder to export it like");
     }
-    const std::unique_ptr<ModelSource> before = open_model(path);
-    if (before->identity() != run->manifest().model_identity) {
+    const auto refuse_another = [&](const std::string& identity) {
+        if (identity == run->manifest().model_identity) return;
         throw InputError(
             path.string() + " is not the model that " + name +
             " was pruned from (config.json, tensor headers or a run's files differ); name it with --model");
+    };
+    if (!RunFolder(path).has_manifest()) {
+        CheckpointSource dense(path);  // by this name: of a model's folder in the hub's cache it says what was chosen
+        refuse_another(dense.identity());
+        return dense;
     }
+    const std::unique_ptr<ModelSource> before = open_model(path);
+    refuse_another(before->identity());
     return open_dense(*before, {});
 }
 
