@@ -32,13 +32,11 @@ def test_memory_is_what_a_run_takes(world: World, tmp_path: Path, training: str,
 
 
 def test_70b_fits_eight_gpus_of_80_gb() -> None:
-    for train, loss in (("masked-lora", "kl"), ("lora", "lm")):
-        seen = plan(*LARGE, "--ranks=8", "--batch=8", f"--train={train}", f"--loss={loss}")
-        assert seen["weights"] == "shared" and seen["memory_bytes"] < 72 << 30 and seen["hidden_states"] == "device"
-        assert 1 < seen["step_seconds"] < 20 and seen["run_seconds"] > 7 * seen["step_seconds"]
-    refused = plan(*LARGE, "--ranks=8", "--batch=8", "--train=masked", status=3)["sentence"]
+    seen = plan(*LARGE, "--ranks=8", "--batch=8", "--loss=kl")
+    assert seen["weights"] == "shared" and seen["memory_bytes"] < 72 << 30 and seen["hidden_states"] == "device"
+    assert 1 < seen["step_seconds"] < 20 and seen["run_seconds"] > 7 * seen["step_seconds"]
+    refused = plan(*LARGE, "--ranks=8", "--batch=8", "--train=masked", "--weights=shared", status=3)["sentence"]
     assert "optimiser's moments" in refused and "use more ranks" in refused
-    assert plan(*LARGE, "--ranks=32", "--batch=32", "--train=masked", "--loss=lm", "--gpus-per-node=8")["weights"] == "shared"
 
 
 def test_a_small_gpu_gives_up_speed_before_it_gives_up() -> None:
