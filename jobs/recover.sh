@@ -8,15 +8,15 @@ recover.sh [options]
 
 Takes the demo's model, and its runs of wanda and wanda++ (jobs/demo.sh), trains each further in three ways on text that
 the demo calibrates with, and measures all on text that was used for nothing else: perplexity, and how often the model
-finds the sentence that goes on with a passage. Writes a table. About 9 minutes on 2 cores; what is there already is not
+finds the sentence that goes on with a passage. Writes a table. About 10 minutes on 2 cores; what is there already is not
 done again.
 
   --demo DIR          where the demo has written [default: build/demo]
   --model DIR         the dense model, where the demo was given one, with --calibration-text and --evaluation-text
   --calibration-text FILE, --evaluation-text FILE
   --output DIR        [default: build/recover]
-  --steps N           training steps of 8 samples of 64 tokens [default: 14]
-  --items N           items of the task [default: 80]
+  --steps N           training steps of 8 samples of 64 tokens [default: 12]
+  --items N           items of the task [default: 100]
   --espalier PROGRAM  [default: build/release/espalier]
 END
 }
@@ -27,7 +27,7 @@ refuse() {
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-demo=$root/build/demo output=$root/build/recover steps=14 items=80 espalier=$root/build/release/espalier
+demo=$root/build/demo output=$root/build/recover steps=12 items=100 espalier=$root/build/release/espalier
 model='' calibration_text='' evaluation_text=''
 while (($#)); do
     case $1 in
@@ -69,7 +69,7 @@ once "$output/training-$steps.h5" "$python" "$root/jobs/prepare_tokens.py" calib
     --text "$calibration_text" --samples $((8 * steps + held_out)) --sequence-length 64 --seed 1 \
     --output "$output/training-$steps.h5"
 once "$output/cloze-$items.h5" "$python" "$root/jobs/prepare_requests.py" cloze --tokenizer "$model" \
-    --text "$evaluation_text" --items "$items" --context-characters 120 --output "$output/cloze-$items.h5"
+    --text "$evaluation_text" --items "$items" --context-characters 160 --output "$output/cloze-$items.h5"
 
 # measure NAME MODEL: perplexity, the task's likelihoods, and what inspect finds.
 measure() {
