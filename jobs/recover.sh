@@ -8,8 +8,8 @@ recover.sh [options]
 
 Takes the demo's model, and its runs of wanda and wanda++ (jobs/demo.sh), trains each further in three ways on text that
 the demo calibrates with, and measures all on text that was used for nothing else: perplexity, and how often the model
-finds the sentence that goes on with a passage. Writes a table. About 10 minutes on 2 cores; what is there already is not
-done again.
+finds the sentence that goes on with a passage. Writes a table. About 10 minutes on 2 cores; what is there already is
+not done again.
 
   --demo DIR          where the demo has written [default: build/demo]
   --model DIR         the dense model, where the demo was given one, with --calibration-text and --evaluation-text

@@ -3,8 +3,8 @@
 
     recovery_table.py FOLDER dense wanda "wanda, lora, lm" …
 
-For each name FOLDER holds NAME.perplexity.json, NAME.scores.json and NAME.inspection, and of trained ones the run NAME. A name
-with commas stands for its first part trained further. Only the standard library is needed (Python 3.9 or later).
+For each name FOLDER holds NAME.perplexity.json, NAME.scores.json and NAME.inspection, and of trained ones the run NAME.
+A name with commas stands for its first part trained further. Only the standard library is needed (Python 3.9 or later).
 """
 
 from __future__ import annotations

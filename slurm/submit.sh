@@ -2,7 +2,7 @@
 # Submits a run of prune or finetune: asks `espalier plan` for time and memory, fills slurm/prune.sbatch or
 # slurm/finetune.sbatch, shows it and submits it.
 #   slurm/submit.sh --model DIR --calibration tokens.h5 --output RUN [options of espalier prune] --nodes 2 --gpus-per-node 8
-#   slurm/submit.sh finetune --model RUN --data tokens.h5 --output TUNED [options of espalier finetune] --gpus-per-node 8
+#   slurm/submit.sh finetune --model RUN --data tokens.h5 --output TUNED [options of espalier finetune] --nodes 2
 # slurm/submit.sh --help lists the job's options. A job that reaches its time limit, is preempted, or loses a machine goes
 # back to the queue and on from its last block, or its last checkpoint.
 set -euo pipefail

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Speed and memory of fine-tuning beside the machine's own rate of products, and beside transformers with peft doing the same.
+# Speed and memory of fine-tuning beside the machine's own rate of products, and beside transformers with peft doing the
+# same.
 #   tests/benchmarks/finetune.sh RUN TOKENS.h5 [threads]
-# RUN: a run of prune (the demo leaves build/demo/comparison/runs/wanda); 48 samples of TOKENS.h5 are used. The peer needs
-# build/venv-transformers, which the part "export" of tests/run.sh makes. Nothing here is a timed test.
+# RUN: a run of prune (the demo leaves build/demo/comparison/runs/wanda); 48 samples of TOKENS.h5 are used. The peer
+# needs build/venv-transformers, which the part "export" of tests/run.sh makes. Nothing here is a timed test.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 run=${1:?RUN} tokens=${2:?TOKENS.h5} threads=${3:-$(nproc)}

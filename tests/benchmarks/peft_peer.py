@@ -1,7 +1,7 @@
-"""The same fine-tuning in PyTorch with transformers and peft, to compare with: LoRA on all matrices of an exported model.
+"""The same fine-tuning in PyTorch with transformers and peft, to compare with: LoRA on all matrices of an export.
 
-Same as `espalier finetune --train lora --loss lm`: the same samples a step, AdamW (0.9, 0.95), gradients cut to norm 1, float32.
-Prints seconds a step and the peak resident set.
+Same as `espalier finetune --train lora --loss lm`: the same samples a step, AdamW (0.9, 0.95), gradients cut to norm 1,
+float32. Prints seconds a step and the peak resident set.
 """
 
 import argparse

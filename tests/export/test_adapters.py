@@ -1,4 +1,4 @@
-"""An exported adapter is what peft loads on the exported base: the likelihood of every token is that of the trained run."""
+"""An exported adapter is what peft loads on the exported base: every token is as likely as in the trained run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A run that is killed or stopped anywhere and repeated, on any number of ranks, gives the bytes of one that was not."""
+"""A run that is killed or stopped anywhere and repeated, on any number of ranks, has the bytes of one that was not."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_killed_and_repeated(world: World, tmp_path: Path, training: str, ranks:
 
 
 def test_killed_at_any_time(world: World, tmp_path: Path) -> None:
-    """Again and again, wherever it is by then: before the first checkpoint, between its files, while the result is written."""
+    """Wherever it is by then: before the first checkpoint, between its files, while the result is written."""
     run(world.finetune("masked", tmp_path / "whole", "--checkpoint-steps=2", steps=12))
     output = tmp_path / "killed"
     command = launch(world.finetune("masked", output, "--checkpoint-steps=2", steps=12))

@@ -91,7 +91,7 @@ def test_training_follows_pytorch(espalier: Path, tmp_path: Path, family: str) -
     trained = read_trained(tmp_path / "run")
     assert sorted(trained) == sorted(expected.trained)
     for name, value in expected.trained.items():
-        # The first steps of AdamW go by the rate whatever the gradient's size: where it is nearly zero its rounding decides.
+        # The first steps of AdamW go by the rate whatever the gradient's size: where it is nearly zero, rounding decides.
         moved, wanted = trained[name] - started[name], value - started[name]
         assert float((moved - wanted).norm() / wanted.norm()) < 2e-3, name
     if options.train != "lora":
@@ -124,8 +124,8 @@ def stop_after_some_steps(command: List[object], run: Path) -> Dict:
 
 @pytest.mark.parametrize("train_what", ["masked-lora", "lora", "masked"])
 def test_every_gradient(espalier: Path, tmp_path: Path, train_what: str) -> None:
-    """The first moments are a sum of the steps' gradients, element by element; the rate is small, so that rounding does not
-    grow from step to step."""
+    """The first moments are a sum of the steps' gradients, element by element; the rate is small, so that rounding does
+    not grow from step to step."""
     options = FinetuneOptions(train_what, "mix", 1e-3, 2000, train_norms=True, gradient_norm=0)
     models, run = prepare(espalier, tmp_path, "qwen3"), tmp_path / "run"
     manifest = stop_after_some_steps([espalier, *words(models, run, options), "--checkpoint-steps", 1000000], run)

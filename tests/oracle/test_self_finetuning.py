@@ -1,4 +1,4 @@
-"""The oracle's own fine-tuning: gradients of every trained tensor against central differences, losses against PyTorch's."""
+"""The oracle's own fine-tuning: gradients of trained tensors against central differences, losses against PyTorch's."""
 
 from __future__ import annotations
 
