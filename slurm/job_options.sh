@@ -146,8 +146,8 @@ seconds_of() {
     fi
 }
 
-# plan_job WORDS...: asks `espalier plan` for time and memory of `prune WORDS`, or of `finetune WORDS` when `command` says
-# so, on the job's ranks, and says what it foresees.
+# plan_job WORDS...: asks `espalier plan` for time and memory of `prune WORDS`, or of `finetune WORDS` when `command`
+# says so, on the job's ranks, and says what it foresees.
 plan_job() {
     local words=(--ranks "$ranks" --gpus-per-node "$tasks_per_node")
     [[ ${command:-prune} != finetune ]] || words+=(--finetune)

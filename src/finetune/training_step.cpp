@@ -75,16 +75,17 @@ std::optional<std::size_t> TrainingStep::block_after(std::size_t block, bool tur
 void TrainingStep::run_forward(Batch& batch, bool keeps_states) {
     const std::size_t length = context_.options.sequence_length, passes = batch.mine.size();
     const auto place = [&](std::size_t block, std::size_t pass) { return (keeps_states ? block * passes : 0) + pass; };
-    const auto write = [&](std::size_t index, TensorView values) {
-        if (states_->on_host())
-            context_.device.wait_for_copy(states_->write_back(index, values));
-        else
-            context_.device.copy(values, states_->sample(index));
+    // Where states lie on the device they are computed in their place.
+    const auto place_of = [&](std::size_t index) {
+        return states_->on_host() ? output_.view() : states_->sample(index);
+    };
+    const auto write = [&](std::size_t index) {
+        if (states_->on_host()) context_.device.wait_for_copy(states_->write_back(index, output_));
     };
     for (std::size_t p = 0; p < passes; ++p) {
         const std::vector<std::int32_t> ids = batch.passes[batch.mine.begin + p].ids(context_.ids, length);
-        outer_.embed(ids, output_.view().row_range(0, ids.size()));
-        write(place(0, p), output_);
+        outer_.embed(ids, place_of(place(0, p)).row_range(0, ids.size()));
+        write(place(0, p));
     }
     for (std::size_t block = 0; block < context_.blocks(); ++block) {
         const BlockWeights& weights = student_.take(block, block_after(block, keeps_states));
@@ -94,9 +95,9 @@ void TrainingStep::run_forward(Batch& batch, bool keeps_states) {
         for (std::size_t p = 0; p < passes; ++p) {
             const TrainingPass& pass = batch.passes[batch.mine.begin + p];
             const std::size_t rows = pass.samples.size() * length;
-            const TensorView x = states.next().row_range(0, rows), y = output_.view().row_range(0, rows);
+            const TensorView x = states.next().row_range(0, rows), y = place_of(place(block + 1, p)).row_range(0, rows);
             decoder_.forward(weights, x, y, pass.segments(length));
-            write(place(block + 1, p), output_);
+            write(place(block + 1, p));
         }
     }
 }
@@ -150,7 +151,7 @@ void TrainingStep::run_backward(Batch& batch) {
             const TrainingPass& pass = batch.passes[batch.mine.begin + p];
             const std::size_t rows = pass.samples.size() * length;
             const TensorView x = states.next().row_range(0, rows), y = output_.view().row_range(0, rows);
-            decoder_.forward(weights, x, y, pass.segments(length));
+            decoder_.recompute(weights, x, y, pass.segments(length));
             gradients_.begin(weights, sum.begin_undefined_leaf());
             const TensorView dy = dstates_.view().row_range(p * rows_, p * rows_ + rows);
             // What enters the first block is not trained; only the gain of its first norm asks for its gradient.

@@ -50,6 +50,12 @@ void DecoderBlock::forward(const BlockWeights& weights, TensorView x, TensorView
     mlp_.finish(weights, hidden, y);
 }
 
+void DecoderBlock::recompute(const BlockWeights& weights, TensorView x, TensorView y,
+                             std::span<const RowSegment> segments) {
+    const TensorView hidden = compute_inputs(weights, x, segments, layout_.last_input(), nullptr);
+    if (layout_.mlp.output_norm) mlp_.finish(weights, hidden, y);
+}
+
 void DecoderBlock::backward(const BlockWeights& weights, TensorView dy, TensorView x, WeightGradientSink& sink) {
     require(shape_.keeps_activations(), "a decoder block made for backward passes");
     mlp_.backward(weights, dy, hidden_.view().row_range(0, dy.rows), sink);

@@ -33,6 +33,10 @@ class DecoderBlock {
     /// The same for samples, and ends of samples (when no backward pass follows), as `segments` say.
     void forward(const BlockWeights& weights, TensorView x, TensorView y, std::span<const RowSegment> segments);
 
+    /// What a backward pass needs of a forward pass over x, once more: all but the last product, unless a norm follows
+    /// that one; `y` [rows, hidden] is scratch for it.
+    void recompute(const BlockWeights& weights, TensorView x, TensorView y, std::span<const RowSegment> segments);
+
     /// The part of a forward pass that the inputs up to and including `last` need; hands each of them to `observer`. No
     /// backward pass may follow.
     void observe_inputs(const BlockWeights& weights, TensorView x, LinearInput last, LinearInputObserver& observer);

@@ -91,7 +91,7 @@ def test_training_follows_pytorch(espalier: Path, tmp_path: Path, family: str) -
     trained = read_trained(tmp_path / "run")
     assert sorted(trained) == sorted(expected.trained)
     for name, value in expected.trained.items():
-        # The first steps of AdamW go by the rate whatever the gradient's size: where it is nearly zero, rounding decides.
+        # The first steps of AdamW go by the rate whatever the gradient's size: of one near zero rounding decides.
         moved, wanted = trained[name] - started[name], value - started[name]
         assert float((moved - wanted).norm() / wanted.norm()) < 2e-3, name
     if options.train != "lora":
