@@ -1,15 +1,10 @@
 #include "src/finetune/finetune_ledger.h"
 
 #include "io/file.h"
-#include "src/base/error.h"
 #include "src/base/version.h"
-#include "src/report/run_identity.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <array>
 
 namespace espalier {
 
@@ -69,11 +64,11 @@ void FinetuneLedger::start_or_resume() {
         now["teacher"] = of_teacher;
         now["data"] = facts_.data_sha256;
         now["program version"] = program_version;
-        const std::string difference = differences(before, now);
-        if (!difference.empty()) {
-            throw InputError("--output " + run_.path().string() + " holds a run with other options (" + difference +
-                             "); repeat its command, choose another folder, or give --fresh to start over");
+        refuse_other_snapshot(run_.path(), held.base_path, student_.path(), "--model");
+        if (teacher_ != nullptr) {
+            refuse_other_snapshot(run_.path(), held.teacher_path, teacher_->path(), "--teacher");
         }
+        refuse_differences(run_.path(), before, now);
         manifest_ = std::move(held);
         seconds_before_ = manifest_.provenance.value("seconds", 0.0);
         flops_before_ = manifest_.provenance.value("flops", 0.0);
@@ -115,17 +110,9 @@ std::map<std::string, std::string> FinetuneLedger::attributes() const {
 }
 
 void FinetuneLedger::save() {
-    std::array<char, 256> host{};
-    gethostname(host.data(), host.size() - 1);
-    manifest_.provenance = {{"command_line", facts_.command_line},
-                            {"options", facts_.options_with_origins},
-                            {"device", facts_.device},
-                            {"ranks", facts_.ranks},
-                            {"threads_per_rank", facts_.threads_per_rank},
-                            {"host", host.data()},
-                            {"saved", utc_time()},
-                            {"flops", flops_before_ + flops_},
-                            {"seconds", seconds()}};
+    manifest_.provenance = facts_.provenance();
+    manifest_.provenance["flops"] = flops_before_ + flops_;
+    manifest_.provenance["seconds"] = seconds();
     manifest_.write(run_);
 }
 

@@ -5,6 +5,7 @@
 #include "src/finetune/finetune_options.h"
 #include "src/report/event_log.h"
 #include "src/report/progress.h"
+#include "src/report/run_identity.h"
 #include "src/weights/finetune_manifest.h"
 #include "src/weights/model_source.h"
 
@@ -16,12 +17,8 @@
 
 namespace espalier {
 
-/// Facts about a session that go into manifest and metrics but do not decide the result.
-struct FinetuneFacts {
-    std::string command_line;
-    Json options_with_origins;
-    std::string device, arithmetic;
-    std::size_t ranks = 1, threads_per_rank = 1;
+struct FinetuneFacts : SessionFacts {
+    std::string arithmetic;
     std::string data_sha256;
 };
 

@@ -3,18 +3,14 @@
 #include "io/checksum.h"
 #include "io/file.h"
 #include "io/hdf5_handle.h"
-#include "io/hub_cache.h"
-#include "src/base/error.h"
 #include "src/base/version.h"
 #include "src/prune/block_report.h"
-#include "src/report/run_identity.h"
 #include "src/weights/synthetic_source.h"
 
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 
 namespace espalier {
@@ -105,18 +101,8 @@ void RunLedger::start_or_resume(const ModelSource& source) {
         now["program version"] = program_version;
         now["model"] = model_identity;
         now["calibration tokens"] = facts_.calibration_sha256;
-        // Another snapshot of the hub's cache may differ in what an identity does not hold: the weights' values.
-        const std::string old_commit = snapshot_commit(held.model_path), commit = snapshot_commit(options_.model);
-        if (!old_commit.empty() && !commit.empty() && old_commit != commit) {
-            throw InputError("--output " + run_.path().string() + " holds a run of the model's snapshot " + old_commit +
-                             ", not of " + commit + "; give --model " + held.model_path +
-                             " to go on, or --fresh to start over");
-        }
-        const std::string difference = differences(before, now);
-        if (!difference.empty()) {
-            throw InputError("--output " + run_.path().string() + " holds a run with other options (" + difference +
-                             "); repeat its command, choose another folder, or give --fresh to start over");
-        }
+        refuse_other_snapshot(run_.path(), held.model_path, options_.model, "--model");
+        refuse_differences(run_.path(), before, now);
         manifest_ = std::move(held);
         seconds_before_ = manifest_.provenance.value("seconds", 0.0);
     }
@@ -163,16 +149,8 @@ std::map<std::string, std::string> RunLedger::block_attributes() const {
 }
 
 void RunLedger::save() {
-    std::array<char, 256> host{};
-    gethostname(host.data(), host.size() - 1);
-    manifest_.provenance = {{"command_line", facts_.command_line},
-                            {"options", facts_.options_with_origins},
-                            {"device", facts_.device},
-                            {"ranks", facts_.ranks},
-                            {"threads_per_rank", facts_.threads_per_rank},
-                            {"host", host.data()},
-                            {"saved", utc_time()},
-                            {"seconds", seconds_before_ + since_start_.seconds()}};
+    manifest_.provenance = facts_.provenance();
+    manifest_.provenance["seconds"] = seconds_before_ + since_start_.seconds();
     manifest_.write(run_);
 }
 

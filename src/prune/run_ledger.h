@@ -6,6 +6,7 @@
 #include "src/optimize/learning_rate_search.h"
 #include "src/report/event_log.h"
 #include "src/report/progress.h"
+#include "src/report/run_identity.h"
 #include "src/weights/manifest.h"
 #include "src/weights/model_source.h"
 
@@ -17,14 +18,8 @@
 
 namespace espalier {
 
-/// Facts about a session that go into manifest and metrics but do not decide the result.
-struct RunFacts {
-    std::string command_line;
-    Json options_with_origins;
-    std::string device;
+struct RunFacts : SessionFacts {
     ComputedOn computed_on;
-    std::size_t ranks = 1;
-    std::size_t threads_per_rank = 1;
     std::string calibration_sha256;
 };
 

@@ -1,9 +1,12 @@
 #include "src/report/run_identity.h"
 
+#include "src/base/error.h"
 #include "src/report/event_log.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <array>
 #include <random>
 #include <set>
 
@@ -12,6 +15,18 @@ namespace espalier {
 std::string new_run_id() {
     std::random_device entropy;
     return fmt::format("{}-{:08x}", utc_time(), entropy());
+}
+
+Json SessionFacts::provenance() const {
+    std::array<char, 256> host{};
+    gethostname(host.data(), host.size() - 1);
+    return {{"command_line", command_line},
+            {"options", options_with_origins},
+            {"device", device},
+            {"ranks", ranks},
+            {"threads_per_rank", threads_per_rank},
+            {"host", host.data()},
+            {"saved", utc_time()}};
 }
 
 std::string differences(const Json& of_run, const Json& of_command) {
@@ -28,6 +43,13 @@ std::string differences(const Json& of_run, const Json& of_command) {
             fmt::format("{}{}: the run {}, this command {}", text.empty() ? "" : "; ", name, said(before), said(now));
     }
     return text;
+}
+
+void refuse_differences(const std::filesystem::path& output, const Json& of_run, const Json& of_command) {
+    const std::string difference = differences(of_run, of_command);
+    if (difference.empty()) return;
+    throw InputError("--output " + output.string() + " holds a run with other options (" + difference +
+                     "); repeat its command, choose another folder, or give --fresh to start over");
 }
 
 }  // namespace espalier

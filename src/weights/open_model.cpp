@@ -1,3 +1,4 @@
+#include "io/hub_cache.h"
 #include "src/base/error.h"
 #include "src/weights/checkpoint_source.h"
 #include "src/weights/finetune_manifest.h"
@@ -23,6 +24,15 @@ void refuse_output_in(const std::filesystem::path& output, const ModelSource& so
                          (folder == source.path() ? option + " itself" : "what " + option + " is built on") +
                          "; choose another folder");
     }
+}
+
+void refuse_other_snapshot(const std::filesystem::path& output, const std::filesystem::path& of_run,
+                           const std::filesystem::path& now, const std::string& option) {
+    const std::string old_commit = snapshot_commit(of_run), commit = snapshot_commit(now);
+    if (old_commit.empty() || commit.empty() || old_commit == commit) return;
+    throw InputError("--output " + output.string() + " holds a run of the model's snapshot " + old_commit +
+                     ", not of " + commit + "; give " + option + " " + of_run.string() +
+                     " to go on, or --fresh to start over");
 }
 
 std::string lasting_name(const std::filesystem::path& path) {

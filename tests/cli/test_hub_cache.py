@@ -20,7 +20,7 @@ sys.path.insert(0, str(REPOSITORY / "tests" / "oracle"))
 from random_model import ModelRequest, make_model, random_tokens, write_tokens  # noqa: E402
 
 PROGRAM = Path(os.environ.get("ESPALIER", REPOSITORY / "build" / "release" / "espalier")).resolve()
-OLD, NEW = "0a1b2c", "3d4e5f"
+OLD, NEW, NEWER = "0a1b2c", "3d4e5f", "6a7b8c"
 
 
 def run(folder: Path, arguments: Sequence[object], status: int = 0) -> str:
@@ -53,6 +53,8 @@ def pruned_from_the_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 CACHE = "--model=models--org--name"
 PRUNE = ["prune", CACHE, "--calibration=tokens.npy", "--output=run", "--method=magnitude"]
+FINETUNE = ["finetune", "--model=run", "--data=tokens.npy", "--output=tuned", "--loss=kl", "--steps=1", "--batch=4",
+            "--held-out=2", "--teacher=models--org--name"]  # fmt: skip
 COMMANDS = {
     "prune": ["prune", CACHE, "--calibration=tokens.npy", "--output=other", "--method=magnitude"],
     "evaluate": ["evaluate", CACHE, "--tokens=tokens.npy", "--sequence-length=32"],
@@ -83,6 +85,18 @@ def test_a_run_remembers_its_snapshot(folder: Path) -> None:
         same = ["prune", f"--model={snapshot / OLD}", *PRUNE[2:]]
         assert "complete; nothing to do" in run(folder, same)
         run(folder, ["export", "--run=run", "--output=exported-later"])
+    finally:
+        (folder / "models--org--name/refs/main").write_text(OLD)
+
+
+def test_a_fine_tuning_run_remembers_its_teachers_snapshot(folder: Path) -> None:
+    run(folder, FINETUNE)
+    try:
+        add_snapshot(folder / "models--org--name", NEWER, 3)
+        sentence = run(folder, FINETUNE, status=2).splitlines()[-1]
+        old = folder / "models--org--name/snapshots" / OLD
+        assert sentence.startswith("espalier: ") and f"--teacher {old}" in sentence and NEWER in sentence
+        assert "is complete; nothing to do" in run(folder, [*FINETUNE[:-1], f"--teacher={old}"])
     finally:
         (folder / "models--org--name/refs/main").write_text(OLD)
 
