@@ -74,6 +74,29 @@ Value parallel_sum(std::size_t count, std::size_t chunk, const Body& body) {
     return total;
 }
 
+/// sums[column] = the sum over rows of terms_of(row, first)(column - first), where terms_of is asked once for a row and
+/// a chunk of columns beginning at `first`. Columns are cut over threads; rows are added in runs of 32 so that float32
+/// errors do not grow with the number of rows.
+template <typename TermsOf>
+void column_sums(std::size_t rows, std::size_t columns, float* sums, const TermsOf& terms_of) {
+    constexpr std::size_t columns_per_chunk = 256, rows_per_run = 32;
+    parallel_chunks(columns, columns_per_chunk, [&](std::size_t begin, std::size_t end) {
+        float total[columns_per_chunk] = {}, run[columns_per_chunk];
+        const std::size_t width = end - begin;
+        for (std::size_t first = 0; first < rows; first += rows_per_run) {
+            std::fill_n(run, width, 0.0F);
+            for (std::size_t row = first; row < std::min(rows, first + rows_per_run); ++row) {
+                const auto term = terms_of(row, begin);
+#pragma omp simd
+                for (std::size_t j = 0; j < width; ++j) run[j] += term(j);
+            }
+#pragma omp simd
+            for (std::size_t j = 0; j < width; ++j) total[j] += run[j];
+        }
+        std::copy_n(total, width, sums + begin);
+    });
+}
+
 /// Rows of a [rows, columns] tensor that make about one chunk.
 inline std::size_t rows_per_chunk(std::size_t columns) {
     return std::max<std::size_t>(1, elements_per_chunk / std::max<std::size_t>(1, columns));

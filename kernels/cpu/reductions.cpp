@@ -24,22 +24,9 @@ std::size_t count_where(std::size_t elements, const Holds& holds) {
 
 void CpuDevice::column_square_sums(TensorView x, TensorView sums) {
     require(sums.size() == x.columns, "shapes of column_square_sums");
-    // Columns are cut over threads; rows are added in runs of 32 so that float32 errors do not grow with T.
-    constexpr std::size_t columns_per_chunk = 256, rows_per_run = 32;
-    cpu::parallel_chunks(x.columns, columns_per_chunk, [&](std::size_t begin, std::size_t end) {
-        float total[columns_per_chunk] = {}, run[columns_per_chunk];
-        const std::size_t width = end - begin;
-        for (std::size_t first = 0; first < x.rows; first += rows_per_run) {
-            std::fill_n(run, width, 0.0F);
-            for (std::size_t row = first; row < std::min(x.rows, first + rows_per_run); ++row) {
-                const float* const in = x.floats() + row * x.columns + begin;
-#pragma omp simd
-                for (std::size_t j = 0; j < width; ++j) run[j] += in[j] * in[j];
-            }
-#pragma omp simd
-            for (std::size_t j = 0; j < width; ++j) total[j] += run[j];
-        }
-        std::copy_n(total, width, sums.floats() + begin);
+    cpu::column_sums(x.rows, x.columns, sums.floats(), [&](std::size_t row, std::size_t column) {
+        const float* const in = x.floats() + row * x.columns + column;
+        return [in](std::size_t j) { return in[j] * in[j]; };
     });
 }
 

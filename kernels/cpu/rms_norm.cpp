@@ -55,23 +55,11 @@ void CpuDevice::rms_norm_backward(TensorView x, TensorView weight, TensorView in
 void CpuDevice::rms_norm_gain_gradient(TensorView x, TensorView inverse_rms, TensorView dy, TensorView gradient) {
     require(dy.size() == x.size() && gradient.size() == x.columns && inverse_rms.size() >= x.rows,
             "shapes of rms_norm_gain_gradient");
-    constexpr std::size_t columns_per_chunk = 256, rows_per_run = 32;
-    cpu::parallel_chunks(x.columns, columns_per_chunk, [&](std::size_t begin, std::size_t end) {
-        float total[columns_per_chunk] = {}, run[columns_per_chunk];
-        const std::size_t width = end - begin;
-        for (std::size_t first = 0; first < x.rows; first += rows_per_run) {
-            std::fill_n(run, width, 0.0F);
-            for (std::size_t row = first; row < std::min(x.rows, first + rows_per_run); ++row) {
-                const float* const in = x.floats() + row * x.columns + begin;
-                const float* const of_output = dy.floats() + row * x.columns + begin;
-                const float scale = inverse_rms.floats()[row];
-#pragma omp simd
-                for (std::size_t j = 0; j < width; ++j) run[j] += of_output[j] * (in[j] * scale);
-            }
-#pragma omp simd
-            for (std::size_t j = 0; j < width; ++j) total[j] += run[j];
-        }
-        std::copy_n(total, width, gradient.floats() + begin);
+    cpu::column_sums(x.rows, x.columns, gradient.floats(), [&](std::size_t row, std::size_t column) {
+        const float* const in = x.floats() + row * x.columns + column;
+        const float* const of_output = dy.floats() + row * x.columns + column;
+        const float scale = inverse_rms.floats()[row];
+        return [=](std::size_t j) { return of_output[j] * (in[j] * scale); };
     });
 }
 
