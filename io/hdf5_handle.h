@@ -67,6 +67,9 @@ class Hdf5Writer {
     void create(const std::string& name, DType dtype, const std::vector<std::uint64_t>& shape);
     void write_rows(const std::string& name, std::uint64_t first_row, std::uint64_t rows,
                     std::span<const std::byte> data);
+    /// A dataset of token ids, [rows, columns], int32.
+    void write_token_ids(const std::string& name, std::uint64_t rows, std::uint64_t columns,
+                         std::span<const std::int32_t> ids);
     /// String or integer attribute of an object ("/" for the file).
     void attribute(const std::string& object, const std::string& name, const std::string& value);
     void attribute(const std::string& object, const std::string& name, std::int64_t value);
@@ -77,6 +80,7 @@ class Hdf5Writer {
 
   private:
     void check(bool ok, const std::string& what);
+    void create_as(const std::string& name, hid_t type, DType chunks, const std::vector<std::uint64_t>& shape);
     std::filesystem::path path_;
     int threads_;
     hid_t file_ = -1;

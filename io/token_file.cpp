@@ -169,4 +169,15 @@ TokenTable read_token_file(const std::filesystem::path& path, std::size_t vocabu
     return table;
 }
 
+void write_token_file(const std::filesystem::path& path, std::size_t rows, std::size_t columns,
+                      std::span<const std::int32_t> ids, const std::map<std::string, std::string>& attributes) {
+    const std::filesystem::path temporary = path.string() + ".tmp";
+    Hdf5Writer file(temporary);
+    file.write_token_ids("/input_ids", rows, columns, ids);
+    for (const auto& [name, value] : attributes) file.attribute("/input_ids", name, value);
+    file.close();
+    sync_file(temporary);
+    rename_durably(temporary, path);
+}
+
 }  // namespace espalier

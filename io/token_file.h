@@ -4,6 +4,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <map>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,5 +26,10 @@ enum class TokenPurpose { calibration, evaluation };
 /// naming the file: wrong format, text (with the command that makes tokens of it), empty, a token id that is negative
 /// or not below `vocabulary` (with its place).
 TokenTable read_token_file(const std::filesystem::path& path, std::size_t vocabulary, TokenPurpose purpose);
+
+/// Writes an HDF5 file of `rows` sequences of `columns` tokens, int32 [rows, columns] in /input_ids, whose attributes
+/// say where they come from; complete or not at all. Throws ResourceError.
+void write_token_file(const std::filesystem::path& path, std::size_t rows, std::size_t columns,
+                      std::span<const std::int32_t> ids, const std::map<std::string, std::string>& attributes);
 
 }  // namespace espalier

@@ -11,8 +11,10 @@
 /// are read together. Outputs must not alias inputs unless "in place" is said. Results depend on shapes and values
 /// only, never on the number of threads: every sum has an order fixed by the shape. Shape errors are bugs (BugError).
 
+#include "kernels/dropout.h"
 #include "kernels/memory_ledger.h"
 #include "kernels/optimizer_step.h"
+#include "kernels/sampling.h"
 #include "src/base/pruning_pattern.h"
 #include "src/base/tensor.h"
 
@@ -224,6 +226,12 @@ class Device {
     virtual void attention_backward(TensorView q, TensorView k, TensorView v, TensorView out, TensorView log_sum_exp,
                                     TensorView dout, const AttentionShape& shape, TensorView dq, TensorView dk,
                                     TensorView dv) = 0;
+    /// Attention of one more token of each of B sequences: k and v [B, key_value_heads * head_size] become row
+    /// `position` of each sequence's part of the caches [B * capacity, key_value_heads * head_size], and out [B,
+    /// query_heads * head_size] = softmax(q K^T / sqrt(head_size)) V over its rows up to there. head_size is at most
+    /// 256 on a GPU.
+    virtual void attention_step(TensorView q, TensorView k, TensorView v, const AttentionShape& shape,
+                                std::size_t position, TensorView key_cache, TensorView value_cache, TensorView out) = 0;
     /// out = silu(gate) * up.
     virtual void silu_multiply(TensorView gate, TensorView up, TensorView out) = 0;
     /// Replaces gate and up by their gradients, given dout.
@@ -285,13 +293,24 @@ class Device {
                                      std::span<const std::int32_t> targets, TensorView teacher,
                                      const LogitSums& teacher_sums, TensorView divergences, TensorView logits) = 0;
 
+    /// uint64 tokens [1, B] drawn from logits [B, vocabulary] as the rule says, for token `position` of the sequences
+    /// from `first_sequence` on. Sums are float64; a share `top_p` takes all tokens that are as likely as its last.
+    virtual void sample_tokens(TensorView logits, const SamplingRule& rule, std::size_t first_sequence,
+                               std::size_t position, TensorView tokens) = 0;
+
     // ---- fine-tuning
     // ----------------------------------------------------------------------------------------------------
-    /// weight += scale update, rounded to weight's type (float32 or the compute type); update is float32.
-    virtual void add_update(TensorView update, float scale, ZeroWeights zeros, TensorView weight) = 0;
+    /// weight = base + scale B A, rounded to the type of weight and base (float32 or the compute type); a [rank, in]
+    /// and b [out, rank] are float32. No whole B A ever exists. In place (weight = base) is allowed.
+    virtual void add_low_rank_update(TensorView base, TensorView a, TensorView b, float scale, ZeroWeights zeros,
+                                     TensorView weight) = 0;
     /// x <- scale x, but 0 where `weight` (float32 or of the compute type) is zero; without a weight (empty) everywhere
     /// scale x.
     virtual void scale_where_nonzero(TensorView weight, float scale, TensorView x) = 0;
+    /// y [T, n] = x times `dropped` where the mask drops an element, times `kept` elsewhere; plus y itself when
+    /// `accumulate`. x has the compute type, y has it too, or is float32. In place (y = x) is allowed.
+    virtual void dropout(const DropoutMask& mask, float kept, float dropped, bool accumulate, TensorView x,
+                         TensorView y) = 0;
     /// gradient [1, n] = sum over rows of dy x inverse_rms: of the gain of rms_norm. x and dy are of one type, float32
     /// or the compute type; rows are summed in runs of 32 and the runs in order. inverse_rms [1, rows].
     virtual void rms_norm_gain_gradient(TensorView x, TensorView inverse_rms, TensorView dy, TensorView gradient) = 0;

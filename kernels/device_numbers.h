@@ -26,6 +26,8 @@ class DeviceNumbers {
     /// The element that an operation writes.
     TensorView at(std::size_t index) const { return storage_.view().element(index); }
 
+    /// All of them, for an operation that writes them together.
+    TensorView all() const { return storage_.view(); }
     /// All of them, after waiting for the device.
     std::vector<T> read() const {
         std::vector<T> values(storage_.view().size());

@@ -111,21 +111,15 @@ void CpuDevice::squared_error_gradient(TensorView target, TensorView y) {
     for_each_element(y.size(), [=](std::size_t i) { values[i] = 2.0F * (values[i] - f0[i]); });
 }
 
-void CpuDevice::add_update(TensorView update, float scale, ZeroWeights zeros, TensorView weight) {
-    require(update.size() == weight.size(), "shapes of add_update");
-    const float* const in = update.floats();
-    float* const out = weight.floats();
-    if (zeros == ZeroWeights::updated)
-        return for_each_element(weight.size(), [=](std::size_t i) { out[i] += scale * in[i]; });
-    for_each_element(weight.size(), [=](std::size_t i) { out[i] = out[i] == 0.0F ? 0.0F : out[i] + scale * in[i]; });
-}
-
 void CpuDevice::scale_where_nonzero(TensorView weight, float scale, TensorView x) {
     require(weight.empty() || weight.size() == x.size(), "shapes of scale_where_nonzero");
     float* const values = x.floats();
     if (weight.empty()) return for_each_element(x.size(), [=](std::size_t i) { values[i] *= scale; });
     const float* const w = weight.floats();
-    for_each_element(x.size(), [=](std::size_t i) { values[i] = w[i] == 0.0F ? 0.0F : scale * values[i]; });
+    for_each_element(x.size(), [=](std::size_t i) {
+        const float scaled = scale * values[i];  // also of what goes: a branch would keep the compiler from vectors
+        values[i] = w[i] == 0.0F ? 0.0F : scaled;
+    });
 }
 
 void CpuDevice::scatter_rows(TensorView source, std::span<const std::uint32_t> source_rows,

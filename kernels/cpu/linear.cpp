@@ -4,6 +4,7 @@
 #include "kernels/cpu/blas.h"
 #include "kernels/cpu/cpu_device.h"
 #include "kernels/cpu/parallel.h"
+#include "src/base/index_range.h"
 
 namespace espalier {
 
@@ -22,6 +23,9 @@ std::size_t gradient_panel_rows(std::size_t columns) {
     return std::clamp<std::size_t>(std::size_t{65536} / columns / 8 * 8, 16, 128);
 }
 
+/// Rows at a time of a product that is one panel wide.
+constexpr std::size_t rows_of_narrow = 32;
+
 double product_flops(std::size_t m, std::size_t n, std::size_t k) {
     return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
 }
@@ -38,14 +42,26 @@ void CpuDevice::linear(TensorView x, TensorView weight, TensorView added, Tensor
     if (accumulate && added.data != y.data) copy(added, y);
     const std::size_t in = weight.columns, out = weight.rows;
     const double flops = product_flops(x.rows, out, in);
-    cpu::parallel_chunks(
-        out, panel_width(out),
-        [&](std::size_t begin, std::size_t end) {
-            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, to_blas(x.rows), to_blas(end - begin), to_blas(in),
-                        1.0F, x.floats(), to_blas(in), weight.floats() + begin * in, to_blas(in),
-                        accumulate ? 1.0F : 0.0F, y.floats() + begin, to_blas(out));
-        },
-        flops / 2);
+    const auto multiply = [&](IndexRange rows, IndexRange columns) {
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, to_blas(rows.size()), to_blas(columns.size()), to_blas(in),
+                    1.0F, x.floats() + rows.begin * in, to_blas(in), weight.floats() + columns.begin * in, to_blas(in),
+                    accumulate ? 1.0F : 0.0F, y.floats() + rows.begin * out + columns.begin, to_blas(out));
+    };
+    const std::size_t width = panel_width(out);
+    if (out > width)
+        cpu::parallel_chunks(
+            out, width,
+            [&](std::size_t begin, std::size_t end) {
+                multiply({0, x.rows}, {begin, end});
+            },
+            flops / 2);
+    else  // as with the A of an update of low rank
+        cpu::parallel_chunks(
+            x.rows, rows_of_narrow,
+            [&](std::size_t begin, std::size_t end) {
+                multiply({begin, end}, {0, out});
+            },
+            flops / 2);
     flops_ += flops;
 }
 
@@ -72,19 +88,65 @@ void CpuDevice::linear_weight_gradients(TensorView x, std::span<const WeightGrad
         require(dy.rows == x.rows, "shapes of linear_weight_gradient");
         const std::size_t out = dy.columns;
         const double flops = product_flops(dy.rows, in, out);
-        cpu::parallel_chunks(
-            out, gradient_panel_rows(in),
-            [&, dy = dy, &consume = consume](std::size_t begin, std::size_t end) {
-                float* const panel = cpu::thread_scratch<GradientPanelScratch>((end - begin) * in);
-                cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(end - begin), to_blas(in),
-                            to_blas(dy.rows), 1.0F, dy.floats() + begin, to_blas(out), x.floats(), to_blas(in), 0.0F,
-                            panel, to_blas(in));
-                consume(begin, {reinterpret_cast<std::byte*>(panel), DType::f32, end - begin, in});
-            },
-            flops / 2);
+        const auto multiply = [&, dy = dy](IndexRange rows, IndexRange columns, float* panel) {
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, to_blas(rows.size()), to_blas(columns.size()),
+                        to_blas(dy.rows), 1.0F, dy.floats() + rows.begin, to_blas(out), x.floats() + columns.begin,
+                        to_blas(in), 0.0F, panel + columns.begin, to_blas(in));
+        };
+        const auto as_panel = [&](float* panel, std::size_t rows) {
+            return TensorView{reinterpret_cast<std::byte*>(panel), DType::f32, rows, in};
+        };
+        const std::size_t panel_rows = gradient_panel_rows(in);
+        if (out > panel_rows) {
+            cpu::parallel_chunks(
+                out, panel_rows,
+                [&, &consume = consume](std::size_t begin, std::size_t end) {
+                    float* const panel = cpu::thread_scratch<GradientPanelScratch>((end - begin) * in);
+                    multiply({begin, end}, {0, in}, panel);
+                    consume(begin, as_panel(panel, end - begin));
+                },
+                flops / 2);
+        } else {  // as with the A of an update of low rank
+            float* const panel = cpu::thread_scratch<GradientPanelScratch>(out * in);
+            cpu::parallel_chunks(
+                in, panel_width(in),
+                [&](std::size_t begin, std::size_t end) {
+                    multiply({0, out}, {begin, end}, panel);
+                },
+                flops / 2);
+            consume(0, as_panel(panel, out));
+        }
         flops_ += flops;
         finished();
     }
+}
+
+void CpuDevice::add_low_rank_update(TensorView base, TensorView a, TensorView b, float scale, ZeroWeights zeros,
+                                    TensorView weight) {
+    require(a.rows == b.columns && weight.rows == b.rows && weight.columns == a.columns && base.size() == weight.size(),
+            "shapes of add_low_rank_update");
+    const std::size_t in = a.columns;
+    const double flops = product_flops(b.rows, in, a.rows);
+    cpu::parallel_chunks(
+        b.rows, gradient_panel_rows(in),
+        [&](std::size_t begin, std::size_t end) {
+            float* const panel = cpu::thread_scratch<GradientPanelScratch>((end - begin) * in);
+            cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, to_blas(end - begin), to_blas(in), to_blas(a.rows),
+                        1.0F, b.floats() + begin * a.rows, to_blas(a.rows), a.floats(), to_blas(in), 0.0F, panel,
+                        to_blas(in));
+            const float* const from = base.floats() + begin * in;
+            float* const to = weight.floats() + begin * in;
+            const std::size_t count = (end - begin) * in;
+            const bool keeps_zeros = zeros == ZeroWeights::kept;
+        // Both outcomes are computed: a branch would keep the compiler from vectors.
+#pragma omp simd
+            for (std::size_t i = 0; i < count; ++i) {
+                const float moved = from[i] + scale * panel[i];
+                to[i] = keeps_zeros && from[i] == 0.0F ? 0.0F : moved;
+            }
+        },
+        flops / 2);
+    flops_ += flops;
 }
 
 void CpuDevice::accumulate_gram(TensorView x, TensorView gram) {

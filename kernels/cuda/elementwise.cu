@@ -2,6 +2,9 @@
 #include "kernels/cuda/cuda_device.h"
 #include "kernels/cuda/elementwise.cuh"
 #include "kernels/cuda/reduce.cuh"
+#include "kernels/working_memory.h"
+
+#include <algorithm>
 
 namespace espalier {
 
@@ -129,6 +132,7 @@ struct FrobeniusDirection {
 
 template <typename T, bool keeps_zeros>
 struct AddUpdate {
+    const T* base;
     const float* update;
     float scale;
     T* weight;
@@ -136,7 +140,7 @@ struct AddUpdate {
     __device__ void apply(std::size_t i) const {
         float u[count], w[count];
         load<count>(update + i, u);
-        load<count>(weight + i, w);
+        load<count>(base + i, w);
         ESPALIER_UNROLL
         for (int j = 0; j < count; ++j) {
             const float moved = w[j] + scale * u[j];
@@ -270,18 +274,29 @@ void CudaDevice::squared_error_gradient(TensorView target, TensorView y) {
                      Combine<TwiceTheDifference, float, float, float>{y.floats(), target.floats(), y.floats()});
 }
 
-void CudaDevice::add_update(TensorView update, float scale, ZeroWeights zeros, TensorView weight) {
-    require(update.size() == weight.size(), "shapes of add_update");
-    const bool aligned = are_aligned({update.data, weight.data});
-    with_type(weight.dtype, [&]<typename T>() {
-        if (zeros == ZeroWeights::kept) {
-            for_each_element("add_update", weight.size(), aligned, stream_,
-                             AddUpdate<T, true>{update.floats(), scale, as<T>(weight)});
-        } else {
-            for_each_element("add_update", weight.size(), aligned, stream_,
-                             AddUpdate<T, false>{update.floats(), scale, as<T>(weight)});
-        }
-    });
+void CudaDevice::add_low_rank_update(TensorView base, TensorView a, TensorView b, float scale, ZeroWeights zeros,
+                                     TensorView weight) {
+    require(a.rows == b.columns && weight.rows == b.rows && weight.columns == a.columns && base.size() == weight.size(),
+            "shapes of add_low_rank_update");
+    require(base.dtype == weight.dtype, "types of add_low_rank_update");
+    const std::size_t rows = std::min(b.rows, gradient_panel_rows(a.columns, multiprocessors_));
+    const Tensor panel = make_tensor(DType::f32, rows, a.columns, working_memory);
+    for (std::size_t begin = 0; begin < b.rows; begin += rows) {
+        const std::size_t end = std::min(b.rows, begin + rows);
+        const TensorView update = panel.view().row_range(0, end - begin), from = base.row_range(begin, end),
+                         to = weight.row_range(begin, end);
+        linear_input_gradient(b.row_range(begin, end), a, false, update);
+        const bool aligned = are_aligned({from.data, update.data, to.data});
+        with_type(weight.dtype, [&]<typename T>() {
+            if (zeros == ZeroWeights::kept) {
+                for_each_element("add_low_rank_update", to.size(), aligned, stream_,
+                                 AddUpdate<T, true>{as<const T>(from), update.floats(), scale, as<T>(to)});
+            } else {
+                for_each_element("add_low_rank_update", to.size(), aligned, stream_,
+                                 AddUpdate<T, false>{as<const T>(from), update.floats(), scale, as<T>(to)});
+            }
+        });
+    }
 }
 
 void CudaDevice::scale_where_nonzero(TensorView weight, float scale, TensorView x) {

@@ -18,6 +18,8 @@ std::vector<OptionSpec> training_option_specs() {
          "masked-lora"},
         {"rank", "rank of the updates", "16"},
         {"alpha", "the updates are multiplied by alpha / rank", "32"},
+        {"dropout", "share of an update's inputs that a step drops; under a mask that takes another product a matrix",
+         "0"},
         {"targets", "matrices that are trained, for instance q_proj,v_proj, or all", "all"},
         {"train-norms", "train the gains of all norms, too", {}, true},
         {"loss",
@@ -94,6 +96,10 @@ FinetuneOptions parse_training_options(OptionSet& options, const ModelSource& st
     parsed.loss = finetune_loss_from_name(options.text("loss"));
     parsed.rank = static_cast<std::size_t>(options.whole("rank", 1));
     parsed.alpha = options.positive("alpha");
+    parsed.dropout = options.positive("dropout", true);
+    if (parsed.dropout >= 1) throw InputError("--dropout " + options.text("dropout") + " is not a share below 1");
+    if (parsed.dropout > 0 && !parsed.low_rank())
+        throw InputError("--dropout is of updates of low rank, and --train masked has none");
     parsed.targets = parse_targets(options.text("targets"), student.layout());
     parsed.train_norms = options.flag("train-norms");
     for (const MatrixShape& matrix : student.layout().matrices()) {

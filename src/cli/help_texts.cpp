@@ -51,6 +51,17 @@ Examples:
   espalier score --model RUN --requests cloze.h5 --output pruned.json
   mpirun -n 2 espalier score --model DIR --requests cloze.h5 --output dense.json
 )"},
+        {"generate",
+         R"(Draws tokens from the model itself, one after the other, at random as the model finds them likely: text to
+calibrate with where there is no corpus, or with --prompts what a model says, before and after pruning
+(jobs/continue_text.py shows it as text). A token depends on the model, the options and the number of its
+sample, and not on the number of ranks. Ranks draw samples of their own; where one cannot hold the model,
+several share it.
+
+Examples:
+  espalier generate --model DIR --samples 16 --sequence-length 64 --output own.h5
+  mpirun -n 2 espalier generate --model RUN --samples 16 --sequence-length 64 --output own.h5 --begin vocabulary
+)"},
         {"inspect", R"(Reads a run or a model folder and counts the zeros of every matrix. Of a run it also checks the
 checksum of every file and that every group of the pattern is exact. The exit status is 2 when
 something is wrong.

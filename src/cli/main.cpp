@@ -33,11 +33,12 @@ struct Command {
     const char* summary;
 };
 
-constexpr std::array<Command, 8> commands = {
+constexpr std::array<Command, 9> commands = {
     {{"prune", prune_command, prune_option_specs, "prunes a model, decoder block by decoder block, into a run folder"},
      {"finetune", finetune_command, finetune_option_specs, "trains a pruned model further and keeps its zeros"},
      {"evaluate", evaluate_command, evaluate_option_specs, "measures the perplexity of a model or a run"},
      {"score", score_command, score_option_specs, "measures how likely a model finds answers of tasks"},
+     {"generate", generate_command, generate_option_specs, "draws tokens from a model: calibration without a corpus"},
      {"inspect", inspect_command, inspect_option_specs, "checks the files of a run or a model, and counts their zeros"},
      {"export", export_command, export_option_specs, "writes a run as a Hugging Face folder"},
      {"plan", plan_command, plan_option_specs,

@@ -93,6 +93,7 @@ Json FinetuneOptions::deciding_values(const std::string& arithmetic) const {
     if (low_rank()) {
         values["rank"] = rank;
         values["alpha"] = alpha;
+        if (dropout > 0) values["dropout"] = dropout;
     }
     return values;
 }

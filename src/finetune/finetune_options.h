@@ -37,6 +37,7 @@ struct FinetuneOptions {
     TrainedPart train = TrainedPart::masked_lora;
     std::size_t rank = 16;
     double alpha = 32;
+    double dropout = 0;                ///< probability with which an input of an update is dropped in a step
     std::vector<std::string> targets;  ///< "q_proj", …; all matrices of a block when empty
     bool train_norms = false;
     FinetuneLoss loss = FinetuneLoss::lm;

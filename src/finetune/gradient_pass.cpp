@@ -22,25 +22,26 @@ void GradientPass::scale(TensorView gradient) const {
 bool GradientPass::consume_factors(LinearLayer layer, TensorView x, TensorView dy) {
     const TrainedKind kind = context_.options.low_rank() ? TrainedKind::lora_a : TrainedKind::weight;
     if (layout().find(kind, layer) == nullptr) return true;  // not trained: its gradient is not computed
-    if (context_.options.train != TrainedPart::lora) return false;
-    low_rank_from_factors(layer, x, dy);
+    const bool drops = context_.options.dropout > 0;
+    if (context_.options.train == TrainedPart::lora) {
+        low_rank_from_factors(layer, drops ? dropout_.dropped(layer, x) : x, dy);
+        return true;
+    }
+    if (!drops) return false;
+    context_.device.linear_weight_gradient(
+        dy, dropout_.dropped(layer, x),
+        [&](std::size_t row_begin, TensorView panel) { consume(layer, row_begin, panel); });
     return true;
 }
 
 void GradientPass::low_rank_from_factors(LinearLayer layer, TensorView x, TensorView dy) {
     Device& device = context_.device;
     const std::size_t rank = context_.options.rank;
-    const auto as_factor = [&](TensorView value) {
-        Tensor factor = device.make_tensor(x.dtype, value.rows, value.columns, activations);
-        device.convert(value, factor);
-        return factor;
-    };
-    const Tensor a = as_factor(value_of(TrainedKind::lora_a, layer)),
-                 b = as_factor(value_of(TrainedKind::lora_b, layer));
+    const LowRankFactors factors = values_.factors(weights_->block, layer, x.dtype);
     const Tensor xa = device.make_tensor(x.dtype, x.rows, rank, activations);   // x A^T
     const Tensor dyb = device.make_tensor(x.dtype, x.rows, rank, activations);  // dy B
-    device.linear(x, a, {}, xa);
-    device.linear_input_gradient(dy, b, false, dyb);
+    device.linear(x, factors.a, {}, xa);
+    device.linear_input_gradient(dy, factors.b, false, dyb);
     const auto into = [&](TensorView gradient) {
         return [&device, gradient](std::size_t row_begin, TensorView panel) {
             device.copy(panel, gradient.row_range(row_begin, row_begin + panel.rows));
@@ -53,16 +54,20 @@ void GradientPass::low_rank_from_factors(LinearLayer layer, TensorView x, Tensor
     scale(da);
 }
 
+// The zeros of the mask, while the panel is in a cache.
 void GradientPass::consume(LinearLayer layer, std::size_t row_begin, TensorView panel) {
-    const MatrixShape& matrix = context_.student.layout().matrix(layer);
-    const TensorView gradient = context_.options.low_rank() ? student_.scratch(matrix.rows, matrix.columns)
-                                                            : in_leaf(TrainedKind::weight, layer);
-    context_.device.copy(panel, gradient.row_range(row_begin, row_begin + panel.rows));
+    Device& device = context_.device;
+    const TensorView weight = weights_->matrices.matrix(layer);
+    const std::size_t row_end = row_begin + panel.rows;
+    const bool low_rank = context_.options.low_rank();
+    device.scale_where_nonzero(weight.row_range(row_begin, row_end),
+                               low_rank ? static_cast<float>(context_.options.scale()) : 1, panel);
+    const TensorView gradient =
+        low_rank ? student_.scratch(weight.rows, weight.columns) : in_leaf(TrainedKind::weight, layer);
+    device.copy(panel, gradient.row_range(row_begin, row_end));
 }
 
 void GradientPass::finished(LinearLayer layer) {
-    if (context_.options.train == TrainedPart::masked && layout().find(TrainedKind::weight, layer) != nullptr)
-        context_.device.scale_where_nonzero(weights_->matrices.matrix(layer), 1, in_leaf(TrainedKind::weight, layer));
     if (context_.options.train == TrainedPart::masked_lora && layout().find(TrainedKind::lora_a, layer) != nullptr)
         low_rank_from_gradient(layer);
 }
@@ -71,7 +76,6 @@ void GradientPass::low_rank_from_gradient(LinearLayer layer) {
     Device& device = context_.device;
     const TensorView weight = weights_->matrices.matrix(layer),
                      gradient = student_.scratch(weight.rows, weight.columns);
-    device.scale_where_nonzero(weight, static_cast<float>(context_.options.scale()), gradient);
     const TensorView da = in_leaf(TrainedKind::lora_a, layer);
     device.linear(gradient, value_of(TrainedKind::lora_a, layer), {}, in_leaf(TrainedKind::lora_b, layer));
     device.linear_weight_gradient(value_of(TrainedKind::lora_b, layer), gradient,

@@ -3,6 +3,7 @@
 
 #include "src/finetune/student_weights.h"
 #include "src/finetune/trained_values.h"
+#include "src/finetune/update_dropout.h"
 #include "src/model/block_half.h"
 
 #include <cstddef>
@@ -10,11 +11,12 @@
 namespace espalier {
 
 /// With an update s B A of a matrix: dB = s dW A^T and dA = s B^T dW, dW masked where zeros are kept. Without a mask
-/// they come from the factors of dW, which then never exists.
+/// they come from the factors of dW, which then never exists. With dropout dW is that of the dropped inputs.
 class GradientPass final : public WeightGradientSink {
   public:
-    GradientPass(const TrainingContext& context, const TrainedValues& values, const StudentWeights& student)
-        : context_(context), values_(values), student_(student) {}
+    GradientPass(const TrainingContext& context, const TrainedValues& values, const StudentWeights& student,
+                 UpdateDropout& dropout)
+        : context_(context), values_(values), student_(student), dropout_(dropout) {}
 
     /// The gradients of the backward pass that follows go to `leaf` [1, n], all elements of it.
     void begin(const BlockWeights& weights, TensorView leaf);
@@ -35,6 +37,7 @@ class GradientPass final : public WeightGradientSink {
     const TrainingContext& context_;
     const TrainedValues& values_;
     const StudentWeights& student_;
+    UpdateDropout& dropout_;
     const BlockWeights* weights_ = nullptr;
     TensorView leaf_;
 };

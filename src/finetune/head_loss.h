@@ -4,7 +4,7 @@
 /// vocabulary ever exist, neither the student's nor the teacher's.
 
 #include "kernels/device.h"
-#include "src/finetune/outer_weights.h"
+#include "src/blocks/outer_weights.h"
 
 #include <cstddef>
 #include <cstdint>

@@ -100,11 +100,14 @@ const BlockWeights& StudentWeights::take(std::size_t block, std::optional<std::s
         BlockWeights& weights = *slots_[0].weights;
         const BlockWeights& stored = *blocks_[block];
         weights.block = block;
-        context_.device.copy(stored.matrices.all(), weights.matrices.all());
+        for (const LinearLayer layer : context_.student.layout().linear_layers()) {
+            if (values_.layout(0).find(TrainedKind::lora_b, layer) == nullptr)
+                context_.device.copy(stored.matrices.matrix(layer), weights.matrices.matrix(layer));
+        }
         for (std::size_t v = 0; v < context_.student.layout().vectors().size(); ++v) {
             context_.device.copy(stored.vector(BlockVector{v}), weights.vector(BlockVector{v}));
         }
-        values_.apply(block, scratch_, weights);
+        values_.apply(block, stored, weights);
         return weights;
     }
     // At the turn from the way forth to the way back the last block is asked for again.
@@ -122,7 +125,7 @@ const BlockWeights& StudentWeights::take(std::size_t block, std::optional<std::s
 void StudentWeights::finish(Slot& slot) {
     for (const std::unique_ptr<Exchange>& exchange : slot.exchanges) exchange->finish();
     slot.exchanges.clear();
-    if (!slot.is_there) values_.apply(*slot.block, scratch_, *slot.weights);
+    if (!slot.is_there) values_.apply(*slot.block, *slot.weights, *slot.weights);
     slot.is_there = true;
 }
 

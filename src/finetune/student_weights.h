@@ -26,7 +26,7 @@ class StudentWeights {
     const BlockWeights& take(std::size_t block, std::optional<std::size_t> then);
     /// The values have changed.
     void refresh();
-    /// float32 scratch of the largest matrix, which take uses too.
+    /// float32 scratch of the largest matrix.
     TensorView scratch(std::size_t rows, std::size_t columns) const;
 
   private:

@@ -139,7 +139,7 @@ void TrainedValues::start_end(TensorView final_norm) {
     if (mine.size() > 0) context_.device.copy(mine, unit.own);
 }
 
-void TrainedValues::apply(std::size_t block, TensorView scratch, BlockWeights& weights) const {
+void TrainedValues::apply(std::size_t block, const BlockWeights& base, BlockWeights& weights) const {
     if (!is_whole()) return;
     Device& device = context_.device;
     const TensorView values = units_[block].whole;
@@ -148,12 +148,26 @@ void TrainedValues::apply(std::size_t block, TensorView scratch, BlockWeights& w
     for (const TrainedTensor& tensor : block_.tensors()) {
         if (tensor.kind == TrainedKind::gain) device.copy(values_of(tensor, values), weights.vector(*tensor.vector));
         if (tensor.kind != TrainedKind::lora_b) continue;
-        const TensorView matrix = weights.matrices.matrix(tensor.layer);
-        const TensorView product = {scratch.data, DType::f32, matrix.rows, matrix.columns};
-        device.linear_input_gradient(values_of(tensor, values),
-                                     low_rank(block, *block_.find(TrainedKind::lora_a, tensor.layer)), false, product);
-        device.add_update(product, scale, zeros, matrix);
+        const TensorView a = low_rank(block, *block_.find(TrainedKind::lora_a, tensor.layer));
+        device.add_low_rank_update(base.matrices.matrix(tensor.layer), a, values_of(tensor, values), scale, zeros,
+                                   weights.matrices.matrix(tensor.layer));
     }
+}
+
+void TrainedValues::masked_update(std::size_t block, LinearLayer layer, TensorView weight, TensorView update) const {
+    context_.device.linear_input_gradient(low_rank(block, *block_.find(TrainedKind::lora_b, layer)),
+                                          low_rank(block, *block_.find(TrainedKind::lora_a, layer)), false, update);
+    context_.device.scale_where_nonzero(weight, static_cast<float>(context_.options.scale()), update);
+}
+
+LowRankFactors TrainedValues::factors(std::size_t block, LinearLayer layer, DType dtype) const {
+    const auto factor = [&](TrainedKind kind) {
+        const TensorView value = low_rank(block, *block_.find(kind, layer));
+        Tensor converted = context_.device.make_tensor(dtype, value.rows, value.columns, activations);
+        context_.device.convert(value, converted);
+        return converted;
+    };
+    return {factor(TrainedKind::lora_a), factor(TrainedKind::lora_b)};
 }
 
 std::vector<std::unique_ptr<Exchange>> TrainedValues::start_gathering_parts_of(

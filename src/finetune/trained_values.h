@@ -15,6 +15,11 @@
 
 namespace espalier {
 
+/// Of an update of low rank.
+struct LowRankFactors {
+    Tensor a, b;  ///< [rank, in], [out, rank]
+};
+
 class TrainedValues {
   public:
     /// Moments of zero; values follow by start and start_end, and, in a run that goes on, by set_part.
@@ -32,8 +37,13 @@ class TrainedValues {
     void start(std::size_t block, const BlockWeights& weights, TensorView scratch);
     void start_end(TensorView final_norm);
 
-    /// What passes read of a block: gains and low-rank updates on their place in `weights`, which hold the others.
-    void apply(std::size_t block, TensorView scratch, BlockWeights& weights) const;
+    /// What passes read of a block: gains and matrices with low-rank updates on their place in `weights`, which hold
+    /// the others; `base`, of which the matrices are, may be `weights` itself.
+    void apply(std::size_t block, const BlockWeights& base, BlockWeights& weights) const;
+    /// update = s B A where `weight`, the matrix of that layer, is not zero, and 0 elsewhere.
+    void masked_update(std::size_t block, LinearLayer layer, TensorView weight, TensorView update) const;
+    /// A and B of a matrix in the type of passes.
+    LowRankFactors factors(std::size_t block, LinearLayer layer, DType dtype) const;
     /// Starts to bring what is trained of a block and lies in parts on the ranks, rounded into its place in `weights`
     /// on every rank; there once the exchanges are finished. Collective. Nothing for updates of low rank.
     std::vector<std::unique_ptr<Exchange>> start_gathering(std::size_t block, BlockWeights& weights) const;

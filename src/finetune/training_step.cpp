@@ -19,10 +19,12 @@ struct TrainingStep::Batch {
     IndexRange mine;
     std::vector<std::size_t> leaf_offsets;      ///< passes of each rank
     std::vector<std::vector<LossSums>> losses;  ///< of this rank's passes, by prediction
+    std::size_t number;                         ///< of the step, from 1
 
-    Batch(std::span<const std::size_t> samples, const TrainingContext& context)
+    Batch(std::span<const std::size_t> samples, std::size_t number, const TrainingContext& context)
         : passes(passes_of(samples, context.options.sequence_length)),
-          mine(part_of(passes.size(), context.ranks(), context.me())) {
+          mine(part_of(passes.size(), context.ranks(), context.me())),
+          number(number) {
         for (std::size_t rank = 0; rank <= context.ranks(); ++rank) {
             leaf_offsets.push_back(rank * passes.size() / context.ranks());
         }
@@ -43,7 +45,8 @@ TrainingStep::TrainingStep(const TrainingContext& context, OuterWeights& outer, 
           PassShape{context.options.sequence_length, rows_, Passes::forward_and_backward, context.compute_dtype()}),
       head_(context.device, outer, teacher == nullptr ? nullptr : &teacher->head(), context.options.loss_weights(),
             rows_ / context.options.sequence_length * (context.options.sequence_length - 1)),
-      gradients_(context, values, student),
+      dropout_(context, values, student, rows_),
+      gradients_(context, values, student, dropout_),
       output_(context.device.make_tensor(DType::f32, rows_, context.hidden_size(), activations)) {
     const std::size_t at_once = samples_at_once(context.options.sequence_length);
     const std::size_t passes = (context.options.batch + at_once - 1) / at_once;
@@ -71,8 +74,17 @@ std::optional<std::size_t> TrainingStep::block_after(std::size_t block, bool tur
     return turns && block > 0 ? std::optional<std::size_t>(block - 1) : std::nullopt;
 }
 
+void TrainingStep::begin_pass(const Batch& batch, std::size_t pass, const BlockWeights& weights, Way way) {
+    const bool drops = way == Way::step && context_.options.dropout > 0;
+    decoder_.set_projection_term(drops ? &dropout_ : nullptr);
+    if (!drops) return;
+    const std::size_t first = (batch.mine.begin + pass) * samples_at_once(context_.options.sequence_length);
+    dropout_.begin(weights, ((batch.number - 1) * context_.options.batch + first) * context_.options.sequence_length);
+}
+
 // States of pass p before block b are sample b * passes + p of the store; when they are not kept, those of block 0.
-void TrainingStep::run_forward(Batch& batch, bool keeps_states) {
+void TrainingStep::run_forward(Batch& batch, Way way) {
+    const bool keeps_states = way == Way::step;
     const std::size_t length = context_.options.sequence_length, passes = batch.mine.size();
     const auto place = [&](std::size_t block, std::size_t pass) { return (keeps_states ? block * passes : 0) + pass; };
     // Where states lie on the device they are computed in their place.
@@ -96,6 +108,7 @@ void TrainingStep::run_forward(Batch& batch, bool keeps_states) {
             const TrainingPass& pass = batch.passes[batch.mine.begin + p];
             const std::size_t rows = pass.samples.size() * length;
             const TensorView x = states.next().row_range(0, rows), y = place_of(place(block + 1, p)).row_range(0, rows);
+            begin_pass(batch, p, weights, way);
             decoder_.forward(weights, x, y, pass.segments(length));
             write(place(block + 1, p));
         }
@@ -151,6 +164,7 @@ void TrainingStep::run_backward(Batch& batch) {
             const TrainingPass& pass = batch.passes[batch.mine.begin + p];
             const std::size_t rows = pass.samples.size() * length;
             const TensorView x = states.next().row_range(0, rows), y = output_.view().row_range(0, rows);
+            begin_pass(batch, p, weights, Way::step);
             decoder_.recompute(weights, x, y, pass.segments(length));
             gradients_.begin(weights, sum.begin_undefined_leaf());
             const TensorView dy = dstates_.view().row_range(p * rows_, p * rows_ + rows);
@@ -200,10 +214,10 @@ MeanLoss TrainingStep::mean_of(const Batch& batch) const {
     return mean;
 }
 
-MeanLoss TrainingStep::compute_gradients(std::span<const std::size_t> samples) {
-    require(samples.size() <= context_.options.batch, "a batch that was said");
-    Batch batch(samples, context_);
-    run_forward(batch, true);
+MeanLoss TrainingStep::compute_gradients(std::span<const std::size_t> samples, std::size_t number) {
+    require(samples.size() <= context_.options.batch && number > 0, "a batch that was said, and a step from 1 on");
+    Batch batch(samples, number, context_);
+    run_forward(batch, Way::step);
     run_head(batch, true);
     run_backward(batch);
     return mean_of(batch);
@@ -211,7 +225,7 @@ MeanLoss TrainingStep::compute_gradients(std::span<const std::size_t> samples) {
 
 TrainingStep::Result TrainingStep::take(std::span<const std::size_t> samples, std::size_t number) {
     Result result;
-    result.loss = compute_gradients(samples);
+    result.loss = compute_gradients(samples, number);
     // Gradients are of the sum over predictions, which 16-bit types hold better than those of its mean.
     const double mean = 1 / static_cast<double>(samples.size() * (context_.options.sequence_length - 1));
     result.gradient_norm = mean * std::sqrt(values_.gradient_square_sum());
@@ -227,8 +241,8 @@ MeanLoss TrainingStep::measure(std::span<const std::size_t> samples) {
     MeanLoss mean;
     for (std::size_t first = 0; first < samples.size(); first += context_.options.batch) {
         const auto some = samples.subspan(first, std::min(context_.options.batch, samples.size() - first));
-        Batch batch(some, context_);
-        run_forward(batch, false);
+        Batch batch(some, 1, context_);
+        run_forward(batch, Way::look);
         run_head(batch, false);
         const MeanLoss of_some = mean_of(batch);
         const double share = static_cast<double>(some.size()) / static_cast<double>(samples.size());

@@ -9,6 +9,7 @@
 #include "src/finetune/student_weights.h"
 #include "src/finetune/teacher_states.h"
 #include "src/finetune/training_passes.h"
+#include "src/finetune/update_dropout.h"
 #include "src/model/decoder_block.h"
 #include "src/samples/sample_store.h"
 
@@ -45,13 +46,17 @@ class TrainingStep {
     Result take(std::span<const std::size_t> samples, std::size_t number);
     /// The loss on `samples`, nothing else.
     MeanLoss measure(std::span<const std::size_t> samples);
-    /// Gradients of all trained values on `samples`, left in the values' gradient parts; for tests.
-    MeanLoss compute_gradients(std::span<const std::size_t> samples);
+    /// Gradients of all trained values on `samples`, left in the values' gradient parts.
+    MeanLoss compute_gradients(std::span<const std::size_t> samples, std::size_t number);
 
   private:
     /// A batch on its way through the model.
     struct Batch;
-    void run_forward(Batch& batch, bool keeps_states);
+    /// What a way through the model is for: a step, which keeps boundary states and drops inputs of updates, or a look.
+    enum class Way { step, look };
+    void run_forward(Batch& batch, Way way);
+    /// The decoder's products get their terms, when the way has any, for a pass of the batch.
+    void begin_pass(const Batch& batch, std::size_t pass, const BlockWeights& weights, Way way);
     /// That is asked for after `block` on the way forth; `turns`: a way back follows.
     std::optional<std::size_t> block_after(std::size_t block, bool turns) const;
     MeanLoss mean_of(const Batch& batch) const;
@@ -67,6 +72,7 @@ class TrainingStep {
     std::size_t rows_;  ///< of a pass, at most
     DecoderBlock decoder_;
     HeadLoss head_;
+    UpdateDropout dropout_;
     GradientPass gradients_;
     std::optional<SampleStore> states_;  ///< of this rank's passes before every block, and behind the last
     Tensor dstates_;                     ///< gradients of this rank's passes, one after the other

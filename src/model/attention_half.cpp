@@ -73,19 +73,30 @@ TensorView AttentionHalf::by_norm(TensorView projected) const {
     return projected.reshaped(projected.size() / heads_.head_size, heads_.head_size);
 }
 
-void AttentionHalf::attend(const BlockWeights& weights, std::span<const RowSegment> segments) {
+void AttentionHalf::norm_input(const BlockWeights& weights, TensorView x) {
+    if (tensors_.input_norm)
+        device_.rms_norm(x, weights.vector(*tensors_.input_norm), epsilon_, now(normed_), inverse_rms_);
+    else
+        device_.convert(x, now(normed_));
+}
+
+void AttentionHalf::project_heads(const BlockWeights& weights) {
     const bool norms = head_norm_ != HeadNorm::none;
     const TensorView q = now(q_), k = now(k_), v = now(v_), normed = now(normed_);
     const TensorView q_projected = norms ? now(q_projected_) : q, k_projected = norms ? now(k_projected_) : k;
-    project(weights.projection(tensors_.q), normed, {}, q_projected);
-    project(weights.projection(tensors_.k), normed, {}, k_projected);
-    project(weights.projection(tensors_.v), normed, {}, v);
+    project(weights, tensors_.q, normed, {}, q_projected);
+    project(weights, tensors_.k, normed, {}, k_projected);
+    project(weights, tensors_.v, normed, {}, v);
     if (norms) {
         device_.rms_norm(by_norm(q_projected), weights.vector(*tensors_.query_norm), epsilon_, by_norm(q),
                          inverse_rms_q_);
         device_.rms_norm(by_norm(k_projected), weights.vector(*tensors_.key_norm), epsilon_, by_norm(k),
                          inverse_rms_k_);
     }
+}
+
+void AttentionHalf::attend(const BlockWeights& weights, std::span<const RowSegment> segments) {
+    const TensorView q = now(q_), k = now(k_), v = now(v_);
     const RotaryTable* const table = table_of(weights);
     std::size_t begin = 0;
     for (const RowSegment& segment : segments) {
@@ -134,29 +145,50 @@ void AttentionHalf::attend_behind_prefix(std::size_t begin, const RowSegment& se
                  now(heads_output_).row_range(begin, begin + segment.rows));
 }
 
+void AttentionHalf::attend_to_cache(const BlockWeights& weights, const KeyValueCache& cache, std::size_t position) {
+    require(cache.tokens() <= shape_.tokens && position < cache.tokens(),
+            "a cache of at most the length that was said");
+    if (const RotaryTable* const table = table_of(weights)) {
+        const TensorView cosine = table->cosine.view().row_range(position, position + 1),
+                         sine = table->sine.view().row_range(position, position + 1);
+        // All sequences are at one position: their heads are those of one row.
+        for (const TensorView& heads : {now(q_), now(k_)})
+            device_.apply_rope(heads.reshaped(1, heads.size()), heads_.head_size, cosine, sine, false);
+    }
+    device_.attention_step(now(q_), now(k_), now(v_), heads_, position, cache.keys(weights.block, rows_),
+                           cache.values(weights.block, rows_), now(heads_output_));
+}
+
+void AttentionHalf::add_output(const BlockWeights& weights, TensorView x, TensorView h) {
+    const TensorView heads_output = now(heads_output_);
+    if (!tensors_.output_norm) return project(weights, tensors_.o, heads_output, x, h);
+    project(weights, tensors_.o, heads_output, {}, floats(output_));
+    device_.rms_norm(floats(output_), weights.vector(*tensors_.output_norm), epsilon_, h, inverse_rms_output_);
+    device_.add(x, h);
+}
+
 bool AttentionHalf::forward(const BlockWeights& weights, TensorView x, TensorView h,
                             std::span<const RowSegment> segments, LinearInput last, LinearInputObserver* observer) {
     begin_pass(weights, x.rows);
     if (shape_.keeps_activations()) segments_.assign(segments.begin(), segments.end());
-    const TensorView normed = now(normed_), heads_output = now(heads_output_);
-    if (tensors_.input_norm)
-        device_.rms_norm(x, weights.vector(*tensors_.input_norm), epsilon_, normed, inverse_rms_);
-    else
-        device_.convert(x, normed);
-    if (observer != nullptr) observer->observe(tensors_.input, normed);
+    norm_input(weights, x);
+    if (observer != nullptr) observer->observe(tensors_.input, now(normed_));
     if (last == tensors_.input) return false;
+    project_heads(weights);
     attend(weights, segments);
-    if (observer != nullptr) observer->observe(tensors_.heads_output, heads_output);
+    if (observer != nullptr) observer->observe(tensors_.heads_output, now(heads_output_));
     if (last == tensors_.heads_output) return false;
-    const Projection o = weights.projection(tensors_.o);
-    if (!tensors_.output_norm) {
-        project(o, heads_output, x, h);
-        return true;
-    }
-    project(o, heads_output, {}, floats(output_));
-    device_.rms_norm(floats(output_), weights.vector(*tensors_.output_norm), epsilon_, h, inverse_rms_output_);
-    device_.add(x, h);
+    add_output(weights, x, h);
     return true;
+}
+
+void AttentionHalf::decode(const BlockWeights& weights, TensorView x, TensorView h, const KeyValueCache& cache,
+                           std::size_t position) {
+    begin_pass(weights, x.rows);
+    norm_input(weights, x);
+    project_heads(weights);
+    attend_to_cache(weights, cache, position);
+    add_output(weights, x, h);
 }
 
 void AttentionHalf::attend_backward(const BlockWeights& weights, WeightGradientSink& sink) {
@@ -197,7 +229,7 @@ void AttentionHalf::backward(const BlockWeights& weights, TensorView dh, TensorV
     // A layer's input gradient is taken before its weight gradient is handed out: the sink may change the weight at
     // once.
     const TensorView factor = as_factor(doutput);
-    project_gradient(weights.projection(tensors_.o), factor, false, now(dheads_output_));
+    project_gradient(weights, tensors_.o, factor, false, now(dheads_output_));
     emit(sink, now(heads_output_), {{tensors_.o, factor}});
     attend_backward(weights, sink);
     if (!x.empty()) input_gradient(weights, dh, x, sink);
@@ -206,9 +238,9 @@ void AttentionHalf::backward(const BlockWeights& weights, TensorView dh, TensorV
 
 void AttentionHalf::input_gradient(const BlockWeights& weights, TensorView dh, TensorView x, WeightGradientSink& sink) {
     const TensorView dinput = floats(shared_.input);
-    project_gradient(weights.projection(tensors_.v), now(dv_), false, dinput);
-    project_gradient(weights.projection(tensors_.k), now(dk_), true, dinput);
-    project_gradient(weights.projection(tensors_.q), now(dq_), true, dinput);
+    project_gradient(weights, tensors_.v, now(dv_), false, dinput);
+    project_gradient(weights, tensors_.k, now(dk_), true, dinput);
+    project_gradient(weights, tensors_.q, now(dq_), true, dinput);
     if (tensors_.input_norm) {
         emit_gain(sink, *tensors_.input_norm, x, inverse_rms_, dinput);
         device_.rms_norm_backward(x, weights.vector(*tensors_.input_norm), inverse_rms_, dinput, true, dh);

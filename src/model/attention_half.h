@@ -3,6 +3,7 @@
 /// the halves, h = x + rms_norm(o(…)) of x itself. Queries and keys may have norms of their own.
 
 #include "src/model/block_half.h"
+#include "src/model/key_value_cache.h"
 
 #include <memory>
 #include <span>
@@ -12,6 +13,8 @@ namespace espalier {
 
 class AttentionHalf : private BlockHalf {
   public:
+    using BlockHalf::set_projection_term;
+
     AttentionHalf(Device& device, const ModelConfig& config, const AttentionTensors& tensors, const PassShape& shape,
                   const SharedGradients& shared);
 
@@ -19,6 +22,9 @@ class AttentionHalf : private BlockHalf {
     /// `last` and then returns false.
     bool forward(const BlockWeights& weights, TensorView x, TensorView h, std::span<const RowSegment> segments,
                  LinearInput last, LinearInputObserver* observer);
+    /// The same for token `position` of as many sequences as x has rows, which adds to the cache. No backward pass.
+    void decode(const BlockWeights& weights, TensorView x, TensorView h, const KeyValueCache& cache,
+                std::size_t position);
     /// Weight gradients, given dh, which becomes the gradient with respect to x, the input of the forward pass before,
     /// when `x` is not empty.
     void backward(const BlockWeights& weights, TensorView dh, TensorView x, WeightGradientSink& sink);
@@ -30,7 +36,13 @@ class AttentionHalf : private BlockHalf {
     };
     /// Null where a block does not rotate.
     const RotaryTable* table_of(const BlockWeights& weights) const;
+    void norm_input(const BlockWeights& weights, TensorView x);
+    /// q, k and v of all rows, with their norms, before they are rotated.
+    void project_heads(const BlockWeights& weights);
     void attend(const BlockWeights& weights, std::span<const RowSegment> segments);
+    void attend_to_cache(const BlockWeights& weights, const KeyValueCache& cache, std::size_t position);
+    /// h = x + what the heads' output becomes.
+    void add_output(const BlockWeights& weights, TensorView x, TensorView h);
     /// Attention of rows [begin, begin + segment.rows) to themselves and to the rows that they follow.
     void attend_behind_prefix(std::size_t begin, const RowSegment& segment);
     void refuse_other_side_of_longrope(const RopeConfig& rope, std::size_t tokens) const;

@@ -17,9 +17,18 @@ TensorView BlockHalf::as_factor(TensorView gradient) const {
     return rounded;
 }
 
-void BlockHalf::project(const Projection& projection, TensorView x, TensorView residual, TensorView y) const {
+void BlockHalf::project(const BlockWeights& weights, LinearLayer layer, TensorView x, TensorView residual,
+                        TensorView y) const {
+    const Projection projection = weights.projection(layer);
     device_.linear(x, projection.weight, residual, y);
     if (!projection.bias.empty()) device_.add_bias(projection.bias, y);
+    if (term_ != nullptr) term_->add(layer, x, y);
+}
+
+void BlockHalf::project_gradient(const BlockWeights& weights, LinearLayer layer, TensorView dy, bool accumulate,
+                                 TensorView dx) const {
+    device_.linear_input_gradient(dy, weights.projection(layer).weight, accumulate, dx);
+    if (term_ != nullptr) term_->add_input_gradient(layer, dy, dx);
 }
 
 void BlockHalf::emit(WeightGradientSink& sink, TensorView x, std::initializer_list<LayerGradient> gradients) const {

@@ -36,6 +36,16 @@ class WeightGradientSink {
     virtual TensorView gain_gradient(BlockVector /*norm*/) { return {}; }
 };
 
+/// What products of a block's matrices have beside their weights: an update of low rank whose input is dropped out.
+class ProjectionTerm {
+  public:
+    virtual ~ProjectionTerm() = default;
+    /// y [T, out] += the term of `layer` for its input x [T, in] of the type of the pass; y has it too, or is float32.
+    virtual void add(LinearLayer layer, TensorView x, TensorView y) = 0;
+    /// dx [T, in] += the term's gradient with respect to x, given dy of the type of the pass; dx as y.
+    virtual void add_input_gradient(LinearLayer layer, TensorView dy, TensorView dx) = 0;
+};
+
 /// Which passes a block is made for; it decides how many activations are kept.
 enum class Passes { forward_only, forward_and_backward };
 
@@ -67,6 +77,10 @@ struct SharedGradients {
 };
 
 class BlockHalf {
+  public:
+    /// For the passes that follow; null: products have no term. Lives as long as they do.
+    void set_projection_term(ProjectionTerm* term) { term_ = term; }
+
   protected:
     BlockHalf(Device& device, const ModelConfig& config, const PassShape& shape, const SharedGradients& shared)
         : device_(device), shape_(shape), epsilon_(config.rms_norm_epsilon), shared_(shared) {}
@@ -87,12 +101,11 @@ class BlockHalf {
     /// A float32 gradient in the type of the present pass.
     TensorView as_factor(TensorView gradient) const;
 
-    /// y = x W^T + b, plus `residual` when it is not empty.
-    void project(const Projection& projection, TensorView x, TensorView residual, TensorView y) const;
-    /// dx = dy W, plus dx itself when `accumulate`.
-    void project_gradient(const Projection& projection, TensorView dy, bool accumulate, TensorView dx) const {
-        device_.linear_input_gradient(dy, projection.weight, accumulate, dx);
-    }
+    /// y = x W^T + b, plus `residual` when it is not empty, plus the layer's term.
+    void project(const BlockWeights& weights, LinearLayer layer, TensorView x, TensorView residual, TensorView y) const;
+    /// dx = dy W, plus dx itself when `accumulate`, plus the term's.
+    void project_gradient(const BlockWeights& weights, LinearLayer layer, TensorView dy, bool accumulate,
+                          TensorView dx) const;
     struct LayerGradient {
         LinearLayer layer;
         TensorView dy;
@@ -108,6 +121,7 @@ class BlockHalf {
     PassShape shape_;
     float epsilon_;
     const SharedGradients& shared_;
+    ProjectionTerm* term_ = nullptr;
     DType dtype_ = DType::f32;  ///< of the weights of the present pass
     std::size_t rows_ = 0;      ///< of the present pass
 };

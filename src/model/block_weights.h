@@ -27,8 +27,8 @@ class BlockTensor {
     std::vector<TensorView> matrices_;
 };
 
-/// y = x W^T + b. The only way by which a block's halves reach a matrix, forward and back: a term more, of low rank, is
-/// a field here and a line in BlockHalf::project and project_gradient.
+/// y = x W^T + b. The only way by which a block's halves reach a matrix, forward and back: BlockHalf::project and
+/// project_gradient, which also know of terms that are no weights (ProjectionTerm).
 struct Projection {
     TensorView weight;  ///< [out, in]
     TensorView bias;    ///< [1, out], or empty

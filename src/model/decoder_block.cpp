@@ -50,6 +50,14 @@ void DecoderBlock::forward(const BlockWeights& weights, TensorView x, TensorView
     mlp_.finish(weights, hidden, y);
 }
 
+void DecoderBlock::decode(const BlockWeights& weights, TensorView x, TensorView y, const KeyValueCache& cache,
+                          std::size_t position) {
+    const TensorView hidden = hidden_.view().row_range(0, x.rows);
+    attention_.decode(weights, x, hidden, cache, position);
+    mlp_.compute_inputs(weights, hidden, layout_.last_input(), nullptr);
+    mlp_.finish(weights, hidden, y);
+}
+
 void DecoderBlock::recompute(const BlockWeights& weights, TensorView x, TensorView y,
                              std::span<const RowSegment> segments) {
     const TensorView hidden = compute_inputs(weights, x, segments, layout_.last_input(), nullptr);

@@ -27,6 +27,12 @@ class DecoderBlock {
     DecoderBlock(const DecoderBlock&) = delete;  // its halves share a member
     DecoderBlock& operator=(const DecoderBlock&) = delete;
 
+    /// What the products of passes that follow have beside the weights, which must outlive them; null: nothing.
+    void set_projection_term(ProjectionTerm* term) {
+        attention_.set_projection_term(term);
+        mlp_.set_projection_term(term);
+    }
+
     /// y [T, hidden] = f(x [T, hidden]). `observer` may be null. In place (y = x) is allowed when
     /// no backward pass follows.
     void forward(const BlockWeights& weights, TensorView x, TensorView y, LinearInputObserver* observer);
@@ -36,6 +42,11 @@ class DecoderBlock {
     /// What a backward pass needs of a forward pass over x, once more: all but the last product, unless a norm follows
     /// that one; `y` [rows, hidden] is scratch for it.
     void recompute(const BlockWeights& weights, TensorView x, TensorView y, std::span<const RowSegment> segments);
+
+    /// y [B, hidden] of token `position` of B sequences, given x [B, hidden] and what the cache has of the tokens
+    /// before; adds to it. In place (y = x) is allowed.
+    void decode(const BlockWeights& weights, TensorView x, TensorView y, const KeyValueCache& cache,
+                std::size_t position);
 
     /// The part of a forward pass that the inputs up to and including `last` need; hands each of them to `observer`. No
     /// backward pass may follow.

@@ -28,16 +28,15 @@ void MlpHalf::compute_inputs(const BlockWeights& weights, TensorView h, LinearIn
         device_.convert(h, normed);
     if (observer != nullptr) observer->observe(tensors_.input, normed);
     if (last == tensors_.input) return;
-    project(weights.projection(tensors_.gate), normed, {}, gate);
-    project(weights.projection(tensors_.up), normed, {}, up);
+    project(weights, tensors_.gate, normed, {}, gate);
+    project(weights, tensors_.up, normed, {}, up);
     device_.silu_multiply(gate, up, activation);
     if (observer != nullptr) observer->observe(tensors_.activation, activation);
 }
 
 void MlpHalf::finish(const BlockWeights& weights, TensorView h, TensorView y) {
-    const Projection down = weights.projection(tensors_.down);
-    if (!tensors_.output_norm) return project(down, now(activation_), h, y);
-    project(down, now(activation_), {}, floats(output_));
+    if (!tensors_.output_norm) return project(weights, tensors_.down, now(activation_), h, y);
+    project(weights, tensors_.down, now(activation_), {}, floats(output_));
     device_.rms_norm(floats(output_), weights.vector(*tensors_.output_norm), epsilon_, y, inverse_rms_output_);
     device_.add(h, y);
 }
@@ -54,11 +53,11 @@ void MlpHalf::backward(const BlockWeights& weights, TensorView dy, TensorView h,
     // A layer's input gradient is taken before its weight gradient is handed out: the sink may change the weight at
     // once.
     const TensorView factor = as_factor(doutput);
-    project_gradient(weights.projection(tensors_.down), factor, false, dactivation);
+    project_gradient(weights, tensors_.down, factor, false, dactivation);
     emit(sink, now(activation_), {{tensors_.down, factor}});
     device_.silu_multiply_backward(dactivation, gate, up);
-    project_gradient(weights.projection(tensors_.up), up, false, dinput);
-    project_gradient(weights.projection(tensors_.gate), gate, true, dinput);
+    project_gradient(weights, tensors_.up, up, false, dinput);
+    project_gradient(weights, tensors_.gate, gate, true, dinput);
     emit(sink, now(normed_), {{tensors_.up, up}, {tensors_.gate, gate}});
     // dy becomes the gradient of the hidden states between the two halves: residual path plus MLP path.
     if (tensors_.input_norm) {

@@ -8,6 +8,8 @@ namespace espalier {
 
 class MlpHalf : private BlockHalf {
   public:
+    using BlockHalf::set_projection_term;
+
     MlpHalf(Device& device, const ModelConfig& config, const MlpTensors& tensors, const PassShape& shape,
             const SharedGradients& shared);
 

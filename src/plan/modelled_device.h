@@ -63,6 +63,10 @@ class ModelledDevice final : public Device {
     void attention_backward(TensorView q, TensorView k, TensorView v, TensorView out, TensorView log_sum_exp,
                             TensorView dout, const AttentionShape& shape, TensorView dq, TensorView dk,
                             TensorView dv) override;
+    void attention_step(TensorView q, TensorView k, TensorView v, const AttentionShape& shape, std::size_t position,
+                        TensorView key_cache, TensorView value_cache, TensorView out) override;
+    void sample_tokens(TensorView logits, const SamplingRule& rule, std::size_t first_sequence, std::size_t position,
+                       TensorView tokens) override;
     void silu_multiply(TensorView gate, TensorView up, TensorView out) override;
     void silu_multiply_backward(TensorView dout, TensorView gate, TensorView up) override;
     void add(TensorView x, TensorView y) override;
@@ -92,7 +96,10 @@ class ModelledDevice final : public Device {
                              std::span<const std::int32_t> targets, TensorView teacher, const LogitSums& teacher_sums,
                              TensorView divergences, TensorView logits) override;
 
-    void add_update(TensorView update, float scale, ZeroWeights zeros, TensorView weight) override;
+    void add_low_rank_update(TensorView base, TensorView a, TensorView b, float scale, ZeroWeights zeros,
+                             TensorView weight) override;
+    void dropout(const DropoutMask& mask, float kept, float dropped, bool accumulate, TensorView x,
+                 TensorView y) override;
     void scale_where_nonzero(TensorView weight, float scale, TensorView x) override;
     void rms_norm_gain_gradient(TensorView x, TensorView inverse_rms, TensorView dy, TensorView gradient) override;
 

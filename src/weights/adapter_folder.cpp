@@ -132,7 +132,7 @@ void export_adapter(const FinetunedSource& run, const std::filesystem::path& out
                          {"base_model_name_or_path", base},
                          {"r", rank},
                          {"lora_alpha", alpha},
-                         {"lora_dropout", 0.0},
+                         {"lora_dropout", options.contains("dropout") ? options.at("dropout").get<double>() : 0.0},
                          {"target_modules", targets},
                          {"rank_pattern", ranks},
                          {"alpha_pattern", alphas},

@@ -2,8 +2,9 @@
 # Speed and memory of fine-tuning beside the machine's own rate of products, and beside transformers with peft doing the
 # same.
 #   tests/benchmarks/finetune.sh RUN TOKENS.h5 [threads]
-# RUN: a run of prune (the demo leaves build/demo/comparison/runs/wanda); 48 samples of TOKENS.h5 are used. The peer
-# needs build/venv-transformers, which the part "export" of tests/run.sh makes. Nothing here is a timed test.
+# RUN: a run of prune (the demo leaves build/demo/comparison/runs/wanda); 96 samples of TOKENS.h5 are used, in 12 steps as
+# in jobs/recover.sh. The peer needs build/venv-transformers, which the part "export" of tests/run.sh makes. Nothing here
+# is a timed test.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 run=${1:?RUN} tokens=${2:?TOKENS.h5} threads=${3:-$(nproc)}
@@ -22,8 +23,8 @@ logged() {
 logged "$espalier" export --run "$run" --output "$work/base"
 "$espalier" doctor 2>&1 | grep 'matrix products' || { echo "finetune.sh: doctor says no rate of products" >&2 && exit 1; }
 for train in lora masked-lora masked; do
-    logged "$espalier" finetune --model "$run" --data "$tokens" --output "$work/$train" --train "$train" --loss lm --samples 48 \
-        --held-out 0 --steps 6
+    logged "$espalier" finetune --model "$run" --data "$tokens" --output "$work/$train" --train "$train" --loss lm --samples 96 \
+        --held-out 0 --steps 12
     /usr/bin/python3 - "$work/$train" <<'PYTHON'
 import json, sys
 from pathlib import Path
@@ -38,5 +39,5 @@ PYTHON
 done
 # Without this PyTorch's and OpenBLAS's threads spin against each other.
 GOMP_SPINCOUNT=3000 OPENBLAS_NUM_THREADS=$threads "$root/build/venv-transformers/bin/python" \
-    "$root/tests/benchmarks/peft_peer.py" --model "$work/base" --data "$tokens" --steps 6 --threads "$threads" 2>"$work/log" ||
+    "$root/tests/benchmarks/peft_peer.py" --model "$work/base" --data "$tokens" --steps 12 --threads "$threads" 2>"$work/log" ||
     { cat "$work/log" >&2 && exit 1; }

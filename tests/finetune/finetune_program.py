@@ -28,7 +28,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"
 SAMPLES, TOKENS, BLOCKS = 26, 40, 2  # six samples a pass
 TRAININGS: Dict[str, List[str]] = {
     "masked-lora": ["--train=masked-lora", "--rank=4", "--loss=mix", "--train-norms"],
-    "lora": ["--train=lora", "--rank=4", "--loss=lm", "--targets=q_proj,down_proj"],
+    "lora": ["--train=lora", "--rank=4", "--loss=lm", "--targets=q_proj,down_proj", "--dropout=0.1"],
     "masked": ["--train=masked", "--loss=kl", "--train-norms"],
 }
 

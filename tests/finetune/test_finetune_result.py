@@ -58,7 +58,7 @@ def test_an_export_has_the_norms_of_all_runs_that_led_to_it(world: World, tmp_pa
     first, second, third, exported = (tmp_path / name for name in ("first", "second", "third", "exported"))
     run(world.finetune("masked-lora", first))
     again = [word.replace(f"--model={world.folder / 'pruned'}", f"--model={first}") for word in world.finetune("lora", second)]
-    run([word.replace("--train=lora", "--train=masked").replace("--rank=4", "--rank=4") for word in again])
+    run([word.replace("--train=lora", "--train=masked") for word in again if not word.startswith("--dropout")])
     run(["prune", f"--model={second}", f"--calibration={world.folder / 'tokens.npy'}", f"--output={third}",
          "--method=magnitude", "--pattern=1:4"])  # fmt: skip
     run(["export", f"--run={third}", f"--output={exported}"])

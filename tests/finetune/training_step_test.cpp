@@ -83,6 +83,18 @@ INSTANTIATE_TEST_SUITE_P(Parts, TrainingStepTest,
                              return name;
                          });
 
+TEST_P(TrainingStepTest, DropoutGoesWithTheRowsOfTheRun) {
+    if (!options_.low_rank()) GTEST_SKIP() << "has no updates";
+    options_.dropout = 0.5;
+    options_.sequence_length = 20;
+    const Outcome expected = train(WeightPlace::resident, StoragePlace::device);
+    EXPECT_EQ(train(WeightPlace::shared, StoragePlace::host), expected);
+    options_.dropout = 0;
+    const Outcome without = train(WeightPlace::resident, StoragePlace::device);
+    EXPECT_EQ(without.losses[0], expected.losses[0]) << "updates are zero in the first step";
+    EXPECT_NE(without.losses[1], expected.losses[1]);
+}
+
 TEST_P(TrainingStepTest, BitsDoNotDependOnWhereThingsLie) {
     const Outcome expected = train(WeightPlace::resident, StoragePlace::device);
     EXPECT_GT(expected.losses[2], 0) << "the student has left its teacher";

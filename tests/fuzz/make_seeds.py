@@ -8,6 +8,7 @@ Needs NumPy and h5py.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import struct
@@ -213,6 +214,34 @@ def manifest_seeds() -> Dict[str, Content]:
     }
 
 
+def finetune_manifest_seeds() -> Dict[str, Content]:
+    def file(prefix: str, index: int) -> Dict[str, Any]:
+        return {"file": f"{prefix}{index:05d}.h5", "bytes": 100, "xxh3_128": "0" * 32, "index": index}
+
+    deciding = ["0.1.0", "i", "", "s", {"alpha": 32, "rank": 16, "train": "lora"}]
+    step = {"language_model": 2.5, "divergence": 0.0, "gradient_norm": 1.5}
+    look = {"steps": 1, "language_model": 2.5, "divergence": 0.0, "total": 2.5}
+    good: Dict[str, Any] = {
+        "format": "espalier-finetune", "version": 1, "run_id": "r", "program_version": deciding[0],
+        "base": {"path": "m", "identity": deciding[1], "blocks": 1}, "teacher": {"path": "", "identity": deciding[2]},
+        "data": {"path": "d", "sha256": deciding[3]}, "options": deciding[4], "provenance": {"ranks": 1},
+        "configuration_sha256": hashlib.sha256(json.dumps(deciding, separators=(",", ":")).encode()).hexdigest(),
+        "progress": {"steps": [step], "held_out": [look, {**look, "total": 2.0}]},
+        "checkpoint": {"steps": None, "files": []}, "blocks": [], "outer_files": [], "complete": False,
+    }  # fmt: skip
+    stopped = {"steps": 1, "files": [file("checkpoint/000001-", 0), file("checkpoint/000001-", 1)]}
+    outer = [{"file": name, "bytes": 1, "xxh3_128": "0" * 32} for name in ("adapters.h5", "config.json")]
+    return {
+        "good": json.dumps(good),
+        "stopped": json.dumps({**good, "checkpoint": stopped}),
+        "complete": json.dumps({**good, "blocks": [file("blocks/", 0)], "outer_files": outer, "complete": True}),
+        "twice": json.dumps({**good, "blocks": [file("blocks/", 0), file("blocks/", 0)]}),
+        "no-adapters": json.dumps({**good, "blocks": [file("blocks/", 0)], "complete": True}),
+        "other-options": json.dumps({**good, "options": {"train": "masked"}}),
+        "other-version": json.dumps({**good, "version": 2}),
+    }
+
+
 def dictionary(words: List[str]) -> str:
     """libFuzzer's dictionary format: one quoted, escaped word a line."""
     return "".join('"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"\n' for word in words)
@@ -251,6 +280,7 @@ def write_corpora(folder: Path) -> None:
         "token_dataset": token_dataset_seeds(),
         "request_file": request_seeds(),
         "manifest": manifest_seeds(),
+        "finetune_manifest": finetune_manifest_seeds(),
     }
     for target, seeds in corpora.items():
         (folder / target).mkdir(parents=True, exist_ok=True)

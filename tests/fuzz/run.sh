@@ -9,7 +9,8 @@ cd "$(dirname "$0")/../.."
 seconds=${1:-10}
 [[ $# -gt 0 ]] && shift
 targets=("$@")
-all=(safetensors_header checkpoint_index model_config npy_header token_file token_dataset request_file manifest)
+all=(safetensors_header checkpoint_index model_config npy_header token_file token_dataset request_file manifest
+     finetune_manifest)
 [[ ${#targets[@]} -gt 0 ]] || targets=("${all[@]}")
 
 configured=$(cmake --preset fuzz 2>&1) || { echo "$configured" >&2; exit 1; }

@@ -168,5 +168,22 @@ TEST_P(ComputeTypeTest, NormsAndElements) {
     expect_close(restored, "sum");
 }
 
+TEST_P(ComputeTypeTest, UpdatesOfLowRank) {
+    for (const std::size_t in : {std::size_t{75}, std::size_t{80}}) {
+        const Both base = random(70, in), weight = poisoned(70, in), x = random(9, in), y = poisoned(9, in);
+        const Both a = random_float(16, in), b = random_float(70, 16), wide = poisoned(9, in, true);
+        const DropoutMask mask{0.4, 11, 3, (std::uint64_t{1} << 32) - 4};
+        run([&](Device& device, const auto& on) {
+            device.add_low_rank_update(on(base), on(a), on(b), 0.3F, ZeroWeights::kept, on(weight));
+            device.dropout(mask, 1.5F, -1, false, on(x), on(y));
+            device.dropout(mask, 1.5F, -1, true, on(x), on(y));
+            device.dropout(mask, 1.5F, -1, false, on(x), on(wide));
+        });
+        expect_close(weight, "weight");
+        expect_close(y, "y");
+        expect_close(wide, "wide");
+    }
+}
+
 }  // namespace
 }  // namespace espalier

@@ -170,5 +170,36 @@ TEST(Linear, ShapeErrorsAreBugs) {
     expect_error(ExitStatus::bug, {"accumulate_gram"}, [&] { device->accumulate_gram(a, b); });
 }
 
+TEST_P(LinearTest, LowRankUpdate) {
+    const auto [rank, in, out] = GetParam();
+    Random random(7);
+    const Matrix a = Matrix::random(random, rank, in), b = Matrix::random(random, out, rank);
+    std::vector<float> base = random.normals(out * in);
+    for (std::size_t i = 0; i < base.size(); i += 3) base[i] = i % 2 == 0 ? 0.0F : -0.0F;
+    const Tensor a_device = upload(*device_, rank, in, a.values), b_device = upload(*device_, out, rank, b.values),
+                 base_device = upload(*device_, out, in, base);
+    constexpr float scale = 0.37F;
+    Bounded expected = product(out, in, rank, b, a, nullptr);
+    for (std::size_t i = 0; i < base.size(); ++i) {
+        const double update = static_cast<double>(scale) * expected.values[i], w = static_cast<double>(base[i]);
+        expected.bounds[i] = static_cast<double>(scale) * expected.bounds[i] +
+                             2 * unit_roundoff * (std::fabs(w + update) + std::fabs(update));
+        expected.values[i] = w + update;
+    }
+    for (const ZeroWeights zeros : {ZeroWeights::updated, ZeroWeights::kept}) {
+        const Tensor weight = make_poisoned(*device_, out, in);
+        device_->add_low_rank_update(base_device, a_device, b_device, scale, zeros, weight);
+        for (std::size_t i = 0; i < base.size() && zeros == ZeroWeights::kept; i += 3)
+            expected.values[i] = expected.bounds[i] = 0;
+        const std::vector<float> found = download(*device_, weight);
+        expect_within(found, expected.values, expected.bounds, "weight");
+        for (std::size_t i = 0; i < found.size() && zeros == ZeroWeights::kept; i += 3)
+            ASSERT_EQ(bits_of({&found[i], 1})[0], 0U) << "+0.0 at " << i;
+        const Tensor in_place = upload(*device_, out, in, base);
+        device_->add_low_rank_update(in_place, a_device, b_device, scale, zeros, in_place);
+        EXPECT_EQ(bits_of(download(*device_, in_place)), bits_of(found));
+    }
+}
+
 }  // namespace
 }  // namespace espalier

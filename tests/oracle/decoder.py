@@ -102,8 +102,10 @@ def apply_rope(x: Tensor, rope: Optional[RopeSettings]) -> Tensor:
 
 
 def linear(weights: BlockTensors, module: str, x: Tensor) -> Tensor:
-    """x W^T plus the bias where the checkpoint has one."""
+    """x W^T plus the bias where the checkpoint has one, plus an update of W for inputs of which some are dropped."""
     y = x @ weights[f"{module}.weight"].T
+    if f"{module}.update" in weights:
+        y = y + (x * weights[f"{module}.kept"]) @ weights[f"{module}.update"].T
     bias = weights.get(f"{module}.bias")
     return y if bias is None else y + bias
 

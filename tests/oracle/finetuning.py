@@ -39,6 +39,7 @@ class FinetuneOptions:
     gradient_norm: float = 1.0
     weight_decay: float = 0.0
     seed: int = 0
+    dropout: float = 0.0
 
     def rate_of(self, step: int) -> float:
         warm = math.ceil(self.warm_up * self.steps)
@@ -51,24 +52,46 @@ class FinetuneOptions:
         return {"lm": (1.0, 0.0), "kl": (0.0, 1.0), "mix": (0.33, 0.67)}[self.loss]
 
 
-def philox(counter: List[int], key: List[int]) -> List[int]:
-    """Philox4x32-10 (Salmon et al. 2011)."""
-    mask = 0xFFFFFFFF
+def philox(counter: List[numpy.ndarray], seed: int) -> numpy.ndarray:
+    """Philox4x32-10 (Salmon et al. 2011) of arrays of counters: words, four behind each other for each counter."""
+    mask, key = numpy.uint64(0xFFFFFFFF), [seed & 0xFFFFFFFF, seed >> 32]
+    half = numpy.uint64(32)
+    counter = [word.astype(numpy.uint64) for word in numpy.broadcast_arrays(*counter)]
     for _ in range(10):
-        first, second = 0xD2511F53 * counter[0], 0xCD9E8D57 * counter[2]
-        counter = [(second >> 32) ^ counter[1] ^ key[0], second & mask,
-                   (first >> 32) ^ counter[3] ^ key[1], first & mask]  # fmt: skip
-        key = [(key[0] + 0x9E3779B9) & mask, (key[1] + 0xBB67AE85) & mask]
-    return counter
+        first, second = numpy.uint64(0xD2511F53) * counter[0], numpy.uint64(0xCD9E8D57) * counter[2]
+        counter = [(second >> half) ^ counter[1] ^ numpy.uint64(key[0]), second & mask,
+                   (first >> half) ^ counter[3] ^ numpy.uint64(key[1]), first & mask]  # fmt: skip
+        key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return numpy.stack(counter, -1)
 
 
 def first_a(rows: int, columns: int, offset: int, block: int, seed: int) -> Tensor:
     """Uniform in +-1/sqrt(columns), counted by element, place of the tensor and block."""
-    words: List[int] = []
-    for i in range((rows * columns + 3) // 4):
-        words += philox([i, offset, block, 0x10AA], [seed & 0xFFFFFFFF, seed >> 32])
-    uniform = (numpy.array(words[: rows * columns], dtype=numpy.float64) + 0.5) / 2.0**32
+    counters = [numpy.arange((rows * columns + 3) // 4), numpy.array(offset), numpy.array(block), numpy.array(0x10AA)]
+    uniform = (philox(counters, seed).reshape(-1)[: rows * columns].astype(numpy.float64) + 0.5) / 2.0**32
     return torch.from_numpy((2 * uniform - 1) / math.sqrt(columns)).reshape(rows, columns)
+
+
+def drawn_order(population: int, epoch: int, seed: int) -> List[int]:
+    """The order in which an epoch takes its samples: a Fisher-Yates shuffle by counter."""
+    words = philox([numpy.arange(population), numpy.array(0xE90C4), numpy.array(epoch), numpy.array(0)], seed)
+    order = list(range(population))
+    for j in range(population):
+        word = (int(words[j, 0]) << 32) | int(words[j, 1])
+        other = j + (word * (population - j) >> 64)
+        order[j], order[other] = order[other], order[j]
+    return order
+
+
+def kept_inputs(shape: Tuple[int, int, int], probability: float, seed: int, stream: int, step: int) -> Tensor:
+    """What dropout multiplies inputs [samples, tokens, in] by, when each step takes all samples, in a new order."""
+    samples, tokens, columns = shape
+    number = (step * samples * tokens + numpy.arange(samples * tokens))[:, None]
+    counters = [numpy.arange((columns + 3) // 4)[None, :], number & 0xFFFFFFFF, number >> 32, numpy.array(stream)]
+    words = philox(counters, seed).reshape(samples * tokens, -1)[:, :columns].reshape(shape)
+    kept = torch.zeros(shape, dtype=torch.float64)
+    kept[drawn_order(samples, step, seed)] = torch.from_numpy((words >= int(probability * 2**32)).astype(numpy.float64))
+    return kept / (1 - probability)
 
 
 class Student:
@@ -77,6 +100,7 @@ class Student:
     def __init__(self, config: ModelConfig, model: Model, options: FinetuneOptions):
         self.config, self.model, self.options = config, model, options
         self.blocks = [model.block(index) for index in range(config.block_count)]
+        self.shape, self.step = (0, 0), 0  # of the tokens, for dropout
         self.trained: Dict[str, Tensor] = {}
         self.rates: Dict[str, float] = {}
         for index, block in enumerate(self.blocks):
@@ -120,7 +144,14 @@ class Student:
                 weights[name] = weights[name] * kept
                 continue
             update = scale * self.trained[f"{prefix}{module}.lora_B.weight"] @ self.trained[f"{prefix}{module}.lora_A.weight"]
-            weights[name] = weights[name] + (update * kept if self.options.train == "masked-lora" else update)
+            update = update * kept if self.options.train == "masked-lora" else update
+            if self.options.dropout == 0:
+                weights[name] = weights[name] + update
+                continue
+            stream = (0xD0 << 24) + index * len(MATRICES) + MATRICES.index(module)
+            weights[f"{module}.update"] = update
+            weights[f"{module}.kept"] = kept_inputs((*self.shape, update.shape[1]), self.options.dropout,
+                                                    self.options.seed, stream, self.step)  # fmt: skip
         return weights
 
     def logits(self, tokens: Tensor) -> Tensor:
@@ -160,6 +191,7 @@ def train(student: Student, tokens: Tensor, teacher: Optional[Tensor], first_ste
     steps, gradients = [], {}
     for step in range(options.steps if first_steps is None else first_steps):
         optimizer.zero_grad()
+        student.shape, student.step = tuple(tokens.shape), step
         cross_entropy, divergence = losses(student.logits(tokens), tokens, teacher)
         of_language, of_teacher = options.loss_weights
         (of_language * cross_entropy + of_teacher * divergence).backward()

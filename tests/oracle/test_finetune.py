@@ -57,6 +57,8 @@ def words(models: Models, output: Path, options: FinetuneOptions) -> List[object
                            "--seed", options.seed, "--batch", SAMPLES, "--held-out", 0, "--device", DEVICE]  # fmt: skip
     if options.loss != "lm":
         asked += ["--teacher", models.dense]
+    if options.dropout:
+        asked += ["--dropout", options.dropout]
     if options.train_norms:
         asked.append("--train-norms")
     if len(options.targets) < 7:
@@ -66,9 +68,10 @@ def words(models: Models, output: Path, options: FinetuneOptions) -> List[object
 
 CASES = {
     "llama3": FinetuneOptions("masked-lora", "mix", 3e-2, 4, train_norms=True),
-    "qwen3": FinetuneOptions("lora", "kl", 3e-2, 4, train_norms=True, gradient_norm=0.01, seed=1 << 40),
+    "qwen3": FinetuneOptions("lora", "kl", 3e-2, 4, train_norms=True, gradient_norm=0.01, seed=1 << 40,
+                             dropout=0.25),
     "olmo2": FinetuneOptions("masked", "lm", 1e-2, 4, train_norms=True, weight_decay=0.1),
-    "phi3": FinetuneOptions("masked-lora", "lm", 3e-2, 4, targets=("self_attn.q_proj", "mlp.down_proj")),
+    "phi3": FinetuneOptions("masked-lora", "lm", 3e-2, 4, targets=("self_attn.q_proj", "mlp.down_proj"), dropout=0.3),
     "llama-bias": FinetuneOptions("masked", "kl", 1e-2, 4, gradient_norm=0),
 }
 

@@ -22,6 +22,8 @@ FINETUNE = ["finetune", "--model=model", "--data=tokens.npy", "--output=tuned"]
         (["--targets=q_proj,qkv_proj"], ["--targets", "'qkv_proj'", "q_proj, k_proj, v_proj"]),
         (["--rank=4096"], ["--rank 4096", "self_attn.q_proj"]),
         (["--rank=0"], ["--rank"]),
+        (["--dropout=1"], ["--dropout 1", "below 1"]),
+        (["--train=masked", "--dropout=0.1"], ["--dropout", "--train masked"]),
         (["--warm-up=1.5"], ["--warm-up", "share"]),
         (["--held-out=100000"], ["--held-out 100000", "leaves none"]),
         (["--batch=100000"], ["--batch 100000", "trained on"]),

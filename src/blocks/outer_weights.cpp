@@ -1,4 +1,4 @@
-#include "src/finetune/outer_weights.h"
+#include "src/blocks/outer_weights.h"
 
 #include "src/blocks/outer_rows.h"
 
