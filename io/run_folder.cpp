@@ -16,10 +16,10 @@ namespace {
 constexpr std::uint64_t manifest_limit = 256u << 20;
 
 /// What a run writes beside its blocks; the manifest is last in the order of removal.
-constexpr std::array run_files = {"config.json",  "config.json.tmp", "metrics.json",     "metrics.json.tmp",
-                                  "events.jsonl", "non_block.h5",    "non_block.h5.tmp", "model.h5",
-                                  "model.h5.tmp", "adapters.h5",     "adapters.h5.tmp",  "manifest.json.tmp",
-                                  "manifest.json"};
+constexpr std::array run_files = {"config.json",        "config.json.tmp",   "metrics.json",     "metrics.json.tmp",
+                                  "events.jsonl",       "non_block.h5",      "non_block.h5.tmp", "model.h5",
+                                  "model.h5.tmp",       "adapters.h5",       "adapters.h5.tmp",  "calibration.h5",
+                                  "calibration.h5.tmp", "manifest.json.tmp", "manifest.json"};
 constexpr const char* checkpoint_folder = "checkpoint";
 
 /// The number of steps that a checkpoint's file name begins with; none when it is no such name.

@@ -56,6 +56,7 @@ class RunFolder {
     static constexpr const char* outer_file = "non_block.h5";
     static constexpr const char* linked_file = "model.h5";
     static constexpr const char* adapters_file = "adapters.h5";
+    static constexpr const char* calibration_file = "calibration.h5";  ///< of tokens that the run has drawn
     /// What a manifest's field "format" says: of a run of `prune`, and of `finetune`.
     static constexpr const char* manifest_format = "espalier-run";
     static constexpr const char* finetune_format = "espalier-finetune";

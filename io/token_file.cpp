@@ -17,7 +17,7 @@ namespace espalier {
 
 namespace {
 
-constexpr std::uint64_t most_tokens = std::uint64_t{1} << 33;
+constexpr std::uint64_t most_ids = std::uint64_t{1} << 33;
 
 struct RawTokens {
     std::vector<std::uint64_t> shape;
@@ -31,8 +31,8 @@ std::uint64_t checked_count(const std::vector<std::uint64_t>& shape, const std::
     }
     std::uint64_t count = 1;
     for (const std::uint64_t dimension : shape) {
-        if (__builtin_mul_overflow(count, dimension, &count) || count > most_tokens) {
-            throw InputError(source + ": more than " + std::to_string(most_tokens) + " token ids");
+        if (__builtin_mul_overflow(count, dimension, &count) || count > most_ids) {
+            throw InputError(source + ": more than " + std::to_string(most_ids) + " token ids");
         }
     }
     if (count == 0) throw InputError(source + ": holds no token ids");

@@ -23,6 +23,9 @@ class TextTokenizer(Protocol):
     def encode(self, text: str) -> list[int]:
         """Token ids of one text."""
 
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids, special ones as they are written."""
+
     def adds_bos(self) -> bool:
         """Whether an encoded text begins with a token that is not part of the text."""
 
@@ -44,6 +47,10 @@ class JsonTokenizer:
         """Token ids of one text."""
         ids = self.tokenizer.encode(text, add_special_tokens=self.add_special_tokens).ids
         return ids if self.bos_id is None else [self.bos_id, *ids]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids, special ones as they are written."""
+        return self.tokenizer.decode(ids, skip_special_tokens=False)
 
     def adds_bos(self) -> bool:
         """Whether an encoded text begins with a token that is not part of the text."""
@@ -82,6 +89,10 @@ class SentencePieceTokenizer:
             elif piece:
                 ids += self.processor.encode(piece if self.legacy else piece.replace("\u2581", " "))
         return ids + self.end
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids, special ones as they are written."""
+        return self.processor.decode(ids)
 
     def adds_bos(self) -> bool:
         """Whether an encoded text begins with a token that is not part of the text."""

@@ -1,4 +1,4 @@
-#include "io/token_file.h"
+#include "io/drawn_tokens.h"
 #include "src/base/error.h"
 #include "src/cli/calibration_options.h"
 #include "src/cli/commands.h"
@@ -56,7 +56,10 @@ double loss_of(const FinetunedSource& run, std::span<const std::int32_t> tokens,
 /// out, or on all that it used when it held out none.
 void merge_masked(FinetunedSource& run, const Session& session, const OptionSet& options, Progress& progress) {
     const FinetuneManifest& manifest = run.manifest();
-    const TokenTable table = read_token_file(manifest.data_path, run.config().vocabulary, TokenPurpose::calibration);
+    const std::size_t vocabulary = run.config().vocabulary;
+    const TokenTable table = names_drawn_tokens(manifest.data_path)
+                                 ? kept_tokens(run.path(), vocabulary)
+                                 : read_token_file(manifest.data_path, vocabulary, TokenPurpose::calibration);
     if (table.sha256 != manifest.data_sha256) {
         throw InputError(manifest.data_path + " is not the file that " + run.path().string() +
                          " was trained on: what --merge-masked costs cannot be measured");

@@ -5,6 +5,7 @@
 #include "src/cli/calibration_options.h"
 #include "src/cli/commands.h"
 #include "src/cli/device_options.h"
+#include "src/cli/drawn_calibration.h"
 #include "src/cli/finetune_options.h"
 #include "src/finetune/finetune_run.h"
 #include "src/plan/finetune_plan.h"
@@ -28,7 +29,8 @@ std::vector<OptionSpec> finetune_option_specs() {
     std::vector<OptionSpec> specs = {
         {"model", "model to train: a finished run folder, a Hugging Face folder, or synthetic:NAME", {}, false, true},
         {"data",
-         "tokens to train on, [samples, length]: an HDF5 file with /input_ids, or an .npy file",
+         "tokens to train on, [samples, length]: an HDF5 file with /input_ids, an .npy file, or tokens drawn from the "
+         "teacher, or from the model where there is none (self:128x2048)",
          {},
          false,
          true},
@@ -91,8 +93,7 @@ int finetune_command(Session& session, const CommandLine& line) {
         student = open_model(set->text("model"));
         if (set->has("teacher")) teacher = open_model(set->text("teacher"));
         check_teacher(finetune_loss_from_name(set->text("loss")), *student, teacher.get());
-        const TokenTable table =
-            read_token_file(set->text("data"), student->config().vocabulary, TokenPurpose::calibration);
+        const TokenTable table = read_or_name_tokens(set->text("data"), student->config().vocabulary);
         facts.data_sha256 = table.sha256;
         data = choose_calibration(*set, table, set->text("data"), std::numeric_limits<std::size_t>::max());
         options = parse_training_options(*set, *student, data);
@@ -110,6 +111,21 @@ int finetune_command(Session& session, const CommandLine& line) {
         facts.arithmetic = chosen.device->arithmetic();
     });
     check_devices(session, chosen);
+    std::optional<DrawnCalibration> drawn;
+    if (names_drawn_tokens(set->text("data"))) {
+        session.agree([&] {
+            if (session.rank() != 0) return;
+            refuse_output_in(options.output, *student, "--model");
+            if (teacher) refuse_output_in(options.output, *teacher, "--teacher");
+            RunFolder(options.output).prepare(student->config_text());
+        });
+        drawn = draw_calibration(session, chosen, teacher ? *teacher : *student, set->text("data"), options.seed,
+                                 options.output, options.fresh, progress);
+        session.agree([&] {
+            data = choose_calibration(*set, drawn->table, set->text("data"), std::numeric_limits<std::size_t>::max());
+        });
+        facts.data_sha256 = drawn->table.sha256;
+    }
     facts.command_line = line.text;
     facts.options_with_origins = set->with_origins();
     facts.device = chosen.device->description();
@@ -148,6 +164,7 @@ int finetune_command(Session& session, const CommandLine& line) {
         student->verify_outer();
         if (teacher) teacher->verify_outer();
         ledger = std::make_unique<FinetuneLedger>(options, *student, teacher.get(), facts, progress);
+        if (drawn && !ledger->complete()) ledger->keep_data(drawn->table, drawn->recipe);
         announce(progress, options, *student, facts);
         note_unused(progress, *set, options);
         if (!chosen.note.empty()) progress.line(chosen.note);

@@ -73,7 +73,7 @@ int generate_command(Session& session, const CommandLine& line) {
         if (session.rank() != 0) return;
         progress.live("");
         write_token_file(set->text("output"), options.samples, options.sequence_length, ids,
-                         attributes_of_drawn_tokens(options, *source));
+                         recipe_of(options, *source));
         std::printf("%zu samples of %zu tokens drawn in %s, in %s\n", options.samples, options.sequence_length,
                     format_seconds(stopwatch.seconds()).c_str(), set->text("output").c_str());
         std::fflush(stdout);

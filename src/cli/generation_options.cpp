@@ -1,5 +1,6 @@
 #include "src/cli/generation_options.h"
 
+#include "io/checksum.h"
 #include "io/token_file.h"
 #include "src/base/error.h"
 #include "src/base/json.h"
@@ -101,13 +102,18 @@ GenerationOptions parse_generation_options(OptionSet& options, const ModelSource
     return parsed;
 }
 
-std::map<std::string, std::string> attributes_of_drawn_tokens(const GenerationOptions& options,
-                                                              const ModelSource& source) {
-    return {{"source", "drawn from " + source.path().string()},
-            {"model", source.identity()},
+DrawingRecipe recipe_of(const GenerationOptions& options, const ModelSource& source) {
+    // Prompts by their sum: where they come from is known to who gave them.
+    const auto bytes = std::as_bytes(std::span(options.prompts));
+    return {{"model", source.identity()},
+            {"samples", std::to_string(options.samples)},
+            {"sequence_length", std::to_string(options.sequence_length)},
             {"temperature", fmt::format("{:g}", options.rule.temperature)},
             {"top_p", fmt::format("{:g}", options.rule.top_p)},
-            {"seed", std::to_string(options.rule.seed)}};
+            {"seed", std::to_string(options.rule.seed)},
+            {"batch", std::to_string(options.batch)},
+            {"prompts_sha256", sha256(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()))},
+            {"prompts_are_part", options.prompts_are_part ? "true" : "false"}};
 }
 
 }  // namespace espalier

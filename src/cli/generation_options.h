@@ -1,11 +1,11 @@
 #pragma once
 /// Options of text that is drawn from a model.
 
+#include "io/drawn_tokens.h"
 #include "src/cli/option_set.h"
 #include "src/evaluate/generation.h"
 #include "src/weights/model_source.h"
 
-#include <map>
 #include <string>
 #include <vector>
 
@@ -21,8 +21,7 @@ void set_begin(const std::string& begin, const ModelSource& source, GenerationOp
 /// The options of `espalier generate`, all but those of the device. Throws InputError.
 GenerationOptions parse_generation_options(OptionSet& options, const ModelSource& source, std::size_t ranks);
 
-/// Where the tokens come from, for the file that holds them.
-std::map<std::string, std::string> attributes_of_drawn_tokens(const GenerationOptions& options,
-                                                              const ModelSource& source);
+/// How the tokens are drawn, and from what; goes into the file that holds them.
+DrawingRecipe recipe_of(const GenerationOptions& options, const ModelSource& source);
 
 }  // namespace espalier

@@ -54,7 +54,7 @@ Examples:
         {"generate",
          R"(Draws tokens from the model itself, one after the other, at random as the model finds them likely: text to
 calibrate with where there is no corpus, or with --prompts what a model says, before and after pruning
-(jobs/continue_text.py shows it as text). A token depends on the model, the options and the number of its
+(jobs/continue_text.py shows it). A token depends on the model, the options and the number of its
 sample, and not on the number of ranks. Ranks draw samples of their own; where one cannot hold the model,
 several share it.
 

@@ -2,6 +2,7 @@
 #include "src/base/units.h"
 #include "src/cli/calibration_options.h"
 #include "src/cli/commands.h"
+#include "src/cli/drawn_calibration.h"
 #include "src/cli/method_options.h"
 #include "src/cli/plan_finetune.h"
 #include "src/cli/planned_device.h"
@@ -139,8 +140,7 @@ int plan_command(Session& session, const CommandLine& line) {
         return 0;
     }
     if (set.has("calibration")) {
-        const TokenTable table =
-            read_token_file(set.text("calibration"), source->config().vocabulary, TokenPurpose::calibration);
+        const TokenTable table = read_or_name_tokens(set.text("calibration"), source->config().vocabulary);
         static_cast<void>(choose_calibration(set, table, set.text("calibration")));
     }
     if (!set.has("samples")) set.set_effective("samples", "128", "default");

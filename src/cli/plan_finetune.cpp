@@ -2,6 +2,7 @@
 
 #include "src/base/error.h"
 #include "src/cli/calibration_options.h"
+#include "src/cli/drawn_calibration.h"
 #include "src/cli/finetune_options.h"
 #include "src/cli/planned_device.h"
 #include "src/plan/finetune_plan.h"
@@ -37,8 +38,7 @@ std::vector<OptionSpec> plan_finetune_option_specs() {
 
 CalibrationTokens planned_data(OptionSet& set, const ModelSource& student) {
     if (set.has("data")) {
-        const TokenTable table =
-            read_token_file(set.text("data"), student.config().vocabulary, TokenPurpose::calibration);
+        const TokenTable table = read_or_name_tokens(set.text("data"), student.config().vocabulary);
         return choose_calibration(set, table, set.text("data"), std::numeric_limits<std::size_t>::max());
     }
     if (!set.has("samples")) set.set_effective("samples", "128", "default");

@@ -5,6 +5,7 @@
 #include "src/cli/calibration_options.h"
 #include "src/cli/commands.h"
 #include "src/cli/device_options.h"
+#include "src/cli/drawn_calibration.h"
 #include "src/cli/dry_run.h"
 #include "src/cli/method_options.h"
 #include "src/cli/network_options.h"
@@ -30,8 +31,9 @@ std::vector<OptionSpec> prune_option_specs() {
     std::vector<OptionSpec> specs = {
         {"model", "model to prune: a Hugging Face folder, a finished run folder, or synthetic:NAME", {}, false, true},
         {"calibration",
-         "calibration tokens, [samples, length]: an HDF5 file with /input_ids, an .npy file, or random ones "
-         "(synthetic:128x2048)",
+         "calibration tokens, [samples, length]: an HDF5 file with /input_ids, an .npy file, tokens drawn from the "
+         "model "
+         "itself (self:128x2048), or random ones (synthetic:128x2048)",
          {},
          false,
          true},
@@ -167,8 +169,7 @@ int prune_command(Session& session, const CommandLine& line) {
         set.emplace("prune", prune_option_specs(), line.arguments);
         if (!set->has("dry-run-ranks")) session.check_tasks();
         source = open_model(set->text("model"));
-        const TokenTable table =
-            read_token_file(set->text("calibration"), source->config().vocabulary, TokenPurpose::calibration);
+        const TokenTable table = read_or_name_tokens(set->text("calibration"), source->config().vocabulary);
         calibration = choose_calibration(*set, table, set->text("calibration"));
         options = parse_options(*set, *source, calibration);
         facts.calibration_sha256 = table.sha256;
@@ -178,6 +179,19 @@ int prune_command(Session& session, const CommandLine& line) {
         facts.computed_on = {chosen.is_gpu, chosen.device->arithmetic()};
     });
     check_devices(session, chosen);
+    const std::string calibration_name = set->text("calibration");
+    std::optional<DrawnCalibration> drawn;
+    if (names_drawn_tokens(calibration_name) && !set->has("dry-run-ranks")) {
+        session.agree([&] {
+            if (session.rank() != 0) return;
+            refuse_output_in(options.output, *source, "--model");
+            RunFolder(options.output).prepare(source->config_text());
+        });
+        drawn = draw_calibration(session, chosen, *source, calibration_name, options.seed, options.output,
+                                 options.fresh, progress);
+        session.agree([&] { calibration = choose_calibration(*set, drawn->table, calibration_name); });
+        facts.calibration_sha256 = drawn->table.sha256;
+    }
     if (set->has("dry-run-ranks")) {
         heed_stop_signals();  // it has nothing to save
         session.agree([&] {
@@ -215,6 +229,7 @@ int prune_command(Session& session, const CommandLine& line) {
         }
         if (!of_host_memory.empty()) progress.line(of_host_memory);
         ledger->say_opening();
+        if (drawn && !ledger->complete()) ledger->keep_calibration(drawn->table, drawn->recipe);
         if (!ledger->complete()) ledger->start_outer_file(*source);
     });
     const Json shared = Json::parse(session.broadcast_text(ledger ? Json({{"state", ledger->state().to_json()},

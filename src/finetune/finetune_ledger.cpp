@@ -6,6 +6,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <limits>
+
 namespace espalier {
 
 Json FinetuneState::to_json() const {
@@ -116,6 +118,13 @@ void FinetuneLedger::save() {
     manifest_.write(run_);
 }
 
+void FinetuneLedger::keep_data(const TokenTable& table, const DrawingRecipe& recipe) {
+    if (!kept_tokens(run_.path(), recipe, std::numeric_limits<std::int32_t>::max()))
+        keep_drawn_tokens(run_.path(), table, recipe);
+    manifest_.outer_files = {run_.record_of(RunFolder::calibration_file)};
+    save();
+}
+
 void FinetuneLedger::record_step(std::size_t step, const StepRecord& record, double seconds) {
     events_->write("step", {{"step", step},
                             {"language_model", record.language_model},
@@ -183,7 +192,8 @@ void FinetuneLedger::finish(const FinetuneProgress& progress, const std::map<std
                                        : student_.layout().block_name(unit)),
                          record.file});
     }
-    manifest_.outer_files = {run_.write_links(RunFolder::adapters_file, links), run_.record_of("config.json")};
+    manifest_.outer_files.push_back(run_.write_links(RunFolder::adapters_file, links));
+    manifest_.outer_files.push_back(run_.record_of("config.json"));
     write_text_atomically(run_.path() / "metrics.json", metrics(costs).dump(1) + "\n");
     manifest_.complete = true;
     save();

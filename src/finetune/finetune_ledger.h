@@ -1,6 +1,7 @@
 #pragma once
 /// Rank 0's books of a fine-tuning run: lock, manifest, metrics, events.
 
+#include "io/drawn_tokens.h"
 #include "src/base/clock.h"
 #include "src/finetune/finetune_options.h"
 #include "src/report/event_log.h"
@@ -53,6 +54,8 @@ class FinetuneLedger {
     /// Attributes of every file of trained tensors.
     std::map<std::string, std::string> attributes() const;
 
+    /// Keeps tokens that were drawn for this run.
+    void keep_data(const TokenTable& table, const DrawingRecipe& recipe);
     void record_step(std::size_t step, const StepRecord& record, double seconds);
     void record_look(const HeldOutRecord& look);
     /// From now on a resumed run begins after `step` steps with these files. `flops`: of this session, by all ranks.

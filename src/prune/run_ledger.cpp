@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 
 namespace espalier {
 
@@ -154,6 +155,18 @@ void RunLedger::save() {
     manifest_.write(run_);
 }
 
+void RunLedger::keep_calibration(const TokenTable& table, const DrawingRecipe& recipe) {
+    if (!kept_tokens(run_.path(), recipe, std::numeric_limits<std::int32_t>::max()))
+        keep_drawn_tokens(run_.path(), table, recipe);
+    enter(run_.record_of(RunFolder::calibration_file));
+    save();
+}
+
+void RunLedger::enter(const FileRecord& record) {
+    std::erase_if(manifest_.outer_files, [&](const FileRecord& other) { return other.file == record.file; });
+    manifest_.outer_files.push_back(record);
+}
+
 void RunLedger::start_outer_file(const ModelSource& source) {
     outer_file_ = std::async(std::launch::async, [this, &source] { return write_outer_file(run_, source); });
 }
@@ -161,7 +174,7 @@ void RunLedger::start_outer_file(const ModelSource& source) {
 void RunLedger::take_outer_file(bool wait) {
     if (!outer_file_.valid()) return;
     if (wait || outer_file_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) {
-        manifest_.outer_files = {outer_file_.get()};
+        enter(outer_file_.get());
     }
 }
 
@@ -245,8 +258,8 @@ void RunLedger::leave() {
 
 Json RunLedger::finish(std::size_t peak_resident_bytes) {
     take_outer_file(true);
-    manifest_.outer_files.push_back(run_.write_linked_file(block_names_, outer_names_));
-    manifest_.outer_files.push_back(run_.record_of("config.json"));
+    enter(run_.write_linked_file(block_names_, outer_names_));
+    enter(run_.record_of("config.json"));
     Json content = metrics(peak_resident_bytes);
     write_text_atomically(run_.path() / "metrics.json", content.dump(1) + "\n");
     manifest_.complete = true;

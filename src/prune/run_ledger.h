@@ -1,6 +1,7 @@
 #pragma once
 /// Rank 0's books of a run: lock, manifest, metrics, events, and the files outside of the blocks.
 
+#include "io/drawn_tokens.h"
 #include "src/base/clock.h"
 #include "src/method/prune_options.h"
 #include "src/optimize/learning_rate_search.h"
@@ -47,6 +48,8 @@ class RunLedger {
     /// Attributes of every block file; they do not depend on when or where the run happens.
     std::map<std::string, std::string> block_attributes() const;
 
+    /// Keeps tokens that were drawn for this run.
+    void keep_calibration(const TokenTable& table, const DrawingRecipe& recipe);
     /// Starts writing non_block.h5 in the background.
     void start_outer_file(const ModelSource& source);
     void record_learning_rate(const LearningRateChoice& choice);
@@ -62,6 +65,8 @@ class RunLedger {
     Json metrics(std::size_t peak_resident_bytes) const;
     void start_or_resume(const ModelSource& source);
     void save();
+    /// A file outside of the blocks, new or again.
+    void enter(const FileRecord& record);
     /// Enters non_block.h5 once it is written, so that a failure to write it does not wait for the end.
     void take_outer_file(bool wait);
 

@@ -1,3 +1,4 @@
+#include "io/drawn_tokens.h"
 #include "io/hub_cache.h"
 #include "src/base/error.h"
 #include "src/weights/checkpoint_source.h"
@@ -36,7 +37,8 @@ void refuse_other_snapshot(const std::filesystem::path& output, const std::files
 }
 
 std::string lasting_name(const std::filesystem::path& path) {
-    return SyntheticSource::is_named(path) ? path.string() : std::filesystem::absolute(path).string();
+    const bool made_up = SyntheticSource::is_named(path) || names_drawn_tokens(path.string());
+    return made_up ? path.string() : std::filesystem::absolute(path).string();
 }
 
 }  // namespace espalier
