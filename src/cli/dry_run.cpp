@@ -45,12 +45,12 @@ void dry_run(const Session& session, const OptionSet& set, const DryRunInputs& i
     const ScalingStudy study = study_scaling({inputs.source, inputs.options, inputs.ids, ranks, model}, *chosen.device,
                                              [&](const std::string& text) { progress.line(text); });
     const PruneOptions& options = inputs.options;
-    std::string about = fmt::format("{}, {}, {} samples of {} tokens, {} block group(s), {} shards{}\non {}; {}\n\n",
-                                    inputs.source.path().string(), name_of(options.method), options.samples,
-                                    options.sequence_length, options.block_groups, options.shards,
-                                    options.method.optimises() ? fmt::format(", --ro-batch {}", options.ro.batch) : "",
-                                    chosen.device->description(), model.origin);
-    if (options.method.optimises() && options.ro.batch == 1 && ranks > options.block_groups) {
+    std::string about = fmt::format(
+        "{}, {}, {} samples of {} tokens, {} block group(s), {} shards{}\non {}; {}\n\n", inputs.source.path().string(),
+        name_of(options.method), options.samples, options.sequence_length, options.block_groups, options.shards,
+        options.method.optimises_regionally() ? fmt::format(", --ro-batch {}", options.ro.batch) : "",
+        chosen.device->description(), model.origin);
+    if (options.method.optimises_regionally() && options.ro.batch == 1 && ranks > options.block_groups) {
         about +=
             "With --ro-batch 1 one rank of a group optimises while the others wait: a larger --ro-batch scales "
             "further.\n\n";

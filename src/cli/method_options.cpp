@@ -19,7 +19,7 @@ bool is_usable_float(double value) {
 
 RegionalOptimizationOptions parse_regional_optimization(OptionSet& options, Method method, std::size_t samples) {
     RegionalOptimizationOptions ro;
-    const bool optimises = method.optimises();
+    const bool optimises = method.optimises_regionally();
     if (!options.has("ro-samples")) {
         options.set_effective("ro-samples", std::to_string(std::min<std::size_t>(32, samples)), "default");
     }
@@ -57,13 +57,27 @@ RegionalOptimizationOptions parse_regional_optimization(OptionSet& options, Meth
     return ro;
 }
 
+ReconstructionOptions parse_reconstruction(const OptionSet& options, Method method, std::size_t samples) {
+    ReconstructionOptions parsed;
+    parsed.epochs = options.whole("epochs", 1);
+    parsed.batch = options.whole("batch", 1);
+    parsed.learning_rate = options.positive("learning-rate");
+    parsed.warm_up = options.positive("warm-up", true);
+    if (parsed.warm_up > 1) throw InputError("--warm-up " + options.text("warm-up") + " is not a share from 0 to 1");
+    parsed.target = reconstruction_target_from_name(options.text("target"));
+    if (method.reconstructs() && samples < 2)
+        throw InputError("--method " + name_of(method) + " holds out samples and needs at least 2, not 1");
+    return parsed;
+}
+
 }  // namespace
 
 std::vector<OptionSpec> method_option_specs() {
     return {
         {"method",
-         "magnitude, wanda, sparsegpt, rgs (regional gradients), ro (regional optimisation) or wanda++ (both); or a "
-         "composition: a score (magnitude, wanda, rgs, sparsegpt), +sparsegpt for its compensation, +ro behind",
+         "magnitude, wanda, sparsegpt, rgs (regional gradients), ro (regional optimisation), wanda++ (both), or "
+         "reconstruct (sparsegpt, then each block is trained); or a composition: a score (magnitude, wanda, rgs, "
+         "sparsegpt), +sparsegpt for its compensation, +ro or +reconstruct behind",
          "wanda++"},
         {"pattern", "2:4, 4:8 or another N:M, which keeps N of every M neighbouring weights of a row; or unstructured",
          "2:4"},
@@ -87,6 +101,16 @@ std::vector<OptionSpec> method_option_specs() {
          "how a GPU computes the products of regional optimisation: tf32, float32 (exact, slow) or 16bit (fast)",
          "tf32"},
         {"hold-mask", "keep removed weights at zero during regional optimisation", {}, true},
+        {"epochs", "reconstruction: times that each sample is used in each block", "10"},
+        {"batch", "reconstruction: samples of one step (changes the result); ranks share those that are long", "4"},
+        {"learning-rate",
+         "reconstruction: the rate at its highest, times the root mean square of each matrix's kept weights", "1e-2"},
+        {"warm-up", "reconstruction: share of the steps in which the rate grows; then it falls to 0", "0.1"},
+        {"target",
+         "reconstruction: outputs of the dense block on the pruned model's hidden states (block), or those of the "
+         "dense "
+         "model (dense-stream)",
+         "dense-stream"},
         {"block-groups",
          "groups of blocks that are pruned at the same time, each by ranks of its own (changes the result)", "1"},
         {"shards",
@@ -124,6 +148,7 @@ PruneOptions parse_method_options(OptionSet& options, const ModelSource& source,
         throw InputError("--input-norm '" + options.text("input-norm") + "' is not one of sum, mean");
     }
     parsed.ro = parse_regional_optimization(options, parsed.method, parsed.samples);
+    parsed.reconstruction = parse_reconstruction(options, parsed.method, parsed.samples);
     parsed.block_groups = options.whole("block-groups", 1);
     if (!options.has("shards")) {
         options.set_effective("shards", std::to_string(std::min<std::size_t>(8, parsed.samples)), "default");

@@ -102,10 +102,16 @@ std::string options_without_effect(const OptionSet& options, Method method) {
         if (options.given(name)) names += (names.empty() ? "--" : ", --") + std::string(name);
     };
     if (!method.uses_regional_gradient()) add("alpha");
-    if (!method.optimises()) {
-        for (const char* const name :
-             {"ro-samples", "ro-rounds", "ro-learning-rate", "ro-batch", "ro-lr-scaling", "ro-compute", "hold-mask"})
+    if (!method.optimises_regionally()) {
+        for (const char* const name : {"ro-samples", "ro-rounds", "ro-learning-rate", "ro-batch", "ro-lr-scaling"})
             add(name);
+    }
+    if (!method.optimises()) {
+        add("ro-compute");
+        add("hold-mask");
+    }
+    if (!method.reconstructs()) {
+        for (const char* const name : {"epochs", "batch", "learning-rate", "warm-up", "target"}) add(name);
     }
     if (method.chooses_mask_once() && method.optimises()) add("hold-mask");
     if (!method.uses_input_norms()) add("input-norm");
@@ -143,7 +149,7 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
             fmt::format("warning: {} ranks share {} shards of samples, so some have nothing to do (give more --shards)",
                         data_ranks, options.shards));
     }
-    const bool coarse = options.output_dtype == DType::bf16 && options.method.optimises();
+    const bool coarse = options.output_dtype == DType::bf16 && options.method.optimises_regionally();
     if (coarse && options.ro.learning_rate && *options.ro.learning_rate < 1e-5) {
         progress.line(
             "warning: weights are written as bfloat16, whose spacing at 0.02 is 1.2e-4: part of regional "

@@ -1,6 +1,7 @@
 #pragma once
 /// A pruning method as three choices: how weights are scored, whether the kept ones make up for the removed ones, and
-/// whether the block is optimised afterwards. The published methods are six of the compositions.
+/// whether the block is optimised afterwards. The published methods are six of the compositions,
+/// and `reconstruct` is the one that leaves the best models.
 
 #include <string>
 #include <string_view>
@@ -15,8 +16,9 @@ enum class Score { magnitude, wanda, rgs, sparsegpt };
 /// What the kept weights do when others are removed: nothing, or SparseGPT's sweep.
 enum class Compensation { none, sparsegpt };
 
-/// What follows: nothing, or rounds of regional optimisation (Wanda++ §4.2).
-enum class Optimization { none, regional };
+/// What follows: nothing, rounds of regional optimisation (Wanda++ §4.2), or a reconstruction of the block's outputs,
+/// which trains the weights that are left for some epochs.
+enum class Optimization { none, regional, reconstruction };
 
 struct Method {
     Score score = Score::wanda;
@@ -27,14 +29,17 @@ struct Method {
     bool uses_regional_gradient() const { return score == Score::rgs; }
     bool compensates() const { return compensation != Compensation::none; }
     bool optimises() const { return optimization != Optimization::none; }
-    /// The sweep chooses its mask only once, from dense weights: rounds of optimisation keep it.
-    bool chooses_mask_once() const { return score == Score::sparsegpt; }
+    bool optimises_regionally() const { return optimization == Optimization::regional; }
+    bool reconstructs() const { return optimization == Optimization::reconstruction; }
+    /// The sweep chooses its mask only once, from dense weights: rounds of optimisation keep it. So does a
+    /// reconstruction.
+    bool chooses_mask_once() const { return score == Score::sparsegpt || reconstructs(); }
     /// Kept weights stay as they were.
     bool only_removes() const { return !compensates() && !optimises(); }
 
     bool operator==(const Method&) const = default;
 
-    static const Method magnitude, wanda, sparsegpt, rgs, ro, wanda_plus_plus;
+    static const Method magnitude, wanda, sparsegpt, rgs, ro, wanda_plus_plus, reconstruct;
 };
 
 inline constexpr Method Method::magnitude = {Score::magnitude, Compensation::none, Optimization::none};
@@ -42,11 +47,13 @@ inline constexpr Method Method::wanda = {Score::wanda, Compensation::none, Optim
 inline constexpr Method Method::sparsegpt = {Score::sparsegpt, Compensation::sparsegpt, Optimization::none};
 inline constexpr Method Method::rgs = {Score::rgs, Compensation::none, Optimization::none};
 inline constexpr Method Method::ro = {Score::wanda, Compensation::none, Optimization::regional};
+inline constexpr Method Method::reconstruct = {Score::sparsegpt, Compensation::sparsegpt, Optimization::reconstruction};
 inline constexpr Method Method::wanda_plus_plus = {Score::rgs, Compensation::none, Optimization::regional};
 
 /// The published name where there is one, else the parts: "rgs+sparsegpt+ro".
 std::string name_of(const Method& method);
-/// A published name, or a score, then "+sparsegpt" for its compensation, then "+ro". Throws InputError with the names.
+/// A name of the table above, or a score, then "+sparsegpt" for its compensation, then "+ro" or "+reconstruct". Throws
+/// InputError with the names.
 Method method_from_name(std::string_view name);
 
 }  // namespace espalier

@@ -2,6 +2,7 @@
 
 #include "src/base/error.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <utility>
@@ -11,6 +12,30 @@ namespace espalier {
 namespace {
 constexpr std::array<std::pair<RegionalCompute, std::string_view>, 3> computes = {
     {{RegionalCompute::float32, "float32"}, {RegionalCompute::tf32, "tf32"}, {RegionalCompute::sixteen_bit, "16bit"}}};
+constexpr std::array<std::pair<ReconstructionTarget, std::string_view>, 2> targets = {
+    {{ReconstructionTarget::block, "block"}, {ReconstructionTarget::dense_stream, "dense-stream"}}};
+}  // namespace
+
+std::string_view name_of(ReconstructionTarget target) {
+    return targets[static_cast<std::size_t>(target)].second;
+}
+
+ReconstructionTarget reconstruction_target_from_name(std::string_view name) {
+    for (const auto& [value, word] : targets) {
+        if (word == name) return value;
+    }
+    throw InputError("--target '" + std::string(name) + "' is not one of block, dense-stream");
+}
+
+std::size_t PruneOptions::samples_of_pass() const {
+    constexpr std::size_t rows = 256;  // more make products hardly faster
+    if (!method.reconstructs()) return 1;
+    return std::clamp<std::size_t>(rows / sequence_length, 1, reconstruction.batch);
+}
+
+bool PruneOptions::owner_steps_alone() const {
+    if (!method.optimises()) return false;
+    return (method.reconstructs() ? reconstruction.batch : ro.batch) <= samples_of_pass();
 }
 
 std::string_view name_of(RegionalCompute compute) {
@@ -75,7 +100,15 @@ Json PruneOptions::deciding_values(const ComputedOn& device) const {
         values["only-blocks"] = std::to_string(only_blocks->begin) + "-" + std::to_string(only_blocks->end - 1);
     }
     if (method.uses_regional_gradient()) values["alpha"] = alpha;
-    if (method.optimises()) {
+    if (method.reconstructs()) {
+        values["epochs"] = reconstruction.epochs;
+        values["batch"] = reconstruction.batch;
+        values["learning-rate"] = reconstruction.learning_rate;
+        values["warm-up"] = reconstruction.warm_up;
+        values["target"] = name_of(reconstruction.target);
+        if (device.gpu) values["ro-compute"] = name_of(ro.compute);
+    }
+    if (method.optimises_regionally()) {
         values["ro-samples"] = ro.samples;
         values["ro-rounds"] = ro.rounds;
         values["ro-learning-rate"] = ro.learning_rate ? Json(*ro.learning_rate) : Json("auto");

@@ -47,6 +47,23 @@ struct RegionalOptimizationOptions {
     double scaled_rate(double base) const;
 };
 
+/// What a reconstruction pulls a block's outputs on the pruned model's hidden states towards: those of the dense block
+/// on the same, or those of the dense model, which makes good part of what earlier blocks lost.
+enum class ReconstructionTarget { block, dense_stream };
+std::string_view name_of(ReconstructionTarget target);
+/// Throws InputError.
+ReconstructionTarget reconstruction_target_from_name(std::string_view name);
+
+/// Masked AdamW (0.9, 0.95) on the squared error of a block's outputs, with a linear warm-up and a linear decay of the
+/// rate. What is best on the samples that are held out is kept; the start is, too, when nothing is better.
+struct ReconstructionOptions {
+    std::size_t epochs = 10;
+    std::size_t batch = 4;        ///< samples of a step
+    double learning_rate = 1e-2;  ///< at its highest, times the root mean square of each matrix's kept weights
+    double warm_up = 0.1;         ///< share of the steps in which the rate grows
+    ReconstructionTarget target = ReconstructionTarget::dense_stream;
+};
+
 /// The device of a run, as far as it decides how results are rounded: a run stays with what it began with.
 struct ComputedOn {
     bool gpu = false;
@@ -62,6 +79,7 @@ struct PruneOptions {
     std::uint64_t seed = 0;
     double alpha = 100;
     RegionalOptimizationOptions ro;
+    ReconstructionOptions reconstruction;
     InputNorm input_norm = InputNorm::sum;
     std::size_t block_groups = 1;
     std::size_t shards = 8;
@@ -71,8 +89,15 @@ struct PruneOptions {
 
     /// Removed weights stay at zero while the others are optimised: as asked, or because their mask is chosen once.
     bool holds_mask() const { return ro.hold_mask || method.chooses_mask_once(); }
-    /// Steps of one sample are taken by the block's owner alone; those of mini-batches by all ranks.
-    bool owner_steps_alone() const { return method.optimises() && ro.batch == 1; }
+    /// Samples that go through a block in one pass of its optimisation: regional optimisation takes them one by one, a
+    /// reconstruction short ones together, since products of few rows are slow. A pass is a leaf of a step's sum.
+    std::size_t samples_of_pass() const;
+    /// Steps of one pass are taken by the block's owner alone, those of several by all ranks.
+    bool owner_steps_alone() const;
+    /// Dense hidden states go with the pruned ones from block to block.
+    bool keeps_dense_stream() const {
+        return method.reconstructs() && reconstruction.target == ReconstructionTarget::dense_stream;
+    }
     std::size_t first_pruned_block() const { return only_blocks ? only_blocks->begin : 0; }
     bool prunes(std::size_t block) const { return !only_blocks || only_blocks->contains(block); }
     /// The values that decide the result, for the manifest: equal JSON means equal pruned weights.

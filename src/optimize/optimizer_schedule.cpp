@@ -12,9 +12,10 @@ OptimizerRule rule_of(const PruneOptions& options) {
         case Optimization::regional:
             return RegionalSchedule::rule;
         case Optimization::none:
+        case Optimization::reconstruction:
             break;
     }
-    throw BugError("internal error: a method without optimisation has no rule");
+    throw BugError("internal error: a method without regional optimisation has no rule");
 }
 
 std::unique_ptr<OptimizerSchedule> make_schedule(const PruneOptions& options, std::size_t block,
@@ -23,9 +24,10 @@ std::unique_ptr<OptimizerSchedule> make_schedule(const PruneOptions& options, st
         case Optimization::regional:
             return std::make_unique<RegionalSchedule>(options, block, std::move(population), learning_rate);
         case Optimization::none:
+        case Optimization::reconstruction:
             break;
     }
-    throw BugError("internal error: a method without optimisation has no schedule");
+    throw BugError("internal error: a method without regional optimisation has no schedule");
 }
 
 }  // namespace espalier

@@ -23,7 +23,12 @@ void OptimizerState::step(const OptimizerStep& step, const RowSlice& rows, Tenso
     for (std::size_t m = 0; m < moments_.size(); ++m) stepped.moments[m] = moments_[m].slice(rows, columns);
     stepped.weight = weights_.master(rows);
     stepped.rounded = weights_.rounded(rows);
-    device_.optimizer_step(step, stepped);
+    OptimizerStep of_matrix = step;
+    if (!relative_rates_.empty()) {
+        of_matrix.learning_rate =
+            static_cast<float>(static_cast<double>(step.learning_rate) * relative_rates_[index_of(rows.layer)]);
+    }
+    device_.optimizer_step(of_matrix, stepped);
 }
 
 }  // namespace espalier

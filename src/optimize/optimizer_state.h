@@ -5,6 +5,7 @@
 #include "src/blocks/weight_partition.h"
 #include "src/optimize/optimized_weights.h"
 
+#include <utility>
 #include <vector>
 
 namespace espalier {
@@ -17,6 +18,8 @@ class OptimizerState {
 
     /// Moments of zero, and the run's weights.
     void reset();
+    /// What a step's rate is multiplied by for each matrix; 1 otherwise.
+    void set_relative_rates(std::vector<double> rates) { relative_rates_ = std::move(rates); }
     /// One step on rows of this rank's part; `held_mask`: removed weights stay removed, when it is not null.
     void step(const OptimizerStep& step, const RowSlice& rows, TensorView gradient, const BlockTensor* held_mask) const;
 
@@ -29,6 +32,7 @@ class OptimizerState {
     const WeightPartition& partition_;
     OptimizedWeights& weights_;
     std::vector<PartTensor> moments_;
+    std::vector<double> relative_rates_;  ///< by matrix, or none
 };
 
 }  // namespace espalier

@@ -21,12 +21,11 @@ class ImmediateStep final : public WeightGradientSink {
 
 }  // namespace
 
-void OwnerSteps::take(const OptimizerStep& step, const std::vector<StepSample>& mine,
-                      const std::vector<std::size_t>& /*offsets*/, const BlockTensor* held_mask,
-                      const SamplePass& pass) {
-    require(mine.size() <= 1, "a step of one sample: sums of several are shared by all ranks");
+void OwnerSteps::take(const OptimizerStep& step, const std::vector<std::size_t>& offsets, const BlockTensor* held_mask,
+                      const StepPass& pass) {
+    require(offsets.back() <= 1, "a step of one pass: sums of several are shared by all ranks");
     ImmediateStep sink(state_, step, held_mask);
-    if (!mine.empty()) pass(mine.front(), sink);
+    if (offsets[me_ + 1] > offsets[me_]) pass(0, sink);
 }
 
 }  // namespace espalier

@@ -90,14 +90,16 @@ void RegionalOptimizer::optimise(const OptimizerSchedule& schedule, const std::v
     const DeviceRange range(context_.device, "optimise");
     DrawnSamples samples(context_, problem_.x, problem_.dense_outputs, draws, schedule.samples_of_step(),
                          sharing_->assignment());
-    const SamplePass pass = [this](const StepSample& sample, WeightGradientSink& sink) {
-        problem_.decoder.forward(weights_.of_passes(), sample.x, output_, nullptr);
-        context_.device.squared_error_gradient(problem_.dense_outputs.restored(sample.kept_output, sample.x), output_);
-        problem_.decoder.backward(weights_.of_passes(), output_, sink);
-    };
     for (std::size_t step = 0; step < samples.steps(); ++step) {
         const std::vector<StepSample> mine = samples.take(step);
-        sharing_->take(schedule.step(steps_taken_++), mine, samples.offsets_of_step(step),
+        const StepPass pass = [&](std::size_t index, WeightGradientSink& sink) {
+            const StepSample& sample = mine[index];
+            problem_.decoder.forward(weights_.of_passes(), sample.x, output_, nullptr);
+            context_.device.squared_error_gradient(problem_.dense_outputs.restored(sample.kept_output, sample.x),
+                                                   output_);
+            problem_.decoder.backward(weights_.of_passes(), output_, sink);
+        };
+        sharing_->take(schedule.step(steps_taken_++), samples.offsets_of_step(step),
                        options_.holds_mask() ? &mask_ : nullptr, pass);
     }
     sharing_->settle();

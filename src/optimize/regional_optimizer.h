@@ -8,6 +8,7 @@
 #include "src/method/block_masker.h"
 #include "src/method/prune_options.h"
 #include "src/model/decoder_block.h"
+#include "src/optimize/float32_products_scope.h"
 #include "src/optimize/optimized_weights.h"
 #include "src/optimize/optimizer_schedule.h"
 #include "src/optimize/optimizer_state.h"
@@ -21,21 +22,6 @@
 #include <vector>
 
 namespace espalier {
-
-/// Products of float32 matrices are computed as `compute` says while it lives, and exactly afterwards.
-class Float32ProductsScope {
-  public:
-    Float32ProductsScope(Device& device, RegionalCompute compute) : device_(device) {
-        device.set_float32_products(compute == RegionalCompute::float32 ? Float32Products::exact
-                                                                        : Float32Products::tf32);
-    }
-    Float32ProductsScope(const Float32ProductsScope&) = delete;
-    Float32ProductsScope& operator=(const Float32ProductsScope&) = delete;
-    ~Float32ProductsScope() { device_.set_float32_products(Float32Products::exact); }
-
-  private:
-    Device& device_;
-};
 
 /// What stays the same while one block is optimised, possibly several times (learning-rate search).
 struct RegionalProblem {

@@ -9,7 +9,7 @@ namespace espalier {
 
 namespace {
 
-/// One leaf a sample in each matrix's ordered sum. With the last sample of this rank, a matrix
+/// One leaf a pass in each matrix's ordered sum. With the last pass of this rank, a matrix
 /// starts its way to the ranks that own its rows while the backward pass goes on with the next; when that one is on its
 /// way, the first is stepped, and its new rows go to all ranks meanwhile. The backward pass is done with a matrix once
 /// it hands out its gradient, so the weights may change under it.
@@ -25,7 +25,7 @@ class MiniBatchStep final : public WeightGradientSink {
           step_(std::move(step)),
           leaf_(layout.matrices().size()) {}
 
-    void begin_sample(bool last) {
+    void begin_pass(bool last) {
         last_ = last;
         for (const LinearLayer layer : layout_.linear_layers()) {
             const MatrixShape& matrix = layout_.matrix(layer);
@@ -40,7 +40,7 @@ class MiniBatchStep final : public WeightGradientSink {
         sums_[index_of(layer)].end_leaf();
         if (last_) reduce(layer);
     }
-    /// All ranks call it for all matrices in the backward pass's order, those without samples too.
+    /// All ranks call it for all matrices in the backward pass's order, those without passes too.
     void reduce(LinearLayer layer) {
         sums_[index_of(layer)].start_reduce(partition_.offsets_in(layer));
         if (on_its_way_) step_(*on_its_way_);
@@ -64,8 +64,9 @@ class MiniBatchStep final : public WeightGradientSink {
 
 }  // namespace
 
-ShardedSteps::ShardedSteps(const GroupContext& context, const OptimizerState& state)
+ShardedSteps::ShardedSteps(const GroupContext& context, std::size_t samples_of_pass, const OptimizerState& state)
     : context_(context),
+      samples_of_pass_(samples_of_pass),
       state_(state),
       gradient_(context.device, state.partition(), context.me(), "gradient of a mini-batch") {}
 
@@ -78,20 +79,21 @@ std::vector<OrderedSum>& ShardedSteps::sums_for(const std::vector<std::size_t>& 
     return sums;
 }
 
-void ShardedSteps::take(const OptimizerStep& step, const std::vector<StepSample>& mine,
-                        const std::vector<std::size_t>& offsets, const BlockTensor* held_mask, const SamplePass& pass) {
+void ShardedSteps::take(const OptimizerStep& step, const std::vector<std::size_t>& offsets,
+                        const BlockTensor* held_mask, const StepPass& pass) {
+    const std::size_t mine = offsets[context_.me() + 1] - offsets[context_.me()];
     std::vector<OrderedSum>& sums = sums_for(offsets);
     std::vector<std::unique_ptr<Exchange>> gathers;
     MiniBatchStep sink(context_.device, context_.layout, state_.partition(), sums, [&](LinearLayer layer) {
         step_part(step, layer, sums[index_of(layer)], held_mask);
         gathers.push_back(state_.weights().start_sharing(layer));
     });
-    for (std::size_t i = 0; i < mine.size(); ++i) {
-        sink.begin_sample(i + 1 == mine.size());
-        pass(mine[i], sink);
+    for (std::size_t i = 0; i < mine; ++i) {
+        sink.begin_pass(i + 1 == mine);
+        pass(i, sink);
     }
-    if (mine.empty()) {
-        // In the order of those that have samples.
+    if (mine == 0) {
+        // In the order of those that have passes.
         for (const LinearLayer layer : context_.layout.backward_order()) sink.reduce(layer);
     }
     sink.finish();

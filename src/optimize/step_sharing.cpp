@@ -23,9 +23,10 @@ WeightPartition partition_of_steps(const GroupContext& context, const PruneOptio
 std::unique_ptr<StepSharing> make_step_sharing(const GroupContext& context, const PruneOptions& options,
                                                std::size_t block, const OptimizerState& state) {
     if (options.owner_steps_alone()) {
-        return std::make_unique<OwnerSteps>(state, StepAssignment::all_on(context.ranks(), owner_of(context, block)));
+        return std::make_unique<OwnerSteps>(state, StepAssignment::all_on(context.ranks(), owner_of(context, block)),
+                                            context.me());
     }
-    return std::make_unique<ShardedSteps>(context, state);
+    return std::make_unique<ShardedSteps>(context, options.samples_of_pass(), state);
 }
 
 }  // namespace espalier

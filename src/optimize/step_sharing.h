@@ -18,18 +18,18 @@ namespace espalier {
 /// rank for mini-batches. Without optimisation it is where scores are computed.
 WeightPartition partition_of_steps(const GroupContext& context, const PruneOptions& options, std::size_t block);
 
-/// Forward and backward pass of one sample, weight gradients of the loss into the sink.
-using SamplePass = std::function<void(const StepSample&, WeightGradientSink&)>;
+/// Forward and backward pass number `index` of this rank's passes of a step, weight gradients of the loss into the
+/// sink.
+using StepPass = std::function<void(std::size_t index, WeightGradientSink& sink)>;
 
 class StepSharing {
   public:
     virtual ~StepSharing() = default;
     /// Who computes which samples of a step.
     virtual StepAssignment assignment() const = 0;
-    /// One step: `mine` are this rank's samples of it, `offsets` says how many the ranks have. Collective.
-    virtual void take(const OptimizerStep& step, const std::vector<StepSample>& mine,
-                      const std::vector<std::size_t>& offsets, const BlockTensor* held_mask,
-                      const SamplePass& pass) = 0;
+    /// One step: rank r makes the passes [offsets[r], offsets[r + 1]) of it. Collective.
+    virtual void take(const OptimizerStep& step, const std::vector<std::size_t>& offsets, const BlockTensor* held_mask,
+                      const StepPass& pass) = 0;
     /// After some steps: all ranks have the same weights for their passes again. Collective.
     virtual void settle() = 0;
 };

@@ -27,7 +27,7 @@ const BlockGroup& group_to_rehearse(const RehearsedRun& run) {
 std::vector<RehearsedRun> different_blocks(RehearsedRun run) {
     const BlockGroup& group = group_to_rehearse(run);
     std::vector<RehearsedRun> runs;
-    const bool may_search = run.options.method.optimises() && !run.options.ro.learning_rate;
+    const bool may_search = run.options.method.optimises_regionally() && !run.options.ro.learning_rate;
     bool with_owned = false, with_other = false;
     for (run.block = group.blocks.begin; run.block < group.blocks.end; ++run.block) {
         const bool owned = group.ranks[static_cast<std::size_t>(group.owner_of(run.block))] == run.rank;

@@ -78,6 +78,7 @@ Rehearsal prune_block(const RehearsedRun& run, const Stage& stage) {
     PhaseClock clock(stage.time, {&stage.tensors, &stage.control});
     clock.after_mark(stage.after_phase);
     BlockPruner pruner(context, options, on_device.decoder, clock);
+    pruner.begin(x);
     if (!run.searches_rate) pruner.set_learning_rate(run.options.ro.learning_rate.value_or(3e-7));
     BlockStorage written = run.model.storage;
     written.matrix_dtype = run.options.output_dtype;

@@ -4,6 +4,7 @@
 #include "src/base/error.h"
 #include "src/blocks/weight_partition.h"
 #include "src/samples/drawn_samples.h"
+#include "src/samples/sample_split.h"
 
 #include <algorithm>
 #include <array>
@@ -172,8 +173,12 @@ std::vector<std::size_t> needs_of(const PruneOptions& options, const Topology& t
                                       partials(shards.begin, shards.end),
                                       nodes_of_leaves(shards.begin, shards.end).size()};
     if (!options.method.optimises()) return needs;
-    for (const std::size_t samples : {options.ro.batch, options.ro.samples % options.ro.batch}) {
-        const std::vector<std::size_t> offsets = StepAssignment::spread(members).offsets(samples);
+    const bool reconstructs = options.method.reconstructs();
+    const std::size_t training = split_samples(options.samples).training.size();
+    const std::size_t batch = reconstructs ? std::min(options.reconstruction.batch, training) : options.ro.batch;
+    for (const std::size_t samples : {batch, (reconstructs ? training : options.ro.samples) % batch}) {
+        const std::vector<std::size_t> offsets =
+            StepAssignment::spread(members, options.samples_of_pass()).offsets(samples);
         needs.push_back(offsets[member + 1] - offsets[member]);
         needs.push_back(partials(offsets[member], offsets[member + 1]));
         needs.push_back(nodes_of_leaves(offsets[member], offsets[member + 1]).size());
@@ -344,7 +349,7 @@ RunTotals count_totals(const PlannedModel& model, const PruneOptions& options, s
 
 std::optional<RunPlan> best_plan(const PlannedModel& model, const PruneOptions& options, const PlanChoice& choice,
                                  std::size_t ranks, const DeviceModel& device) {
-    const bool optimises = options.method.optimises();
+    const bool optimises = options.method.optimises_regionally();
     // Most are slower than another that fits: their memory, with all its rehearsals, need not be known.
     std::vector<std::pair<double, PruneOptions>> candidates;
     for (const std::size_t groups : group_choices(model, choice, ranks)) {

@@ -14,7 +14,9 @@ struct BlockOnDevice {
                   const BlockStorage& stored)
         : types(pass_types(options, device, stored.matrix_dtype)),
           weights(device, layout, types.weights),
-          decoder(device, config, options.sequence_length, types.passes, types.widest) {}
+          decoder(device, config,
+                  PassShape{options.sequence_length, options.sequence_length * options.samples_of_pass(), types.passes,
+                            types.widest}) {}
 
     PassTypes types;
     BlockWeights weights;  ///< of the present block

@@ -6,6 +6,7 @@
 #include "src/method/output_error.h"
 #include "src/method/regional_gradient.h"
 #include "src/method/sparsegpt.h"
+#include "src/optimize/reconstruction.h"
 #include "src/optimize/regional_optimizer.h"
 #include "src/samples/pass_through.h"
 #include "src/samples/sample_reader.h"
@@ -38,6 +39,25 @@ BlockPruner::BlockPruner(const GroupContext& context, const PruneOptions& option
     std::iota(all_samples_.begin(), all_samples_.end(), std::size_t{0});
 }
 
+void BlockPruner::begin(const HiddenStates& x) {
+    if (!options_.keeps_dense_stream()) return;
+    dense_x_.emplace(context_.device, x.samples(), x.tokens(), x.all().columns, x.place(), "dense hidden states");
+    SampleReader states(context_.device, x, all_samples_of(x));
+    for (std::size_t n = x.samples().begin; n < x.samples().end; ++n) {
+        const TensorView state = states.next();
+        if (dense_x_->on_host())
+            dense_x_->write_back(n, state);
+        else
+            context_.device.copy(state, dense_x_->sample(n));
+    }
+}
+
+void BlockPruner::propagate_dense(const BlockWeights& weights) {
+    if (!dense_x_) return;
+    pass_through(context_.device, decoder_, weights, *dense_x_);
+    clock_.mark("propagate");
+}
+
 PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenStates& x) {
     const DeviceRange range(context_.device, ("block " + std::to_string(block)).c_str());
     context_.device.reset_memory_peak();
@@ -50,8 +70,9 @@ PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenS
     on_idle_();
     const Method& method = options_.method;
     if (method.compensates()) compensate(dense, x, weights, result);
-    if (method.optimises()) optimise_regionally(dense, x, weights, result);
-    if (method.only_removes()) prune_once(dense, weights, result);
+    if (method.optimises_regionally()) optimise_regionally(dense, x, weights, result);
+    if (method.only_removes() || (method.reconstructs() && !method.compensates())) prune_once(dense, weights, result);
+    if (method.reconstructs()) reconstruct(dense, x, weights, result);
     if (weights.dtype() == DType::f32) context_.device.round_to(options_.output_dtype, weights.matrices.all());
     refuse_overflow(context_.device, context_.layout, options_.output_dtype, block, weights);
     on_idle_();
@@ -84,6 +105,8 @@ BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const Bloc
     const DeviceSums squares(context_.device, x.samples().size());
     const IndexRange shards = context_.topology.shards_of(context_.block_group, context_.me());
     SampleReader inputs(context_.device, x, all_samples_of(x));
+    std::optional<SampleReader> dense_inputs;
+    if (dense_x_) dense_inputs.emplace(context_.device, *dense_x_, all_samples_of(*dense_x_));
     for (std::size_t shard = shards.begin; shard < shards.end; ++shard) {
         if (with_gradient) gradient->begin_shard();
         const IndexRange samples = context_.topology.samples_of_shard(shard);
@@ -92,11 +115,20 @@ BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const Bloc
             const TensorView output = pass.outputs.place_of(n), square_sum = squares.at(n - x.samples().begin);
             const TensorView input = inputs.next();
             decoder_.forward(weights, input, output, &pass.norms);
-            pass.outputs.keep(n, input);
+            if (with_gradient) {
+                context_.device.square_sum(output, square_sum);
+                context_.device.frobenius_direction(output, square_sum, gradient->scale(), direction);
+                decoder_.backward(weights, direction, *gradient);
+            }
+            if (dense_inputs) {
+                // The target is the dense model's output, which enters its next block.
+                const TensorView dense_input = dense_inputs->next();
+                decoder_.forward(weights, dense_input, output, nullptr);
+                context_.device.copy(output, dense_input);
+                dense_x_->write_back(n, dense_input);
+            }
             context_.device.square_sum(output, square_sum);
-            if (!with_gradient) continue;
-            context_.device.frobenius_direction(output, square_sum, gradient->scale(), direction);
-            decoder_.backward(weights, direction, *gradient);
+            pass.outputs.keep(n, input);
         }
         if (with_gradient) gradient->end_shard();
     }
@@ -196,6 +228,22 @@ void BlockPruner::optimise_regionally(const DensePass& dense, const HiddenStates
     clock_.mark("mask");
 }
 
+void BlockPruner::reconstruct(const DensePass& dense, const HiddenStates& x, BlockWeights& weights,
+                              PrunedBlock& result) {
+    Reconstruction reconstruction(context_, options_,
+                                  {.block = result.report.block,
+                                   .decoder = decoder_,
+                                   .x = x,
+                                   .targets = dense.outputs,
+                                   .partition = dense.partition,
+                                   .on_idle = on_idle_},
+                                  weights, result.mask, clock_);
+    result.report.learning_rate = options_.reconstruction.learning_rate;
+    result.report.held_out_errors = reconstruction.run();
+    result.report.error_after_first_mask = result.report.held_out_errors.front();
+    clock_.mark("optimise");
+}
+
 double BlockPruner::sum_over(const std::vector<std::size_t>& samples, const std::vector<double>& mine) const {
     std::vector<double> values;
     for (const std::size_t sample : context_.mine_of(samples)) {
@@ -220,8 +268,8 @@ void BlockPruner::finish(const DensePass& dense, const BlockWeights& weights, Hi
     if (!std::isfinite(error)) {
         throw NonFiniteError("block " + std::to_string(report.block) +
                              ": the outputs of the pruned block are not finite" +
-                             (options_.method.optimises() ? "; a smaller --ro-learning-rate may help"
-                                                          : "; other calibration tokens may help"));
+                             (options_.method.optimises_regionally() ? "; a smaller --ro-learning-rate may help"
+                                                                     : "; other calibration tokens may help"));
     }
     const auto relative = [](double sum, double norm) { return norm > 0 ? sum / norm : sum; };
     report.error_final = relative(error, dense.output_square_sum);

@@ -37,6 +37,12 @@ class BlockPruner {
     /// Called now and then while a block is worked on, for bookkeeping that should not wait for its end.
     void on_idle(std::function<void()> callback) { on_idle_ = std::move(callback); }
 
+    /// The hidden states that enter the first block of this object's, dense and pruned ones alike.
+    void begin(const HiddenStates& x);
+    /// Passes the dense hidden states, when the run keeps them, through a block's dense weights: for blocks that are
+    /// not pruned (any more). Local.
+    void propagate_dense(const BlockWeights& weights);
+
     /// Prunes `weights` (dense, replaced by the values written) and replaces the hidden states `x` by the inputs of the
     /// next block. Throws NonFiniteError, InputError. Collective over the group.
     PrunedBlock prune(std::size_t block, BlockWeights& weights, HiddenStates& x);
@@ -54,6 +60,7 @@ class BlockPruner {
     void prune_once(const DensePass& dense, BlockWeights& weights, PrunedBlock& result);
     void compensate(const DensePass& dense, const HiddenStates& x, BlockWeights& weights, PrunedBlock& result);
     void optimise_regionally(const DensePass& dense, const HiddenStates& x, BlockWeights& weights, PrunedBlock& result);
+    void reconstruct(const DensePass& dense, const HiddenStates& x, BlockWeights& weights, PrunedBlock& result);
     void finish(const DensePass& dense, const BlockWeights& weights, HiddenStates& x, BlockReport& report);
     /// Sum over `samples` (ascending) of what this rank's samples have each; `mine` holds a value for all of those.
     double sum_over(const std::vector<std::size_t>& samples, const std::vector<double>& mine) const;
@@ -66,6 +73,7 @@ class BlockPruner {
     PhaseClock& clock_;
     std::vector<std::size_t> all_samples_;
     std::optional<double> learning_rate_;
+    std::optional<HiddenStates> dense_x_;  ///< the dense model's hidden states, when they are the targets' inputs
     OnSearch on_search_;
     std::function<void()> on_idle_ = [] {};
 };

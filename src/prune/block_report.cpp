@@ -39,6 +39,10 @@ Json BlockReport::to_json(const BlockLayout& layout) const {
         json["draws"] = draws;
         json["error_final_first_draw"] = error_final_first_draw;
     }
+    if (!held_out_errors.empty()) {
+        json["learning_rate"] = learning_rate;
+        json["held_out_errors"] = held_out_errors;
+    }
     return json;
 }
 

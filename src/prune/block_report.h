@@ -28,7 +28,8 @@ struct BlockReport {
     std::optional<double> unchanged_weight_share;  ///< of the survivors, after rounding (rounding_loss.h)
     std::size_t peak_bytes = 0;                    ///< device memory, most of any rank
     double flops = 0;                              ///< of all ranks
-    double learning_rate = 0;                      ///< of the regional optimiser; 0 when there is none
+    double learning_rate = 0;                      ///< of the optimiser; 0 when there is none
+    std::vector<double> held_out_errors;           ///< of a reconstruction: at its start and after each epoch
     std::vector<std::vector<std::size_t>> draws;   ///< samples of each round, in drawing order
 
     Json to_json(const BlockLayout& layout) const;

@@ -25,6 +25,7 @@ PrunedBlock BlockStep::take(std::size_t block, const BlockPart& part, HiddenStat
         if (c_.options.method.optimises()) measure_rounding(part, result);
         return result;
     }
+    c_.pruner.propagate_dense(c_.weights);
     // A block that is copied goes on with the values that are written.
     Device& device = c_.group.device;
     const DType output = c_.options.output_dtype;

@@ -19,7 +19,8 @@ LearningRateExchange::LearningRateExchange(const Session& session, const PruneOp
 }
 
 bool LearningRateExchange::is_awaited(std::size_t round) const {
-    return options_.method.optimises() && !rate_ && topology_.groups_of_round(round).contains(searching_group_);
+    return options_.method.optimises_regionally() && !rate_ &&
+           topology_.groups_of_round(round).contains(searching_group_);
 }
 
 bool LearningRateExchange::searches_here() const {

@@ -173,11 +173,16 @@ class Pipeline {
                         .weights = on_device_.weights,
                         .pruner = pruner,
                         .clock = clock});
+        pruner.begin(x);
         IndexRange blocks = group.blocks;
         while (files_.is_committed(blocks.end - 1)) --blocks.end;
         for (std::size_t block = blocks.begin; block < blocks.end; ++block) {
             clock.begin_block(block);
             if (files_.is_committed(block)) {
+                if (c_.options.keeps_dense_stream()) {
+                    loader_.load(c_.source.storage(), block, loader_.read(c_.source, block), on_device_.weights);
+                    pruner.propagate_dense(on_device_.weights);
+                }
                 loader_.load(files_.written_storage(), block, files_.read(block, blocks), on_device_.weights);
                 pruner.propagate(on_device_.weights, x);
                 static_cast<void>(clock.take());

@@ -193,7 +193,7 @@ void RunLedger::record_learning_rate(const LearningRateChoice& choice) {
 
 void RunLedger::record_block(std::size_t block, const BlockRecord& record) {
     const WrittenReport report = WrittenReport::from_json(record.metrics);
-    const bool searches = options_.method.optimises() && !options_.ro.learning_rate;
+    const bool searches = options_.method.optimises_regionally() && !options_.ro.learning_rate;
     if (searches && manifest_.learning_rate.is_null() && report.pruned) {
         // It came from another rank before the rate did; a manifest with one but not the other could not be resumed.
         early_blocks_.emplace_back(block, record);

@@ -4,22 +4,22 @@
 
 namespace espalier {
 
-StepAssignment StepAssignment::spread(std::size_t ranks) {
-    return {ranks, false, 0};
+StepAssignment StepAssignment::spread(std::size_t ranks, std::size_t at_once) {
+    return {ranks, false, 0, at_once};
 }
 
 StepAssignment StepAssignment::all_on(std::size_t ranks, std::size_t only) {
-    return {ranks, true, only};
+    return {ranks, true, only, 1};
 }
 
 std::vector<std::size_t> StepAssignment::offsets(std::size_t batch) const {
     std::vector<std::size_t> offsets(ranks_ + 1, 0);
-    const std::size_t computing = std::min(batch, ranks_);
+    const std::size_t passes = (batch + at_once_ - 1) / at_once_, computing = std::min(passes, ranks_);
     for (std::size_t r = 0; r < ranks_; ++r) {
         if (alone_)
             offsets[r + 1] = r >= only_ ? batch : 0;
         else
-            offsets[r + 1] = r < computing ? part_of(batch, computing, r).end : batch;
+            offsets[r + 1] = r < computing ? std::min(batch, part_of(passes, computing, r).end * at_once_) : batch;
     }
     return offsets;
 }

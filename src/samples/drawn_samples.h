@@ -18,11 +18,12 @@ struct StepSample {
     TensorView kept_output;  ///< of f0(x), as DenseOutputs keeps it
 };
 
-/// Positions of a mini-batch of `batch` samples that each rank computes: contiguous runs on the first min(batch, ranks)
-/// ranks, or everything on `only` when the state lives on one rank.
+/// Positions of a mini-batch of `batch` samples that each rank computes: contiguous runs on the first min(passes,
+/// ranks) ranks, or everything on `only` when the state lives on one rank.
 class StepAssignment {
   public:
-    static StepAssignment spread(std::size_t ranks);
+    /// `at_once`: samples that go through the block together, on one rank.
+    static StepAssignment spread(std::size_t ranks, std::size_t at_once = 1);
     static StepAssignment all_on(std::size_t ranks, std::size_t only);
     /// Ascending, ranks + 1 entries.
     std::vector<std::size_t> offsets(std::size_t batch) const;
@@ -31,10 +32,11 @@ class StepAssignment {
     std::size_t most_of(std::size_t rank, std::size_t batch, std::size_t samples) const;
 
   private:
-    StepAssignment(std::size_t ranks, bool alone, std::size_t only) : ranks_(ranks), alone_(alone), only_(only) {}
+    StepAssignment(std::size_t ranks, bool alone, std::size_t only, std::size_t at_once)
+        : ranks_(ranks), alone_(alone), only_(only), at_once_(at_once) {}
     std::size_t ranks_;
     bool alone_;
-    std::size_t only_;
+    std::size_t only_, at_once_;
 };
 
 class DrawnSamples {

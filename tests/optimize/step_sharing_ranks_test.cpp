@@ -95,15 +95,9 @@ class StepSharingTest : public testing::Test {
         std::size_t number = 1;
         for (const std::vector<float>& batch : batches) {
             const std::vector<std::size_t> offsets = sharing->assignment().offsets(batch.size());
-            std::vector<Tensor> samples;
-            std::vector<StepSample> mine;
-            for (std::size_t i = offsets[context_.me()]; i < offsets[context_.me() + 1]; ++i) {
-                samples.push_back(upload(*device_, 1, 1, std::vector<float>{batch[i]}));
-                mine.push_back({samples.back(), {}});
-            }
-            sharing->take({Rmsprop{}, rate, number++}, mine, offsets, holds_mask ? &mask_ : nullptr,
-                          [&](const StepSample& sample, WeightGradientSink& sink) {
-                              pass(download(*device_, sample.x).front(), sink);
+            sharing->take({Rmsprop{}, rate, number++}, offsets, holds_mask ? &mask_ : nullptr,
+                          [&](std::size_t index, WeightGradientSink& sink) {
+                              pass(batch[offsets[context_.me()] + index], sink);
                           });
             step_on_host(std::accumulate(batch.begin(), batch.end(), 0.0F), holds_mask);
         }

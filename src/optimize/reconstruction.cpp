@@ -1,0 +1,198 @@
+#include "src/optimize/reconstruction.h"
+
+#include "kernels/device_numbers.h"
+#include "src/base/error.h"
+#include "src/base/philox.h"
+#include "src/optimize/float32_products_scope.h"
+#include "src/samples/sample_reader.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace espalier {
+
+namespace {
+
+/// A round of its own among the draws of a block.
+constexpr std::uint32_t draws_of_epochs = 0xE90C5000;
+
+/// Of the highest rate, in step `step` of steps 0 …
+double rate_of(const ReconstructionOptions& options, std::size_t step, std::size_t steps) {
+    const auto total = static_cast<double>(steps), done = static_cast<double>(step);
+    const double warm = std::ceil(options.warm_up * total);
+    if (done < warm) return (done + 1) / warm;
+    return (total - done) / std::max(1.0, total - warm);
+}
+
+}  // namespace
+
+Reconstruction::Reconstruction(const GroupContext& context, const PruneOptions& options,
+                               const ReconstructionProblem& problem, BlockWeights& weights, const BlockTensor& mask,
+                               PhaseClock& clock)
+    : context_(context),
+      options_(options),
+      problem_(problem),
+      clock_(clock),
+      mask_(mask),
+      run_(weights),
+      split_(split_samples(context.topology.samples())),
+      weights_(context, problem.partition, options.ro.type_of_passes(context.device, weights.dtype()),
+               options.ro.compute == RegionalCompute::tf32, weights),
+      state_(context, problem.partition, AdamW{}, weights_),
+      sharing_(make_step_sharing(context, options, problem.block, state_)),
+      best_(context.device, problem.partition, context.me(), "best weights") {
+    const std::size_t rows = options.samples_of_pass() * context.tokens;
+    const auto make = [&] {
+        return context.device.make_tensor(DType::f32, rows, context.config.hidden_size, "samples of a pass");
+    };
+    output_ = make();
+    if (options.samples_of_pass() == 1) return;
+    pass_x_ = make();
+    pass_target_ = make();
+}
+
+std::vector<double> Reconstruction::sizes_of_weights() const {
+    Device& device = context_.device;
+    const std::size_t matrices = context_.layout.matrices().size();
+    const DeviceSums squares(device, matrices);
+    const DeviceCounters zeros(device, matrices);
+    for (const LinearLayer layer : context_.layout.linear_layers()) {
+        // The passes' weights: float32, or rounded to 16 bits.
+        const TensorView weight = weights_.of_passes().matrices.matrix(layer);
+        Tensor floats;
+        if (weight.dtype != DType::f32) {
+            floats = device.make_tensor(DType::f32, weight.rows, weight.columns, "weights to measure");
+            device.convert(weight, floats);
+        }
+        device.square_sum(floats.empty() ? weight : floats.view(), squares.at(index_of(layer)));
+        device.count_zeros(weight, zeros.at(index_of(layer)));
+    }
+    const std::vector<double> sums = squares.read();
+    const std::vector<std::uint64_t> counts = zeros.read();
+    std::vector<double> sizes(matrices);
+    for (std::size_t m = 0; m < matrices; ++m) {
+        const std::size_t kept = context_.layout.matrices()[m].size() - static_cast<std::size_t>(counts[m]);
+        sizes[m] = kept == 0 ? 0 : std::sqrt(sums[m] / static_cast<double>(kept));
+    }
+    return sizes;
+}
+
+std::vector<double> Reconstruction::run() {
+    const DeviceRange range(context_.device, "reconstruction");
+    const Float32ProductsScope products(context_.device, options_.ro.compute);
+    state_.reset();
+    state_.set_relative_rates(sizes_of_weights());
+    std::vector<double> errors = {held_out_error()};
+    double best = errors.front();
+    keep_best();
+    const std::size_t batch = std::min(options_.reconstruction.batch, split_.training.size());
+    const std::size_t of_epoch = (split_.training.size() + batch - 1) / batch;
+    steps_ = of_epoch * options_.reconstruction.epochs;
+    bool is_best = true;
+    for (std::size_t epoch = 0; epoch < options_.reconstruction.epochs; ++epoch) {
+        train_epoch(epoch, of_epoch);
+        errors.push_back(held_out_error());
+        is_best = errors.back() < best;
+        if (is_best) {
+            best = errors.back();
+            keep_best();
+        }
+        clock_.mark("optimise");
+        problem_.on_idle();
+    }
+    if (!is_best) restore_best();
+    weights_.store(options_.output_dtype);
+    return errors;
+}
+
+void Reconstruction::train_epoch(std::size_t epoch, std::size_t steps_of_epoch) {
+    const std::vector<std::size_t>& training = split_.training;
+    std::vector<std::size_t> order =
+        draw_without_replacement(options_.seed, static_cast<std::uint32_t>(problem_.block),
+                                 draws_of_epochs + static_cast<std::uint32_t>(epoch), training.size(), training.size());
+    for (std::size_t& sample : order) sample = training[sample];
+    const std::size_t batch = std::min(options_.reconstruction.batch, training.size());
+    const std::size_t at_once = options_.samples_of_pass();
+    DrawnSamples samples(context_, problem_.x, problem_.targets, std::move(order), batch, sharing_->assignment());
+    for (std::size_t step = 0; step < steps_of_epoch; ++step) {
+        const std::vector<StepSample> mine = samples.take(step);
+        std::vector<std::size_t> passes;  // of the ranks
+        for (const std::size_t offset : samples.offsets_of_step(step))
+            passes.push_back((offset + at_once - 1) / at_once);
+        const StepPass pass = [&](std::size_t index, WeightGradientSink& sink) {
+            const std::size_t first = index * at_once;
+            const Pass of_samples = gather(mine, first, std::min(at_once, mine.size() - first));
+            const TensorView output = output_.view().row_range(0, of_samples.x.rows);
+            problem_.decoder.forward(weights_.of_passes(), of_samples.x, output, of_samples.segments);
+            context_.device.squared_error_gradient(of_samples.target, output);
+            problem_.decoder.backward(weights_.of_passes(), output, sink);
+        };
+        const double rate =
+            options_.reconstruction.learning_rate * rate_of(options_.reconstruction, steps_taken_, steps_);
+        ++steps_taken_;
+        sharing_->take({AdamW{}, static_cast<float>(rate), steps_taken_}, passes, &mask_, pass);
+    }
+    sharing_->settle();
+}
+
+Reconstruction::Pass Reconstruction::gather(const std::vector<StepSample>& samples, std::size_t first,
+                                            std::size_t count) const {
+    Pass pass;
+    pass.segments.assign(count, RowSegment{context_.tokens});
+    const auto target = [&](const StepSample& sample) {
+        return problem_.targets.restored(sample.kept_output, sample.x);
+    };
+    if (count == 1) {
+        pass.x = samples[first].x;
+        pass.target = target(samples[first]);
+        return pass;
+    }
+    pass.x = pass_x_.view().row_range(0, count * context_.tokens);
+    pass.target = pass_target_.view().row_range(0, count * context_.tokens);
+    for (std::size_t i = 0; i < count; ++i) {
+        const std::size_t begin = i * context_.tokens, end = begin + context_.tokens;
+        context_.device.copy(samples[first + i].x, pass.x.row_range(begin, end));
+        context_.device.copy(target(samples[first + i]), pass.target.row_range(begin, end));
+    }
+    return pass;
+}
+
+double Reconstruction::held_out_error() {
+    const std::vector<std::size_t> mine = context_.mine_of(split_.held_out);
+    const bool first = target_square_sum_ == 0;
+    const DeviceSums errors(context_.device, mine.size()), squares(context_.device, mine.size());
+    SampleReader inputs(context_.device, problem_.x, mine), kept(context_.device, problem_.targets.kept(), mine);
+    const TensorView output = output_.view().row_range(0, context_.tokens);
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+        const TensorView input = inputs.next();
+        problem_.decoder.forward(weights_.of_passes(), input, output, nullptr);
+        const TensorView target = problem_.targets.restored(kept.next(), input);
+        context_.device.squared_error(output, target, errors.at(i));
+        if (first) context_.device.square_sum(target, squares.at(i));
+    }
+    if (first) target_square_sum_ = sum_in_sample_order(context_, split_.held_out, squares.read());
+    const double error = sum_in_sample_order(context_, split_.held_out, errors.read());
+    if (!std::isfinite(error)) {
+        throw NonFiniteError("block " + std::to_string(problem_.block) +
+                             ": the outputs are not finite while it is reconstructed; a smaller --learning-rate may "
+                             "help");
+    }
+    return target_square_sum_ > 0 ? error / target_square_sum_ : error;
+}
+
+void Reconstruction::keep_best() const {
+    for (const RowSlice& slice : problem_.partition.slices_of(context_.me())) {
+        const TensorView master = weights_.master(slice);
+        context_.device.copy(master, best_.slice(slice, master.columns));
+    }
+}
+
+void Reconstruction::restore_best() {
+    for (const RowSlice& slice : problem_.partition.slices_of(context_.me())) {
+        const TensorView master = weights_.master(slice);
+        context_.device.copy(best_.slice(slice, master.columns), master);
+    }
+    weights_.share();
+}
+
+}  // namespace espalier
