@@ -1,5 +1,6 @@
 #include "src/cli/calibration_options.h"
 
+#include "io/drawn_tokens.h"
 #include "src/base/error.h"
 
 #include <fmt/format.h>
@@ -11,9 +12,10 @@ namespace espalier {
 CalibrationTokens choose_calibration(OptionSet& options, const TokenTable& table, const std::string& file,
                                      std::size_t usual_samples) {
     TokenTable rows = table;
+    const bool drawn = names_drawn_tokens(file);  // as many as are used
     if (!options.has("sequence-length")) {
-        options.set_effective("sequence-length", std::to_string(std::min(longest_by_default, table.columns)),
-                              "calibration file");
+        const std::size_t longest = drawn ? table.columns : longest_by_default;
+        options.set_effective("sequence-length", std::to_string(std::min(longest, table.columns)), "calibration file");
     }
     CalibrationTokens calibration;
     calibration.sequence_length = options.whole("sequence-length", 1);
@@ -27,7 +29,8 @@ CalibrationTokens choose_calibration(OptionSet& options, const TokenTable& table
                                      calibration.sequence_length, rows.columns, file));
     }
     if (!options.has("samples")) {
-        options.set_effective("samples", std::to_string(std::min(usual_samples, rows.rows)), "calibration file");
+        const std::size_t most = drawn ? rows.rows : usual_samples;
+        options.set_effective("samples", std::to_string(std::min(most, rows.rows)), "calibration file");
     }
     calibration.samples = options.whole("samples", 1);
     if (calibration.samples > rows.rows) {

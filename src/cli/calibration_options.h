@@ -19,7 +19,8 @@ inline std::size_t row_of_text(const TokenTable& text) {
 }
 
 /// Samples and sequence length from the options and what the file holds; cuts the tokens accordingly and records the
-/// values that were not given; of samples those are `usual_samples`, at most. Throws InputError naming `file`.
+/// values that were not given; of samples those are `usual_samples`, at most, and of drawn tokens all. Throws
+/// InputError naming `file`.
 CalibrationTokens choose_calibration(OptionSet& options, const TokenTable& table, const std::string& file,
                                      std::size_t usual_samples = 128);
 

@@ -72,9 +72,9 @@ def first_a(rows: int, columns: int, offset: int, block: int, seed: int) -> Tens
     return torch.from_numpy((2 * uniform - 1) / math.sqrt(columns)).reshape(rows, columns)
 
 
-def drawn_order(population: int, epoch: int, seed: int) -> List[int]:
+def drawn_order(population: int, epoch: int, seed: int, place: int = 0xE90C4) -> List[int]:
     """The order in which an epoch takes its samples: a Fisher-Yates shuffle by counter."""
-    words = philox([numpy.arange(population), numpy.array(0xE90C4), numpy.array(epoch), numpy.array(0)], seed)
+    words = philox([numpy.arange(population), numpy.array(place), numpy.array(epoch), numpy.array(0)], seed)
     order = list(range(population))
     for j in range(population):
         word = (int(words[j, 0]) << 32) | int(words[j, 1])

@@ -21,7 +21,8 @@ constexpr Method methods[] = {Method::magnitude,
                               Method::rgs,
                               Method::ro,
                               Method::wanda_plus_plus,
-                              {Score::rgs, Compensation::sparsegpt, Optimization::regional}};
+                              {Score::rgs, Compensation::sparsegpt, Optimization::regional},
+                              Method::reconstruct};
 
 /// A run of the problem's blocks, all float32.
 struct Planned {

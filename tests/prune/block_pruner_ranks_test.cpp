@@ -29,7 +29,8 @@ void expect_same_as_alone(const PruneProblem& problem, const PruneOptions& optio
 
 class OnSeveralRanks : public testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Methods, OnSeveralRanks,
-                         testing::Values("magnitude", "wanda", "sparsegpt", "rgs", "ro", "wanda++", "rgs+sparsegpt+ro"),
+                         testing::Values("magnitude", "wanda", "sparsegpt", "rgs", "ro", "wanda++", "rgs+sparsegpt+ro",
+                                         "reconstruct", "wanda+reconstruct"),
                          [](const auto& info) {
                              std::string name = info.param;
                              std::replace(name.begin(), name.end(), '+', '_');
@@ -54,6 +55,17 @@ TEST(OnSeveralRanksWithBatches, BitsAreThoseOfOneRank) {
         options.ro.hold_mask = batch == 4;
         expect_same_as_alone(problem, options, "batch " + std::to_string(batch));
     }
+}
+
+TEST(OnSeveralRanksWithBatches, PassesOfAReconstructionAreShared) {
+    const PruneProblem problem("mistral", 12, 90);  // two samples a pass
+    PruneOptions options = problem.options(Method::reconstruct);
+    options.reconstruction.batch = 7;  // of ten: also a smaller last step
+    EXPECT_EQ(options.samples_of_pass(), 2U);
+    expect_same_as_alone(problem, options, "dense stream");
+    options.reconstruction.target = ReconstructionTarget::block;
+    options.reconstruction.batch = 4;
+    expect_same_as_alone(problem, options, "block");
 }
 
 TEST(OnSeveralRanksWithFewShards, RanksWithoutSamplesTakePart) {

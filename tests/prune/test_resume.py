@@ -34,6 +34,7 @@ METHODS: Dict[str, List[str]] = {
     "wanda": ["--method=wanda"],
     "sparsegpt": ["--method=sparsegpt", "--pattern=4:8"],
     "wanda++": ["--method=wanda++", "--ro-samples=4", "--ro-rounds=3", "--ro-learning-rate=1e-4"],
+    "reconstruct": ["--method=reconstruct", "--epochs=2"],
     "auto": ["--method=ro", "--ro-samples=2", "--ro-rounds=1", "--ro-learning-rate=auto"],
     "groups": ["--method=wanda++", "--ro-samples=4", "--ro-rounds=2", "--block-groups=2"],
     "rounds": ["--method=wanda++", "--ro-samples=4", "--ro-rounds=2", "--block-groups=5"],
@@ -154,7 +155,7 @@ def test_killed_at_any_time(runner: Runner, tmp_path: Path, seconds: float) -> N
 
 
 @needs_mpirun
-@pytest.mark.parametrize("method", ["wanda++", "groups", "rounds", "auto"])
+@pytest.mark.parametrize("method", ["wanda++", "groups", "rounds", "auto", "reconstruct"])
 @pytest.mark.parametrize("before, after", [(1, 3), (2, 1), (3, 2)])
 def test_resumed_with_other_ranks(runner: Runner, tmp_path: Path, method: str, before: int, after: int) -> None:
     output = tmp_path / "run"

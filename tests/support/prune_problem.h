@@ -59,6 +59,7 @@ struct PruneProblem {
         result.ro.samples = 6;
         result.ro.rounds = 2;
         result.ro.learning_rate = 1e-3;
+        result.reconstruction.epochs = 2;
         return result;
     }
 
@@ -75,7 +76,9 @@ struct PruneProblem {
                                    .config = config,
                                    .layout = layout,
                                    .tokens = tokens};
-        DecoderBlock decoder(*device, config, tokens, pass_types(options, *device, DType::f32).passes, DType::f32);
+        DecoderBlock decoder(*device, config,
+                             PassShape{tokens, tokens * options.samples_of_pass(),
+                                       pass_types(options, *device, DType::f32).passes, DType::f32});
         const RealClock time;
         PhaseClock clock(time, {&group, &tensors.get()});
         BlockPruner pruner(context, options, decoder, clock);
@@ -90,6 +93,7 @@ struct PruneProblem {
             else
                 device->copy(sample, states.sample(n));
         }
+        pruner.begin(states);
         const PrunedBlock pruned = pruner.prune(index, weights, states);
         PruneResult result{download(*device, weights.matrices.all()), download_bytes(*device, pruned.mask.all()), x,
                            pruned.report, clock.take()};

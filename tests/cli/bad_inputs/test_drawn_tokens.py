@@ -1,0 +1,23 @@
+"""Names of drawn tokens that are none, or that the model does not take: status 2, one sentence, nothing written."""
+
+from __future__ import annotations
+
+import pytest
+
+from world import World
+
+
+@pytest.mark.parametrize("name", ["self:", "self:8", "self:8x", "self:0x4", "self:8x4x2", "self:99999999x99999999"])
+def test_names(world: World, name: str) -> None:
+    sentence = ["self:SAMPLESxTOKENS", name]
+    world.refused(["prune", "--model=model", f"--calibration={name}", "--output=run2"], *sentence)
+    world.refused(["finetune", "--model=model", f"--data={name}", "--output=run2"], *sentence)
+
+
+def test_sequences_that_the_model_does_not_take(world: World) -> None:
+    world.refused(["prune", "--model=model", "--calibration=self:2x100000", "--output=run2"], "100000")
+
+
+def test_places_that_hold_something_else(world: World) -> None:
+    """Before anything is drawn."""
+    world.refused(["prune", "--model=model", "--calibration=self:4x8", "--output=model"], "--output", "model")
