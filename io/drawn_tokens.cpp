@@ -6,7 +6,8 @@
 #include "src/base/error.h"
 #include "src/base/json.h"
 
-#include <cstdio>
+#include <charconv>
+#include <string_view>
 
 namespace espalier {
 
@@ -43,9 +44,11 @@ std::pair<std::string, TokenTable> read(const std::filesystem::path& file, std::
 TokenTable shape_of_drawn_tokens(const std::string& name) {
     constexpr std::size_t most = std::size_t{1} << 30;
     TokenTable table;
-    int used = 0;
-    const int fields = std::sscanf(name.c_str(), "self:%9zux%9zu%n", &table.rows, &table.columns, &used);
-    if (fields != 2 || static_cast<std::size_t>(used) != name.size() || table.rows == 0 || table.columns == 0 ||
+    const char *const begin = name.data() + std::string_view("self:").size(), *const end = name.data() + name.size();
+    const auto [times, bad_rows] = std::from_chars(begin, end, table.rows);
+    const bool has_columns = bad_rows == std::errc() && times != end && *times == 'x';
+    const auto [last, bad_columns] = std::from_chars(has_columns ? times + 1 : end, end, table.columns);
+    if (!has_columns || bad_columns != std::errc() || last != end || table.rows == 0 || table.columns == 0 ||
         table.rows > most / table.columns) {
         throw InputError("'" + name + "' is not self:SAMPLESxTOKENS, such as self:128x2048, of at most " +
                          std::to_string(most) + " tokens");

@@ -66,9 +66,11 @@ def continue_prompts(options: argparse.Namespace, model: Path, tokenizer: TextTo
                        "--top-p", options.top_p, "--seed", options.seed, "--output", output]  # fmt: skip
             done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False)
             if done.returncode != 0:
-                raise InputRefused(f"{options.espalier}: {done.stderr.strip().splitlines()[-1:] or ['it failed']}"[:500])
+                raise InputRefused((done.stderr.strip().splitlines() or [f"{options.espalier} failed"])[-1][:500])
             with h5py.File(output) as file:
-                texts.append(tokenizer.decode(file["input_ids"][0, len(ids) :].tolist()))
+                # Decoders may strip a text's first blank: what follows is cut off the whole.
+                whole, begin = tokenizer.decode(file["input_ids"][0].tolist()), tokenizer.decode(ids)
+                texts.append(whole[len(begin) :] if whole.startswith(begin) else whole)
     return texts
 
 

@@ -156,7 +156,6 @@ class Device {
     virtual void remove_wait_poll(int id) noexcept = 0;
 
     // ---- memory
-    // ---------------------------------------------------------------------------------------------------------
     /// Allocates an uninitialised tensor. `name`, a literal, says in plans and errors what the memory is for: "hidden
     /// states". Throws ResourceError with sizes and names when there is no room. The device outlives the tensor.
     Tensor make_tensor(DType dtype, std::size_t rows, std::size_t columns, const char* name);
@@ -187,7 +186,6 @@ class Device {
     virtual double flops() const = 0;
 
     // ---- matrix products
-    // ------------------------------------------------------------------------------------------------
     // x, dy and W have the compute type; y and dx have it too, or are float32.
     /// y [T, out] = x [T, in] W^T, plus `added` [T, out], of y's type, when it is not empty; it may be y itself. W is
     /// [out, in] as checkpoints store it.
@@ -206,7 +204,6 @@ class Device {
     virtual void accumulate_gram(TensorView x, TensorView gram) = 0;
 
     // ---- parts of a decoder block
-    // ---------------------------------------------------------------------------------------
     // q, k, v, gate, up, activations and their gradients have the compute type; the residual stream is float32.
     /// y = x / rms(x) * weight by row; inverse_rms [1, rows] = 1 / sqrt(mean(x^2) + epsilon) is kept for the backward
     /// pass. x and y are float32 or of the compute type. In place (y = x) is allowed.
@@ -246,7 +243,6 @@ class Device {
     virtual void add_bias(TensorView bias, TensorView y) = 0;
 
     // ---- statistics and losses
-    // ------------------------------------------------------------------------------------------
     /// sums [1, n] = sum over rows of x^2 in float32, rows summed in runs of 32 and the runs in order. x has the
     /// compute type.
     virtual void column_square_sums(TensorView x, TensorView sums) = 0;
@@ -265,6 +261,9 @@ class Device {
     virtual void squared_error(TensorView y, TensorView target, TensorView sum) = 0;
     /// Replaces y by 2 (y - target), the gradient of the summed squared error.
     virtual void squared_error_gradient(TensorView target, TensorView y) = 0;
+    /// The float64 element `sum` = sum over rows of ||y - target||^2 / ||target||^2, in float64; y is replaced by its
+    /// gradient. Rows whose target is zero count nothing.
+    virtual void relative_error_gradient(TensorView target, TensorView y, TensorView sum) = 0;
     /// The uint64 element `count` += number of elements of x (float32 or of the compute type) that are infinite or not
     /// a number.
     virtual void count_nonfinite(TensorView x, TensorView count) = 0;
@@ -316,7 +315,6 @@ class Device {
     virtual void rms_norm_gain_gradient(TensorView x, TensorView inverse_rms, TensorView dy, TensorView gradient) = 0;
 
     // ---- pruning
-    // --------------------------------------------------------------------------------------------------------
     /// Scores the rows of `weight`, removes the worst of each group or row (ties and zeros: the lower column first),
     /// sets removed weights to +0.0 and writes mask (uint8, 1 = kept). `weight` is float32 or of the compute type. The
     /// uint64 element `unusable` += number of scores that are not finite; when it is not zero, weights and mask must
@@ -338,7 +336,6 @@ class Device {
                                  SweepMask origin, TensorView weight, TensorView mask, TensorView unusable) = 0;
 
     // ---- dtypes
-    // ---------------------------------------------------------------------------------------------------------
     /// destination = source in destination's dtype, nearest even; one of the two is float32, or both are of one type.
     /// One of the two may lie in a HostBuffer, as for copy.
     virtual void convert(TensorView source, TensorView destination) = 0;

@@ -98,7 +98,7 @@ emulation() {
     mpirun -n 2 "${on_emulated_gpus[@]}" ESPALIER_EMULATION_STREAMS=lazy \
         build/release/tests/mpi_tests --ranks=2 --gtest_brief=1 || return 1
     ESPALIER=$root/tests/emulation/espalier "${pytest[@]}" tests/emulation || return 1
-    emulated_oracle "test_prune and (wanda or sparsegpt) and llama1 or test_perplexity and f32 or test_prune and bf16 and qwen3 or test_scores and phi3 or test_training and llama3"
+    emulated_oracle "test_prune and (wanda or sparsegpt) and llama1 or test_perplexity and f32 or test_prune and bf16 and qwen3 or test_scores and phi3 or test_training and (llama3 or phi3 or qwen3) or test_reconstruction and llama3"
 }
 # Only the module of the CUDA sources, and what tests the emulator: the programs are those of the release build.
 build_emulated() {
@@ -115,7 +115,8 @@ emulated_module=$root/build/emulation/libespalier_cuda.so
 on_emulated_gpus=(env "ESPALIER_CUDA_MODULE=$emulated_module" "LD_PRELOAD=$emulated_module" ESPALIER_TEST_DEVICE=cuda)
 emulated_oracle() {
     ESPALIER=$root/tests/emulation/espalier ESPALIER_TEST_DEVICE=cuda "${pytest[@]}" \
-        tests/oracle/test_espalier.py tests/oracle/test_scores.py tests/oracle/test_finetune.py -k "$1"
+        tests/oracle/test_espalier.py tests/oracle/test_scores.py tests/oracle/test_finetune.py \
+        tests/oracle/test_reconstruct.py -k "$1"
 }
 kernel_tests='*Attention*:*Dropout*:*SampleTokens*:*CrossEntropy*:*LossGradient*:*Elementwise*:*Linear*:*Reductions*:*RmsNorm*:*Rmsprop*:*AdamW*:*Rope*:*SparseGpt*:*ComputeType*:*Device*'
 

@@ -102,9 +102,9 @@ void CudaDevice::attention_step(TensorView q, TensorView k, TensorView v, const 
     const std::size_t capacity = key_cache.rows / sequences;
     require(q.columns == shape.query_heads * shape.head_size && k.columns == width && v.size() == k.size() &&
                 out.size() == q.size() && k.rows == sequences && key_cache.columns == width &&
-                value_cache.size() == key_cache.size() && key_cache.rows == sequences * capacity &&
-                position < capacity && shape.head_size <= widest_head,
+                value_cache.size() == key_cache.size() && key_cache.rows == sequences * capacity && position < capacity,
             "shapes of attention_step");
+    if (shape.head_size > widest_head) throw InputError("GPUs generate with heads of at most 256 dimensions");
     with_type(q.dtype, [&]<typename T>() {
         launch("attention_step", attention_step_kernel<T>, {to_unsigned(sequences * shape.query_heads), step_threads},
                stream_,

@@ -84,6 +84,7 @@ class CudaDevice final : public Device {
     void square_sum(TensorView x, TensorView sum) override;
     void squared_error(TensorView y, TensorView target, TensorView sum) override;
     void squared_error_gradient(TensorView target, TensorView y) override;
+    void relative_error_gradient(TensorView target, TensorView y, TensorView sum) override;
     void count_nonfinite(TensorView x, TensorView count) override;
     void count_zeros(TensorView x, TensorView count) override;
     void compare_masks(TensorView mask, TensorView before, TensorView removed, TensorView changed) override;

@@ -8,6 +8,8 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
+#include <limits>
 #include <utility>
 
 namespace espalier {
@@ -73,6 +75,18 @@ std::size_t peak_resident_bytes() {
     rusage usage{};
     getrusage(RUSAGE_SELF, &usage);
     return static_cast<std::size_t>(usage.ru_maxrss) * 1024;
+}
+
+std::size_t available_host_bytes() {
+    std::ifstream file("/proc/meminfo");
+    std::string name;
+    std::size_t kilobytes = 0;
+    std::string unit;
+    while (file >> name >> kilobytes) {
+        std::getline(file, unit);
+        if (name == "MemAvailable:") return kilobytes << 10U;
+    }
+    return std::numeric_limits<std::size_t>::max();
 }
 
 }  // namespace espalier

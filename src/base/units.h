@@ -15,6 +15,9 @@ std::size_t parse_bytes(const std::string& text, const std::string& option);
 std::string format_seconds(double seconds);
 /// Time of all devices together: "0.4 GPU seconds", "12 GPU minutes", "3.1 GPU hours" for the device "GPU".
 std::string format_device_time(double seconds, const std::string& device);
+/// Host memory that programs can still take (MemAvailable of /proc/meminfo), in bytes; the largest number where the
+/// system does not say.
+std::size_t available_host_bytes();
 /// The largest resident set of this process so far, in bytes (getrusage).
 std::size_t peak_resident_bytes();
 

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <limits>
 #include <thread>
 
 namespace espalier {
@@ -111,6 +112,11 @@ void check_devices(const Session& session, const ChosenDevice& chosen) {
                              "; start one rank a GPU (--gpus-per-node=G --ntasks-per-node=G, without --gpus-per-task)");
         }
     }
+}
+
+std::size_t memory_of_rank(const Session& session, const ChosenDevice& chosen) {
+    if (chosen.is_gpu) return std::numeric_limits<std::size_t>::max();
+    return available_host_bytes() / static_cast<std::size_t>(session.local_size());
 }
 
 }  // namespace espalier

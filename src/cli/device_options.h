@@ -23,6 +23,8 @@ struct ChosenDevice {
 };
 /// Makes the device that the options ask for; of several GPUs the one of this rank. Throws InputError.
 ChosenDevice make_device(const Session& session, const OptionSet& options);
+/// Host memory that a rank without a GPU may take: its share of what this machine has left; no limit with a GPU.
+std::size_t memory_of_rank(const Session& session, const ChosenDevice& chosen);
 /// GPU of the local rank when `visible` are there for `local_size` ranks. Throws InputError when they cannot have one
 /// each.
 int choose_gpu(int local_rank, int local_size, int visible);

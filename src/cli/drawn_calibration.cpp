@@ -2,6 +2,8 @@
 
 #include "mpi/tensor_communicator.h"
 #include "src/base/clock.h"
+#include "src/base/error.h"
+#include "src/base/stop_request.h"
 #include "src/base/units.h"
 #include "src/cli/generation_options.h"
 
@@ -30,6 +32,7 @@ DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, 
         options.rule.seed = seed;
         options.batch = std::min(options.batch, options.samples);
         set_begin({}, source, options);
+        if (options.total_length() < 2) throw InputError(name + " leaves nothing to draw after the first token");
         source.config().check_sequence_length(options.total_length() - 1);
         drawn.recipe = recipe_of(options, source);
         if (!fresh) kept = kept_tokens(output, drawn.recipe, source.config().vocabulary);
@@ -40,15 +43,21 @@ DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, 
         drawn.table = std::move(*kept);
         return drawn;
     }
+    heed_stop_signals();  // there is nothing to save yet
     const Stopwatch stopwatch;
     const TensorCommunicator tensors(session.world(), *chosen.device);
     const SayProgress step = [&](const std::string& text) { progress.step("drawing tokens: " + text); };
-    const std::vector<std::int32_t> ids = generate_tokens({.device = *chosen.device,
-                                                           .group = tensors.get(),
-                                                           .control = session.world(),
-                                                           .source = source,
-                                                           .progress = step},
-                                                          options);
+    const std::vector<std::int32_t> ids = generate_tokens(
+        {.device = *chosen.device,
+         .group = tensors.get(),
+         .control = session.world(),
+         .source = source,
+         .progress = step,
+         .memory = memory_of_rank(session, chosen),
+         .advice = "use more ranks, or draw with espalier generate and a smaller --batch, and give the file"},
+        options);
+    note_stop_signals();
+    chosen.device->reset_memory_peak();
     progress.live("");
     progress.line(fmt::format("drew {} samples of {} tokens from {} in {}", options.samples, options.sequence_length,
                               source.path().string(), format_seconds(stopwatch.seconds())));

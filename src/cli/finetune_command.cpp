@@ -111,21 +111,6 @@ int finetune_command(Session& session, const CommandLine& line) {
         facts.arithmetic = chosen.device->arithmetic();
     });
     check_devices(session, chosen);
-    std::optional<DrawnCalibration> drawn;
-    if (names_drawn_tokens(set->text("data"))) {
-        session.agree([&] {
-            if (session.rank() != 0) return;
-            refuse_output_in(options.output, *student, "--model");
-            if (teacher) refuse_output_in(options.output, *teacher, "--teacher");
-            RunFolder(options.output).prepare(student->config_text());
-        });
-        drawn = draw_calibration(session, chosen, teacher ? *teacher : *student, set->text("data"), options.seed,
-                                 options.output, options.fresh, progress);
-        session.agree([&] {
-            data = choose_calibration(*set, drawn->table, set->text("data"), std::numeric_limits<std::size_t>::max());
-        });
-        facts.data_sha256 = drawn->table.sha256;
-    }
     facts.command_line = line.text;
     facts.options_with_origins = set->with_origins();
     facts.device = chosen.device->description();
@@ -147,6 +132,23 @@ int finetune_command(Session& session, const CommandLine& line) {
         weights = *std::ranges::max_element(of_ranks);
         if (std::ranges::any_of(of_ranks, [&](WeightPlace place) { return place != *weights; })) plan(weights);
     }
+    std::optional<DrawnCalibration> drawn;
+    if (names_drawn_tokens(set->text("data"))) {
+        session.agree([&] {
+            if (session.rank() != 0) return;
+            student->verify_outer();
+            if (teacher) teacher->verify_outer();
+            refuse_output_in(options.output, *student, "--model");
+            if (teacher) refuse_output_in(options.output, *teacher, "--teacher");
+            RunFolder(options.output).prepare(student->config_text());
+        });
+        drawn = draw_calibration(session, chosen, teacher ? *teacher : *student, set->text("data"), options.seed,
+                                 options.output, options.fresh, progress);
+        session.agree([&] {
+            data = choose_calibration(*set, drawn->table, set->text("data"), std::numeric_limits<std::size_t>::max());
+        });
+        facts.data_sha256 = drawn->table.sha256;
+    }
     const std::string of_host_memory = note_about_host_memory(session.world(), memory.memory);
     const TensorCommunicator tensors(session.world(), *chosen.device);
     const TrainingContext training = {.device = *chosen.device,
@@ -161,8 +163,8 @@ int finetune_command(Session& session, const CommandLine& line) {
     std::unique_ptr<FinetuneLedger> ledger;
     session.agree([&] {
         if (session.rank() != 0) return;
-        student->verify_outer();
-        if (teacher) teacher->verify_outer();
+        if (!drawn) student->verify_outer();
+        if (!drawn && teacher) teacher->verify_outer();
         ledger = std::make_unique<FinetuneLedger>(options, *student, teacher.get(), facts, progress);
         if (drawn && !ledger->complete()) ledger->keep_data(drawn->table, drawn->recipe);
         announce(progress, options, *student, facts);

@@ -67,7 +67,8 @@ int generate_command(Session& session, const CommandLine& line) {
                                                            .group = tensors.get(),
                                                            .control = session.world(),
                                                            .source = *source,
-                                                           .progress = step},
+                                                           .progress = step,
+                                                           .memory = memory_of_rank(session, chosen)},
                                                           options);
     session.agree([&] {
         if (session.rank() != 0) return;

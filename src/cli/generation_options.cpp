@@ -82,6 +82,12 @@ GenerationOptions parse_generation_options(OptionSet& options, const ModelSource
     }
     parsed.sequence_length = options.whole("sequence-length", 1);
     parsed.rule.temperature = options.positive("temperature", true);
+    constexpr double coldest = 1e-3, hottest = 1e3;
+    const double temperature = parsed.rule.temperature;
+    if (temperature != 0 && (temperature < coldest || temperature > hottest)) {
+        throw InputError(fmt::format("--temperature {} is not 0, nor from {:g} to {:g}", options.text("temperature"),
+                                     coldest, hottest));
+    }
     parsed.rule.top_p = options.positive("top-p");
     if (parsed.rule.top_p > 1) throw InputError("--top-p " + options.text("top-p") + " is more than 1");
     parsed.rule.seed = options.whole("seed", 0);

@@ -59,12 +59,17 @@ RegionalOptimizationOptions parse_regional_optimization(OptionSet& options, Meth
 
 ReconstructionOptions parse_reconstruction(const OptionSet& options, Method method, std::size_t samples) {
     ReconstructionOptions parsed;
+    constexpr std::size_t most_epochs = 1'000'000;
     parsed.epochs = options.whole("epochs", 1);
+    if (parsed.epochs > most_epochs) throw InputError("--epochs " + options.text("epochs") + " is more than a million");
     parsed.batch = options.whole("batch", 1);
     parsed.learning_rate = options.positive("learning-rate");
+    if (!is_usable_float(parsed.learning_rate))
+        throw InputError("--learning-rate " + options.text("learning-rate") + " is outside of float32");
     parsed.warm_up = options.positive("warm-up", true);
     if (parsed.warm_up > 1) throw InputError("--warm-up " + options.text("warm-up") + " is not a share from 0 to 1");
     parsed.target = reconstruction_target_from_name(options.text("target"));
+    parsed.loss = reconstruction_loss_from_name(options.text("loss"));
     if (method.reconstructs() && samples < 2)
         throw InputError("--method " + name_of(method) + " holds out samples and needs at least 2, not 1");
     return parsed;
@@ -98,7 +103,8 @@ std::vector<OptionSpec> method_option_specs() {
          "1"},
         {"ro-lr-scaling", "how the learning rate grows with --ro-batch: none, sqrt or linear", "sqrt"},
         {"ro-compute",
-         "how a GPU computes the products of regional optimisation: tf32, float32 (exact, slow) or 16bit (fast)",
+         "how a GPU computes the products of an optimisation or reconstruction: tf32, float32 (exact, slow) or 16bit "
+         "(fast)",
          "tf32"},
         {"hold-mask", "keep removed weights at zero during regional optimisation", {}, true},
         {"epochs", "reconstruction: times that each sample is used in each block", "10"},
@@ -111,6 +117,10 @@ std::vector<OptionSpec> method_option_specs() {
          "dense "
          "model (dense-stream)",
          "dense-stream"},
+        {"loss",
+         "reconstruction: the squared error of each token relative to its target (token), or of all outputs together "
+         "(sum), which in many models is that of the first token",
+         "token"},
         {"block-groups",
          "groups of blocks that are pruned at the same time, each by ranks of its own (changes the result)", "1"},
         {"shards",

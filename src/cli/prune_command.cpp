@@ -111,7 +111,7 @@ std::string options_without_effect(const OptionSet& options, Method method) {
         add("hold-mask");
     }
     if (!method.reconstructs()) {
-        for (const char* const name : {"epochs", "batch", "learning-rate", "warm-up", "target"}) add(name);
+        for (const char* const name : {"epochs", "batch", "learning-rate", "warm-up", "target", "loss"}) add(name);
     }
     if (method.chooses_mask_once() && method.optimises()) add("hold-mask");
     if (!method.uses_input_norms()) add("input-norm");
@@ -185,19 +185,6 @@ int prune_command(Session& session, const CommandLine& line) {
         facts.computed_on = {chosen.is_gpu, chosen.device->arithmetic()};
     });
     check_devices(session, chosen);
-    const std::string calibration_name = set->text("calibration");
-    std::optional<DrawnCalibration> drawn;
-    if (names_drawn_tokens(calibration_name) && !set->has("dry-run-ranks")) {
-        session.agree([&] {
-            if (session.rank() != 0) return;
-            refuse_output_in(options.output, *source, "--model");
-            RunFolder(options.output).prepare(source->config_text());
-        });
-        drawn = draw_calibration(session, chosen, *source, calibration_name, options.seed, options.output,
-                                 options.fresh, progress);
-        session.agree([&] { calibration = choose_calibration(*set, drawn->table, calibration_name); });
-        facts.calibration_sha256 = drawn->table.sha256;
-    }
     if (set->has("dry-run-ranks")) {
         heed_stop_signals();  // it has nothing to save
         session.agree([&] {
@@ -215,6 +202,20 @@ int prune_command(Session& session, const CommandLine& line) {
                               .rank = session.rank()},
                              counting_model(*chosen.device));
     });
+    const std::string calibration_name = set->text("calibration");
+    std::optional<DrawnCalibration> drawn;
+    if (names_drawn_tokens(calibration_name)) {
+        session.agree([&] {
+            if (session.rank() != 0) return;
+            source->verify_outer();
+            refuse_output_in(options.output, *source, "--model");
+            RunFolder(options.output).prepare(source->config_text());
+        });
+        drawn = draw_calibration(session, chosen, *source, calibration_name, options.seed, options.output,
+                                 options.fresh, progress);
+        session.agree([&] { calibration = choose_calibration(*set, drawn->table, calibration_name); });
+        facts.calibration_sha256 = drawn->table.sha256;
+    }
     const std::string of_host_memory = note_about_host_memory(session.world(), memory);
     facts.command_line = line.text;
     facts.options_with_origins = set->with_origins();
@@ -225,7 +226,7 @@ int prune_command(Session& session, const CommandLine& line) {
     std::unique_ptr<RunLedger> ledger;
     session.agree([&] {
         if (session.rank() != 0) return;
-        source->verify_outer();
+        if (!drawn) source->verify_outer();
         ledger = std::make_unique<RunLedger>(options, *source, facts, progress);
         announce(progress, options, *source, facts, *topology);
         if (!chosen.note.empty()) progress.line(chosen.note);

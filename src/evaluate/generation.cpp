@@ -113,7 +113,8 @@ Generator::Generator(const GenerationContext& context, const GenerationOptions& 
       batches_(part_of(batches_of(options), stage.pipelines, stage.pipeline)),
       dtype_(context.device.compute_dtype(context.source.storage().matrix_dtype)),
       decoder_(context.device, context.source.config(),
-               PassShape{options.total_length(), options.batch, Passes::forward_only, dtype_}) {
+               PassShape{std::max(options.sequence_length, options.total_length() - 1), options.batch,
+                         Passes::forward_only, dtype_}) {
     Device& device = context.device;
     const ModelConfig& config = context.source.config();
     Communicator& readers = stage.stages == 1 ? context.group : *alone_;
@@ -251,7 +252,7 @@ std::vector<std::int32_t> prompts_from_vocabulary(std::size_t samples, std::size
 }
 
 std::size_t choose_stages(const ModelSource& source, DType compute, const GenerationOptions& options, std::size_t ranks,
-                          std::size_t bytes) {
+                          std::size_t bytes, const std::string& advice) {
     std::size_t least = 0;
     for (std::size_t stages = 1; stages <= std::min(ranks, source.config().blocks.size()); ++stages) {
         if (ranks % stages != 0) continue;
@@ -259,20 +260,22 @@ std::size_t choose_stages(const ModelSource& source, DType compute, const Genera
         if (least <= bytes) return stages;
     }
     throw ResourceError("a rank would need " + format_bytes(static_cast<double>(least)) +
-                        " of device memory for its share of the model and of the keys and values of " +
+                        " of memory for its share of the model and of the keys and values of " +
                         std::to_string(options.batch) + " sequences, and has " +
-                        format_bytes(static_cast<double>(bytes)) + "; use more ranks or a smaller --batch");
+                        format_bytes(static_cast<double>(bytes)) + "; " + advice);
 }
 
 std::vector<std::int32_t> generate_tokens(const GenerationContext& context, const GenerationOptions& options) {
     require(options.samples > 0 && options.batch > 0 && options.prompt_length > 0 && options.prompt_rows() > 0 &&
                 options.total_length() > 1,
             "something to generate");
-    const std::vector<std::size_t> left = context.control.all_gather_value(context.device.memory().left());
+    const std::vector<std::size_t> left =
+        context.control.all_gather_value(std::min(context.memory, context.device.memory().left()));
     const DType compute = context.device.compute_dtype(context.source.storage().matrix_dtype);
-    const std::size_t stages = options.stages > 0 ? options.stages
-                                                  : choose_stages(context.source, compute, options, left.size(),
-                                                                  *std::min_element(left.begin(), left.end()));
+    const std::size_t stages = options.stages > 0
+                                   ? options.stages
+                                   : choose_stages(context.source, compute, options, left.size(),
+                                                   *std::min_element(left.begin(), left.end()), context.advice);
     require(left.size() % stages == 0 && stages <= context.source.config().blocks.size(), "stages of equal pipelines");
     const Stage stage(context.group, stages);
     Generator generator(context, options, stage);

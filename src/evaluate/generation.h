@@ -14,7 +14,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace espalier {
@@ -45,7 +47,9 @@ struct GenerationContext {
     Communicator& group;    ///< all ranks, for tensors of the device
     Communicator& control;  ///< the same ranks, for host memory
     const ModelSource& source;
-    const SayProgress& progress;  ///< gets sentences for a live line
+    const SayProgress& progress;                                   ///< gets sentences for a live line
+    std::size_t memory = std::numeric_limits<std::size_t>::max();  ///< of the host, that a rank without a GPU may take
+    std::string advice = "use more ranks or a smaller --batch";    ///< where it does not fit
 };
 
 /// [samples, sequence_length], on every rank. Throws ResourceError when the ranks together do not hold model and cache,
@@ -53,8 +57,8 @@ struct GenerationContext {
 std::vector<std::int32_t> generate_tokens(const GenerationContext& context, const GenerationOptions& options);
 
 /// The ranks that share one copy of the model: the fewest whose number divides that of all and which hold it, each in
-/// `bytes` of memory. Throws ResourceError when there are none.
+/// `bytes` of memory. Throws ResourceError, with `advice`, when there are none.
 std::size_t choose_stages(const ModelSource& source, DType compute, const GenerationOptions& options, std::size_t ranks,
-                          std::size_t bytes);
+                          std::size_t bytes, const std::string& advice);
 
 }  // namespace espalier

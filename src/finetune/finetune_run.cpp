@@ -30,6 +30,7 @@ class FinetuneRun {
           options_(context.training.options),
           progress_(context.state.progress),
           checkpointed_(progress_.steps.size()),
+          flops_before_(context.training.device.flops()),
           values_(context.training),
           files_(context.training, context.run, context.host_threads) {
         const auto say = [&](const std::string& text) { c_.progress.step(text); };
@@ -128,7 +129,7 @@ class FinetuneRun {
     void checkpoint(std::size_t done) {
         c_.progress.step("writing a checkpoint");
         const UnitRecords records = files_.write_checkpoint(done, values_, best_);
-        const std::vector<double> flops = t_.control.all_gather_value(t_.device.flops());
+        const std::vector<double> flops = t_.control.all_gather_value(t_.device.flops() - flops_before_);
         if (c_.ledger != nullptr) {
             c_.ledger->commit_checkpoint(done, progress_, records, std::accumulate(flops.begin(), flops.end(), 0.0));
         }
@@ -143,8 +144,8 @@ class FinetuneRun {
             double flops;
             std::size_t peak, resident;
         };
-        const std::vector<Costs> of_ranks =
-            t_.control.all_gather_value(Costs{t_.device.flops(), t_.device.memory().peak(), peak_resident_bytes()});
+        const std::vector<Costs> of_ranks = t_.control.all_gather_value(
+            Costs{t_.device.flops() - flops_before_, t_.device.memory().peak(), peak_resident_bytes()});
         if (c_.ledger == nullptr) return;
         FinetuneCosts costs;
         for (std::size_t unit = 0; unit < values_.units(); ++unit) costs.trained_values += values_.layout(unit).size();
@@ -161,6 +162,7 @@ class FinetuneRun {
     const FinetuneOptions& options_;
     FinetuneProgress progress_;
     std::size_t checkpointed_;  ///< steps that the last checkpoint holds
+    double flops_before_;       ///< of tokens that were drawn
     TrainedValues values_;
     TrainedFiles files_;
     std::unique_ptr<TeacherStates> teacher_;

@@ -14,6 +14,8 @@ constexpr std::array<std::pair<RegionalCompute, std::string_view>, 3> computes =
     {{RegionalCompute::float32, "float32"}, {RegionalCompute::tf32, "tf32"}, {RegionalCompute::sixteen_bit, "16bit"}}};
 constexpr std::array<std::pair<ReconstructionTarget, std::string_view>, 2> targets = {
     {{ReconstructionTarget::block, "block"}, {ReconstructionTarget::dense_stream, "dense-stream"}}};
+constexpr std::array<std::pair<ReconstructionLoss, std::string_view>, 2> losses = {
+    {{ReconstructionLoss::sum, "sum"}, {ReconstructionLoss::token, "token"}}};
 }  // namespace
 
 std::string_view name_of(ReconstructionTarget target) {
@@ -25,6 +27,17 @@ ReconstructionTarget reconstruction_target_from_name(std::string_view name) {
         if (word == name) return value;
     }
     throw InputError("--target '" + std::string(name) + "' is not one of block, dense-stream");
+}
+
+std::string_view name_of(ReconstructionLoss loss) {
+    return losses[static_cast<std::size_t>(loss)].second;
+}
+
+ReconstructionLoss reconstruction_loss_from_name(std::string_view name) {
+    for (const auto& [value, word] : losses) {
+        if (word == name) return value;
+    }
+    throw InputError("--loss '" + std::string(name) + "' is not one of sum, token");
 }
 
 std::size_t PruneOptions::samples_of_pass() const {
@@ -106,6 +119,7 @@ Json PruneOptions::deciding_values(const ComputedOn& device) const {
         values["learning-rate"] = reconstruction.learning_rate;
         values["warm-up"] = reconstruction.warm_up;
         values["target"] = name_of(reconstruction.target);
+        values["loss"] = name_of(reconstruction.loss);
         if (device.gpu) values["ro-compute"] = name_of(ro.compute);
     }
     if (method.optimises_regionally()) {

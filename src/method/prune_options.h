@@ -54,6 +54,14 @@ std::string_view name_of(ReconstructionTarget target);
 /// Throws InputError.
 ReconstructionTarget reconstruction_target_from_name(std::string_view name);
 
+/// What a reconstruction makes small: the squared error of all outputs, or each token's squared error relative to its
+/// target. In many models the first token of a sample is thousands of times as large as the others, and has nearly all
+/// of the sum.
+enum class ReconstructionLoss { sum, token };
+std::string_view name_of(ReconstructionLoss loss);
+/// Throws InputError.
+ReconstructionLoss reconstruction_loss_from_name(std::string_view name);
+
 /// Masked AdamW (0.9, 0.95) on the squared error of a block's outputs, with a linear warm-up and a linear decay of the
 /// rate. What is best on the samples that are held out is kept; the start is, too, when nothing is better.
 struct ReconstructionOptions {
@@ -62,6 +70,7 @@ struct ReconstructionOptions {
     double learning_rate = 1e-2;  ///< at its highest, times the root mean square of each matrix's kept weights
     double warm_up = 0.1;         ///< share of the steps in which the rate grows
     ReconstructionTarget target = ReconstructionTarget::dense_stream;
+    ReconstructionLoss loss = ReconstructionLoss::token;
 };
 
 /// The device of a run, as far as it decides how results are rounded: a run stays with what it began with.

@@ -34,7 +34,6 @@ Reconstruction::Reconstruction(const GroupContext& context, const PruneOptions& 
       problem_(problem),
       clock_(clock),
       mask_(mask),
-      run_(weights),
       split_(split_samples(context.topology.samples())),
       weights_(context, problem.partition, options.ro.type_of_passes(context.device, weights.dtype()),
                options.ro.compute == RegionalCompute::tf32, weights),
@@ -46,6 +45,7 @@ Reconstruction::Reconstruction(const GroupContext& context, const PruneOptions& 
         return context.device.make_tensor(DType::f32, rows, context.config.hidden_size, "samples of a pass");
     };
     output_ = make();
+    loss_ = context.device.make_tensor(DType::f64, 1, 1, "numbers for the host");
     if (options.samples_of_pass() == 1) return;
     pass_x_ = make();
     pass_target_ = make();
@@ -124,7 +124,7 @@ void Reconstruction::train_epoch(std::size_t epoch, std::size_t steps_of_epoch) 
             const Pass of_samples = gather(mine, first, std::min(at_once, mine.size() - first));
             const TensorView output = output_.view().row_range(0, of_samples.x.rows);
             problem_.decoder.forward(weights_.of_passes(), of_samples.x, output, of_samples.segments);
-            context_.device.squared_error_gradient(of_samples.target, output);
+            apply_loss(of_samples.target, output, loss_);
             problem_.decoder.backward(weights_.of_passes(), output, sink);
         };
         const double rate =
@@ -157,27 +157,38 @@ Reconstruction::Pass Reconstruction::gather(const std::vector<StepSample>& sampl
     return pass;
 }
 
+void Reconstruction::apply_loss(TensorView target, TensorView output, TensorView loss) const {
+    if (options_.reconstruction.loss == ReconstructionLoss::token)
+        return context_.device.relative_error_gradient(target, output, loss);
+    context_.device.squared_error(output, target, loss);
+    context_.device.squared_error_gradient(target, output);
+}
+
 double Reconstruction::held_out_error() {
     const std::vector<std::size_t> mine = context_.mine_of(split_.held_out);
-    const bool first = target_square_sum_ == 0;
-    const DeviceSums errors(context_.device, mine.size()), squares(context_.device, mine.size());
+    const bool first = held_out_size_ == 0;
+    const DeviceSums losses(context_.device, mine.size()), squares(context_.device, mine.size());
     SampleReader inputs(context_.device, problem_.x, mine), kept(context_.device, problem_.targets.kept(), mine);
     const TensorView output = output_.view().row_range(0, context_.tokens);
     for (std::size_t i = 0; i < mine.size(); ++i) {
         const TensorView input = inputs.next();
         problem_.decoder.forward(weights_.of_passes(), input, output, nullptr);
         const TensorView target = problem_.targets.restored(kept.next(), input);
-        context_.device.squared_error(output, target, errors.at(i));
+        apply_loss(target, output, losses.at(i));
         if (first) context_.device.square_sum(target, squares.at(i));
     }
-    if (first) target_square_sum_ = sum_in_sample_order(context_, split_.held_out, squares.read());
-    const double error = sum_in_sample_order(context_, split_.held_out, errors.read());
-    if (!std::isfinite(error)) {
+    if (first) {
+        const bool by_token = options_.reconstruction.loss == ReconstructionLoss::token;
+        const double squares_of_all = sum_in_sample_order(context_, split_.held_out, squares.read());
+        held_out_size_ = by_token ? static_cast<double>(split_.held_out.size() * context_.tokens) : squares_of_all;
+    }
+    const double loss = sum_in_sample_order(context_, split_.held_out, losses.read());
+    if (!std::isfinite(loss)) {
         throw NonFiniteError("block " + std::to_string(problem_.block) +
                              ": the outputs are not finite while it is reconstructed; a smaller --learning-rate may "
                              "help");
     }
-    return target_square_sum_ > 0 ? error / target_square_sum_ : error;
+    return held_out_size_ > 0 ? loss / held_out_size_ : loss;
 }
 
 void Reconstruction::keep_best() const {

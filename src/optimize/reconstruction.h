@@ -40,8 +40,8 @@ class Reconstruction {
                    BlockWeights& weights, const BlockTensor& mask, PhaseClock& clock);
 
     /// Trains, and leaves the best of what was looked at in the run's weights, rounded to the output type. Returns the
-    /// squared error on the held-out samples, relative to the targets': of the start, then after each epoch. Throws
-    /// NonFiniteError. Collective.
+    /// loss on the held-out samples, relative to the targets or a mean over tokens: of the start, then after each
+    /// epoch. Throws NonFiniteError. Collective.
     std::vector<double> run();
 
   private:
@@ -55,6 +55,8 @@ class Reconstruction {
     void train_epoch(std::size_t epoch, std::size_t steps_of_epoch);
     Pass gather(const std::vector<StepSample>& samples, std::size_t first, std::size_t count) const;
     double held_out_error();
+    /// Replaces the outputs of a pass by the gradient of its loss, which goes into the float64 element `loss`.
+    void apply_loss(TensorView target, TensorView output, TensorView loss) const;
     /// Between the masters and the best ones so far.
     void keep_best() const;
     void restore_best();
@@ -64,13 +66,13 @@ class Reconstruction {
     ReconstructionProblem problem_;
     PhaseClock& clock_;
     const BlockTensor& mask_;
-    BlockWeights& run_;
     SampleSplit split_;
     OptimizedWeights weights_;
     OptimizerState state_;
     std::unique_ptr<StepSharing> sharing_;
     PartTensor best_;
-    double target_square_sum_ = 0;  ///< of the held-out samples
+    double held_out_size_ = 0;  ///< what losses on the held-out samples are relative to
+    Tensor loss_;               ///< of a pass, which nobody reads
     std::size_t steps_taken_ = 0, steps_ = 0;
     Tensor output_;                ///< f(x) of a pass, then the gradient of the loss
     Tensor pass_x_, pass_target_;  ///< of several samples

@@ -45,6 +45,11 @@ void ModelledDevice::squared_error_gradient(TensorView target, TensorView y) {
     touch(target.bytes() + 2 * y.bytes());
 }
 
+void ModelledDevice::relative_error_gradient(TensorView target, TensorView y, TensorView /*sum*/) {
+    const Tensor of_rows = model_.is_gpu ? make_tensor(DType::f64, 1, y.rows, working_memory) : Tensor();
+    touch(2 * target.bytes() + 3 * y.bytes());
+}
+
 void ModelledDevice::count_nonfinite(TensorView x, TensorView /*count*/) {
     touch(x.bytes());
 }

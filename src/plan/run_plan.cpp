@@ -156,6 +156,13 @@ void finish(RunPlan& plan, const PlannedModel& model, const PruneOptions& option
     plan.run_seconds = plan.dense_seconds + plan.blocks_in_a_row * plan.block_seconds + plan.file_seconds;
 }
 
+/// Samples of a range that a reconstruction holds out.
+std::size_t held_out_of(const PruneOptions& options, IndexRange samples) {
+    if (!options.method.reconstructs()) return 0;
+    const std::vector<std::size_t> held_out = split_samples(options.samples).held_out;
+    return static_cast<std::size_t>(std::ranges::count_if(held_out, [&](auto n) { return samples.contains(n); }));
+}
+
 /// What a rank's memory depends on beside the blocks: ranks with the same take the same.
 std::vector<std::size_t> needs_of(const PruneOptions& options, const Topology& topology, const BlockGroup& group,
                                   const WeightPartition& partition, std::size_t member) {
@@ -173,6 +180,7 @@ std::vector<std::size_t> needs_of(const PruneOptions& options, const Topology& t
                                       partials(shards.begin, shards.end),
                                       nodes_of_leaves(shards.begin, shards.end).size()};
     if (!options.method.optimises()) return needs;
+    if (options.method.reconstructs()) needs.push_back(held_out_of(options, topology.samples_of(group, member)));
     const bool reconstructs = options.method.reconstructs();
     const std::size_t training = split_samples(options.samples).training.size();
     const std::size_t batch = reconstructs ? std::min(options.reconstruction.batch, training) : options.ro.batch;
@@ -308,12 +316,13 @@ RunTotals count_totals(const PlannedModel& model, const PruneOptions& options, s
             // Ranks that own the block, or hold as many samples and shards, do alike.
             RehearsedRun run = owner_in(model, options, topology, group);
             const int owner = run.rank;
-            std::map<std::array<std::size_t, 3>, std::pair<double, double>> alike;
+            std::map<std::array<std::size_t, 4>, std::pair<double, double>> alike;
             for (std::size_t member = 0; member < group.ranks.size(); ++member) {
                 run.rank = group.ranks[member];
                 const IndexRange shards = topology.shards_of(group, member);
                 const auto [found, is_first] = alike.try_emplace(
-                    {run.rank == owner ? std::size_t{1} : 0, topology.samples_of(group, member).size(), shards.size()});
+                    {run.rank == owner ? std::size_t{1} : 0, topology.samples_of(group, member).size(), shards.size(),
+                     held_out_of(options, topology.samples_of(group, member))});
                 if (is_first || group.ranks.size() <= most_rehearsed) {
                     const Rehearsal rehearsal = rehearse(run, device, StoragePlace::device);
                     found->second = {rehearsal.flops, sent_by(rehearsal.communication())};

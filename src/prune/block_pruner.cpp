@@ -114,7 +114,10 @@ BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const Bloc
             pass.norms.begin_sample(n);
             const TensorView output = pass.outputs.place_of(n), square_sum = squares.at(n - x.samples().begin);
             const TensorView input = inputs.next();
-            decoder_.forward(weights, input, output, &pass.norms);
+            if (dense_inputs && !with_gradient)
+                decoder_.observe_inputs(weights, input, context_.layout.last_input(), pass.norms);
+            else
+                decoder_.forward(weights, input, output, &pass.norms);
             if (with_gradient) {
                 context_.device.square_sum(output, square_sum);
                 context_.device.frobenius_direction(output, square_sum, gradient->scale(), direction);
@@ -239,8 +242,10 @@ void BlockPruner::reconstruct(const DensePass& dense, const HiddenStates& x, Blo
                                    .on_idle = on_idle_},
                                   weights, result.mask, clock_);
     result.report.learning_rate = options_.reconstruction.learning_rate;
+    result.report.error_after_first_mask =
+        relative_output_error(context_, decoder_, weights, x, dense.outputs, all_samples_);
+    clock_.mark("first_mask_error");
     result.report.held_out_errors = reconstruction.run();
-    result.report.error_after_first_mask = result.report.held_out_errors.front();
     clock_.mark("optimise");
 }
 

@@ -20,8 +20,9 @@ struct BlockReport {
     std::size_t block = 0;
     bool pruned = true;
     std::map<std::string, PhaseCost> costs;  ///< by phase, of the rank that reports
-    double error_final = 0;                  ///< sum ||f - f0||^2 / sum ||f0||^2 over all samples, weights as written
-    double error_after_first_mask = 0;       ///< the same before regional optimisation, over the samples drawn first
+    double error_final = 0;                  ///< sum ||f - f0||^2 / sum ||f0||^2 over all samples, weights as written;
+                                             ///< f0: what the block is to give, of the dense model with a dense stream
+    double error_after_first_mask = 0;       ///< the same before an optimisation; of regional ones, over the first draw
     double error_final_first_draw = 0;       ///< of the weights as written over those samples, to compare with it
     std::vector<double> sparsity;            ///< by matrix
     double changed_mask_share = 0;           ///< decisions of the first mask that the last one reversed

@@ -22,7 +22,7 @@ PrunedBlock BlockStep::take(std::size_t block, const BlockPart& part, HiddenStat
     c_.clock.mark("load");
     if (c_.options.prunes(block)) {
         PrunedBlock result = c_.pruner.prune(block, c_.weights, x);
-        if (c_.options.method.optimises()) measure_rounding(part, result);
+        if (c_.options.method.optimises_regionally()) measure_rounding(part, result);
         return result;
     }
     c_.pruner.propagate_dense(c_.weights);

@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
 # Speed and memory of fine-tuning beside the machine's own rate of products, and beside transformers with peft doing the
 # same.
-#   tests/benchmarks/finetune.sh RUN TOKENS.h5 [threads]
-# RUN: a run of prune (the demo leaves build/demo/comparison/runs/wanda); 96 samples of TOKENS.h5 are used, in 12 steps as
-# in jobs/recover.sh. The peer needs build/venv-transformers, which the part "export" of tests/run.sh makes. Nothing here
-# is a timed test.
+#   tests/benchmarks/finetune.sh RUN TOKENS.h5 [threads] [steps]
+# RUN: a run of prune (the demo leaves build/demo/comparison/runs/wanda); TOKENS.h5 holds 8 samples for each of 12 steps.
+# The peer needs build/venv-transformers, which the part "export" of tests/run.sh makes. Nothing here is a timed test.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-run=${1:?RUN} tokens=${2:?TOKENS.h5} threads=${3:-$(nproc)}
+run=${1:?RUN} tokens=${2:?TOKENS.h5} threads=${3:-$(nproc)} steps=${4:-12}
 espalier=${ESPALIER:-$root/build/release/espalier}
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 export OMP_NUM_THREADS=$threads
@@ -23,8 +22,8 @@ logged() {
 logged "$espalier" export --run "$run" --output "$work/base"
 "$espalier" doctor 2>&1 | grep 'matrix products' || { echo "finetune.sh: doctor says no rate of products" >&2 && exit 1; }
 for train in lora masked-lora masked; do
-    logged "$espalier" finetune --model "$run" --data "$tokens" --output "$work/$train" --train "$train" --loss lm --samples 96 \
-        --held-out 0 --steps 12
+    logged "$espalier" finetune --model "$run" --data "$tokens" --output "$work/$train" --train "$train" --loss lm \
+        --samples $((8 * steps)) --held-out 0 --steps "$steps"
     /usr/bin/python3 - "$work/$train" <<'PYTHON'
 import json, sys
 from pathlib import Path
@@ -39,5 +38,5 @@ PYTHON
 done
 # Without this PyTorch's and OpenBLAS's threads spin against each other.
 GOMP_SPINCOUNT=3000 OPENBLAS_NUM_THREADS=$threads "$root/build/venv-transformers/bin/python" \
-    "$root/tests/benchmarks/peft_peer.py" --model "$work/base" --data "$tokens" --steps 12 --threads "$threads" 2>"$work/log" ||
+    "$root/tests/benchmarks/peft_peer.py" --model "$work/base" --data "$tokens" --steps "$steps" --threads "$threads" 2>"$work/log" ||
     { cat "$work/log" >&2 && exit 1; }

@@ -27,7 +27,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"
                "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "OMPI_MCA_btl_vader_single_copy_mechanism": "none"}  # fmt: skip
 SAMPLES, TOKENS, BLOCKS = 26, 40, 2  # six samples a pass
 TRAININGS: Dict[str, List[str]] = {
-    "masked-lora": ["--train=masked-lora", "--rank=4", "--loss=mix", "--train-norms"],
+    "masked-lora": ["--train=masked-lora", "--rank=4", "--loss=mix", "--train-norms", "--dropout=0.1"],
     "lora": ["--train=lora", "--rank=4", "--loss=lm", "--targets=q_proj,down_proj", "--dropout=0.1"],
     "masked": ["--train=masked", "--loss=kl", "--train-norms"],
 }

@@ -185,5 +185,22 @@ TEST_P(ComputeTypeTest, UpdatesOfLowRank) {
     }
 }
 
+TEST_P(ComputeTypeTest, AttentionSteps) {
+    constexpr std::size_t sequences = 3, capacity = 9;
+    for (const AttentionShape& shape : {AttentionShape{4, 2, 64}, AttentionShape{3, 1, 80}}) {
+        const std::size_t width = shape.query_heads * shape.head_size,
+                          of_keys = shape.key_value_heads * shape.head_size;
+        const Both keys = poisoned(sequences * capacity, of_keys), values = poisoned(sequences * capacity, of_keys);
+        const Both out = poisoned(sequences, width);
+        for (std::size_t position = 0; position < capacity; ++position) {
+            const Both q = random(sequences, width), k = random(sequences, of_keys), v = random(sequences, of_keys);
+            run([&](Device& device, const auto& on) {
+                device.attention_step(on(q), on(k), on(v), shape, position, on(keys), on(values), on(out));
+            });
+        }
+        expect_close(out, "out");
+    }
+}
+
 }  // namespace
 }  // namespace espalier

@@ -25,16 +25,14 @@ class ReconstructionTest : public testing::Test {
 };
 
 TEST_F(ReconstructionTest, TheHeldOutErrorFalls) {
-    // SparseGPT has fitted what a random block's inputs let it fit.
-    for (const auto& [method, share] : {std::pair{"wanda+reconstruct", 0.9},
-                                        {"magnitude+reconstruct", 0.9},
-                                        {"rgs+sparsegpt+reconstruct", 1.0},
-                                        {"reconstruct", 1.0}}) {
+    for (const auto& [method, share] :
+         {std::pair{"wanda+reconstruct", 0.9}, {"magnitude+reconstruct", 0.9}, {"rgs+sparsegpt+reconstruct", 1.0}}) {
         options_.method = method_from_name(method);
         const PruneResult result = problem_.prune_alone(options_);
         const std::vector<double>& errors = result.report.held_out_errors;
         ASSERT_EQ(errors.size(), 7U) << method;
-        EXPECT_LE(*std::min_element(errors.begin(), errors.end()), share * errors.front()) << method;
+        // Not the start's own: without the first.
+        EXPECT_LT(*std::min_element(errors.begin() + 1, errors.end()), share * errors.front()) << method;
         options_.method.optimization = Optimization::none;
         EXPECT_LE(result.report.error_final, share * problem_.prune_alone(options_).report.error_final) << method;
     }

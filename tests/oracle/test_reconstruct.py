@@ -18,7 +18,7 @@ from checkpoint import PRUNED_MODULES, calibration_samples, read_config, read_mo
 from decoder import block_forward, embed
 from espalier_program import DEVICE, espalier, run_program  # noqa: F401
 from finetuning import drawn_order
-from method import matrices_of, output_loss_gradients, with_matrices
+from method import Matrices, matrices_of, with_matrices
 from random_model import ModelRequest, make_model, random_tokens, write_tokens
 
 SAMPLES, TOKENS, EPOCHS, RATE = 12, 24, 2, 2e-2
@@ -29,6 +29,20 @@ class Case(NamedTuple):
     method: str
     target: str
     batch: int
+    loss: str
+
+
+def loss_of(case: Case, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The sum of all squared errors, or of each token's relative to its target."""
+    errors = (outputs - targets).square().sum(-1)
+    return (errors / targets.square().sum(-1)).sum() if case.loss == "token" else errors.sum()
+
+
+def gradients_of(case: Case, config: object, weights: Dict[str, Tensor], x: Tensor, targets: Tensor) -> Matrices:
+    """d loss / dW of a step's samples."""
+    matrices = {module: matrix.detach().requires_grad_() for module, matrix in matrices_of(weights).items()}
+    loss = loss_of(case, block_forward(config, with_matrices(weights, matrices), x), targets)
+    return dict(zip(matrices, torch.autograd.grad(loss, list(matrices.values()))))
 
 
 def adamw(weights: Dict[str, Tensor], masks: Dict[str, Tensor], case: Case, config: object, x: Tensor, targets: Tensor,
@@ -46,7 +60,7 @@ def adamw(weights: Dict[str, Tensor], masks: Dict[str, Tensor], case: Case, conf
         order = [training[i] for i in drawn_order(len(training), 0xE90C5000 + epoch, 0, block)]
         for begin in range(0, len(order), case.batch):
             batch = order[begin : begin + case.batch]
-            gradients = output_loss_gradients(config, weights, x[batch], targets[batch])
+            gradients = gradients_of(case, config, weights, x[batch], targets[batch])
             factor = (taken + 1) / warm if taken < warm else (total - taken) / max(1, total - warm)
             taken += 1
             moved = {}
@@ -63,8 +77,8 @@ def adamw(weights: Dict[str, Tensor], masks: Dict[str, Tensor], case: Case, conf
 
 @pytest.mark.parametrize(
     "case",
-    [Case("llama3", "wanda+reconstruct", "dense-stream", 4), Case("qwen3", "magnitude+reconstruct", "block", 3),
-     Case("olmo2", "rgs+reconstruct", "dense-stream", 16)],
+    [Case("llama3", "wanda+reconstruct", "dense-stream", 4, "token"), Case("qwen3", "magnitude+reconstruct", "block", 3, "sum"),
+     Case("olmo2", "rgs+reconstruct", "dense-stream", 16, "token")],
     ids=lambda case: case.family,
 )  # fmt: skip
 def test_reconstruction_follows_pytorch(espalier: Path, tmp_path: Path, case: Case) -> None:  # noqa: F811
@@ -72,7 +86,7 @@ def test_reconstruction_follows_pytorch(espalier: Path, tmp_path: Path, case: Ca
     make_model(model_folder, ModelRequest(case.family))
     write_tokens(tmp_path / "tokens.npy", random_tokens(SAMPLES, TOKENS))
     run_program(espalier, "prune", "--model", model_folder, "--calibration", tmp_path / "tokens.npy", "--output", run,
-                "--method", case.method, "--target", case.target, "--epochs", EPOCHS, "--batch", case.batch,
+                "--method", case.method, "--target", case.target, "--loss", case.loss, "--epochs", EPOCHS, "--batch", case.batch,
                 "--learning-rate", RATE, "--device", DEVICE, *(["--ro-compute", "float32"] if DEVICE == "cuda" else []))  # fmt: skip
     config, model, written = read_config(model_folder), read_model_folder(model_folder), read_run_folder(run)
     metrics = json.loads((run / "metrics.json").read_text())["blocks"]
@@ -90,8 +104,9 @@ def test_reconstruction_follows_pytorch(espalier: Path, tmp_path: Path, case: Ca
         errors = []
         for state in states:
             with torch.no_grad():
-                error = (block_forward(of_block, state, x[held_out]) - targets[held_out]).square().sum()
-            errors.append(float(error / targets[held_out].square().sum()))
+                error = loss_of(case, block_forward(of_block, state, x[held_out]), targets[held_out])
+            size = len(held_out) * TOKENS if case.loss == "token" else float(targets[held_out].square().sum())
+            errors.append(float(error) / size)
         found = metrics[index]["held_out_errors"]
         assert found == pytest.approx(errors, rel=2e-3), f"block {index}"
         best = min(range(len(errors)), key=errors.__getitem__)

@@ -25,7 +25,8 @@ from random_model import ModelRequest, make_model  # noqa: E402
 
 PROGRAM = Path(os.environ.get("ESPALIER", REPOSITORY / "build" / "release" / "espalier")).resolve()
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-PRUNE = ["prune", "--model=model", "--calibration=self:12x16", "--method=reconstruct", "--epochs=2"]
+# Two samples a pass, so that the ranks share a step of seven.
+PRUNE = ["prune", "--model=model", "--calibration=self:12x100", "--method=reconstruct", "--epochs=2", "--batch=7"]
 
 
 def launch(words: List[str], ranks: int = 1) -> List[str]:
@@ -50,13 +51,13 @@ def folder_with_a_model(tmp_path: Path) -> Path:
 
 
 def test_tokens_are_kept_and_named(folder: Path) -> None:
-    assert "drew 12 samples of 16 tokens" in run(folder, *PRUNE, "--output=one")
+    assert "drew 12 samples of 100 tokens" in run(folder, *PRUNE, "--output=one")
     with h5py.File(folder / "one" / "calibration.h5") as file:
-        assert file["input_ids"].shape == (12, 16)
+        assert file["input_ids"].shape == (12, 100)
         drawn = json.loads(file["input_ids"].attrs["drawn"])
     assert drawn["temperature"] == "1" and drawn["samples"] == "12"
     manifest = json.loads((folder / "one" / "manifest.json").read_text())
-    assert manifest["calibration"]["path"] == "self:12x16"
+    assert manifest["calibration"]["path"] == "self:12x100"
     assert "calibration.h5" in [entry["file"] for entry in manifest["outer_files"]]
     run(folder, "inspect", "one", "--model=model")
     again = run(folder, *PRUNE, "--output=one")

@@ -7,7 +7,7 @@ import pytest
 from world import World
 
 
-@pytest.mark.parametrize("name", ["self:", "self:8", "self:8x", "self:0x4", "self:8x4x2", "self:99999999x99999999"])
+@pytest.mark.parametrize("name", ["self:", "self:8", "self:8x", "self:0x4", "self:8x4x2", "self: 4x 8", "self:-1x-1", "self:99999999x99999999"])
 def test_names(world: World, name: str) -> None:
     sentence = ["self:SAMPLESxTOKENS", name]
     world.refused(["prune", "--model=model", f"--calibration={name}", "--output=run2"], *sentence)

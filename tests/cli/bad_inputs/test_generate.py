@@ -14,6 +14,7 @@ GENERATE = ["generate", "--model=model", "--output=own.h5", "--samples=4", "--se
     "more, words",
     [
         (["--temperature=-1"], ["--temperature"]),
+        (["--temperature=1e-9"], ["--temperature 1e-9", "0.001"]),
         (["--top-p=0"], ["--top-p"]),
         (["--top-p=1.5"], ["--top-p 1.5", "more than 1"]),
         (["--begin=start"], ["--begin 'start'", "bos, vocabulary"]),
