@@ -29,7 +29,8 @@ try:
     import h5py
     import numpy as np
 
-    from formats.text_tokenizer import TextTokenizer, load_tokenizer
+    from formats.checkpoint_folder import locate_model_folder
+    from formats.text_tokenizer import TextTokenizer, load_tokenizer, optional_object
 except ModuleNotFoundError as missing:
     sys.exit(f"continue_text.py: the Python package {missing.name} is missing; run "
              "jobs/virtual_environment.sh build/venv jobs/requirements.txt and then this with build/venv/bin/python")
@@ -51,8 +52,17 @@ def folder_of_tokenizer(model: Path) -> Path:
     raise InputRefused(f"{model} is a run of itself")
 
 
-def continue_prompts(options: argparse.Namespace, model: Path, tokenizer: TextTokenizer) -> list[str]:
-    """The continuation of each prompt."""
+def ends_of_text(folder: Path) -> set[int]:
+    """The token ids at which a model's text ends."""
+    for name in ("generation_config.json", "config.json"):
+        found = optional_object(locate_model_folder(folder) / name).get("eos_token_id")
+        if found is not None:
+            return set(found if isinstance(found, list) else [found])
+    return set()
+
+
+def continue_prompts(options: argparse.Namespace, model: Path, tokenizer: TextTokenizer, ends: set[int]) -> list[str]:
+    """The continuation of each prompt, up to the end of its text."""
     texts = []
     with tempfile.TemporaryDirectory() as folder:
         for prompt in options.prompt:
@@ -68,8 +78,10 @@ def continue_prompts(options: argparse.Namespace, model: Path, tokenizer: TextTo
             if done.returncode != 0:
                 raise InputRefused((done.stderr.strip().splitlines() or [f"{options.espalier} failed"])[-1][:500])
             with h5py.File(output) as file:
+                drawn = file["input_ids"][0].tolist()
+                end = next((place for place in range(len(ids), len(drawn)) if drawn[place] in ends), len(drawn))
                 # Decoders may strip a text's first blank: what follows is cut off the whole.
-                whole, begin = tokenizer.decode(file["input_ids"][0].tolist()), tokenizer.decode(ids)
+                whole, begin = tokenizer.decode(drawn[:end]), tokenizer.decode(ids)
                 texts.append(whole[len(begin) :] if whole.startswith(begin) else whole)
     return texts
 
@@ -90,13 +102,19 @@ def main(arguments: Optional[list[str]] = None) -> int:
         if not options.espalier.exists():
             raise InputRefused(f"{options.espalier} is no program; cmake --preset release && cmake --build --preset release")
         for model in options.model:
-            tokenizer = load_tokenizer(options.tokenizer or folder_of_tokenizer(model), None)
+            if not model.is_dir():
+                raise InputRefused(f"{model} is no folder of a model or a run")
+        for model in options.model:
+            folder = options.tokenizer or folder_of_tokenizer(model)
+            texts = continue_prompts(options, model, load_tokenizer(folder, None), ends_of_text(folder))
             print(f"{model}:")
-            for prompt, text in zip(options.prompt, continue_prompts(options, model, tokenizer)):
-                print(f"  {prompt}|{text}")
+            for prompt, text in zip(options.prompt, texts):
+                print(f"  {prompt}|{text}", flush=True)
     except (InputRefused, OSError) as error:
         print(f"continue_text: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -7,7 +7,7 @@
 Texts come from Debian packages (domains.py). `manuals` calibrates with text of that domain, `self` with tokens drawn
 from the model; a seed draws other samples and other optimiser steps. Choices are made with `--part validation`; `test`
 is for reports only. Each run is done once: DIR/results.jsonl keeps what it gave, and the same command goes on.
-DIR/table-PART.md holds means ± standard deviations. Closure is ln(wanda / x) / ln(wanda / dense) of perplexities, with
+DIR/table-PART.md holds means ± standard deviations, DIR/closure-*.svg show closure against seconds. Closure is ln(wanda / x) / ln(wanda / dense) of perplexities, with
 Wanda's run of the same calibration: inside, on the domain that was calibrated with; outside, the mean of the others.
 Exit status 2 and one sentence on stderr when something does not fit.
 """
@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from extract_prose import PackageUnknown, ProseRefused  # noqa: E402
 from formats.json_file import InputRefused  # noqa: E402
 from formats.numbers import positive  # noqa: E402
-from quality.closure import Record, table  # noqa: E402
+from quality.closure import Record, dots_of, plot, table  # noqa: E402
 from quality.domains import DOMAINS, write_domains  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -153,6 +153,14 @@ def listed(known: Sequence[str]) -> Any:
     return parse
 
 
+def write_plots(folder: Path, part: str, records: Sequence[Record], dense: dict[str, float], texts: list[str]) -> None:
+    """Closure against seconds, inside and outside of the domain of the manuals: one file for each pattern and calibration."""
+    for where, chosen in (("inside", texts[:1]), ("outside", texts[1:])):
+        for name, dots in dots_of(records, dense, chosen).items():
+            file = f"closure-{where}-{part}-{name}.svg".replace(", calibrated with ", "-").replace(":", "")
+            (folder / file).write_text(plot(f"{where}: {name}", dots), encoding="utf-8")
+
+
 def parse_arguments(arguments: Optional[list[str]]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
@@ -188,6 +196,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
         domains = {domain: f"{domain}.{options.part}" for domain in DOMAINS}
         text = table(bench.chosen_records(), dense, domains)
         (options.output / f"table-{options.part}.md").write_text(text, encoding="utf-8")
+        write_plots(options.output, options.part, bench.chosen_records(), dense, list(domains.values()))
         print(text, end="")
     except (InputRefused, ProseRefused, PackageUnknown, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)

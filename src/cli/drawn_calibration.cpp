@@ -43,10 +43,17 @@ DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, 
         drawn.table = std::move(*kept);
         return drawn;
     }
-    heed_stop_signals();  // there is nothing to save yet
     const Stopwatch stopwatch;
     const TensorCommunicator tensors(session.world(), *chosen.device);
-    const SayProgress step = [&](const std::string& text) { progress.step("drawing tokens: " + text); };
+    const SayProgress step = [&](const std::string& text) {
+        if (stop_requested()) {
+            throw Error(ExitStatus::interrupted,
+                        "stopped by " + name_of_signal(stop_signal()) +
+                            " while tokens were drawn: none are kept, and the same command begins again (espalier "
+                            "generate draws them into a file of their own)");
+        }
+        progress.step("drawing tokens: " + text);
+    };
     const std::vector<std::int32_t> ids = generate_tokens(
         {.device = *chosen.device,
          .group = tensors.get(),
@@ -56,9 +63,9 @@ DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, 
          .memory = memory_of_rank(session, chosen),
          .advice = "use more ranks, or draw with espalier generate and a smaller --batch, and give the file"},
         options);
-    note_stop_signals();
     chosen.device->reset_memory_peak();
     progress.live("");
+    progress.restart();
     progress.line(fmt::format("drew {} samples of {} tokens from {} in {}", options.samples, options.sequence_length,
                               source.path().string(), format_seconds(stopwatch.seconds())));
     drawn.table = table_of_drawn_tokens(options.samples, options.sequence_length, ids, drawn.recipe);

@@ -101,6 +101,7 @@ int finetune_command(Session& session, const CommandLine& line) {
         options.data = set->text("data");
         options.output = set->text("output");
         if (!options.output.has_filename()) options.output = options.output.parent_path();
+        refuse_tokens_in(options.output, options.data, "--data");
         if (teacher) options.teacher = teacher->path();
         options.fresh = set->flag("fresh");
         if (set->has("checkpoint-steps"))

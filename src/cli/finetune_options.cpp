@@ -44,7 +44,7 @@ std::vector<OptionSpec> training_option_specs() {
          {}},
         {"evaluate-steps", "steps between two looks at the held-out samples [default: a tenth of all]", {}},
         {"patience", "looks without a better one that end the run; 0: it takes all steps", "0"},
-        {"seed", "of the samples' order and the updates' first values", "0"},
+        {"seed", "of the samples' order, the updates' first values, and tokens that are drawn (self:)", "0"},
         {"output-dtype", "type of the merged weights: float32, float16 or bfloat16 [default: as in the model]", {}}};
 }
 

@@ -1,3 +1,4 @@
+#include "io/file.h"
 #include "io/token_file.h"
 #include "mpi/tensor_communicator.h"
 #include "src/base/clock.h"
@@ -9,8 +10,12 @@
 #include "src/cli/measured_model.h"
 #include "src/cli/output_file.h"
 
+#include <algorithm>
 #include <cstdio>
+#include <filesystem>
 #include <optional>
+#include <span>
+#include <string_view>
 
 namespace espalier {
 
@@ -18,7 +23,7 @@ std::vector<OptionSpec> generate_option_specs() {
     std::vector<OptionSpec> specs = {
         measured_model_option("model to draw from"),
         {"output",
-         "HDF5 file to write, /input_ids [samples, length], as prune takes it for --calibration",
+         "HDF5 file to write, or to draw anew: /input_ids [samples, length], as prune takes it for --calibration",
          {},
          false,
          true},
@@ -38,6 +43,23 @@ std::vector<OptionSpec> generate_option_specs() {
     return specs;
 }
 
+namespace {
+
+/// A token file may be drawn anew; any other file is kept.
+void refuse_other_file(const std::filesystem::path& output) {
+    if (output.extension() == ".npy")
+        throw InputError("--output " + output.string() + " is to be an HDF5 file; call it .h5");
+    if (!std::filesystem::exists(output)) return;
+    constexpr std::string_view signature = "\x89HDF\r\n\x1a\n";
+    const InputFile file(output);
+    std::string beginning(std::min<std::size_t>(signature.size(), file.size()), '\0');
+    file.read(0, std::as_writable_bytes(std::span(beginning)));
+    if (beginning != signature)
+        throw InputError("--output " + output.string() + " exists and is no token file; name another");
+}
+
+}  // namespace
+
 int generate_command(Session& session, const CommandLine& line) {
     if (print_help(session, line, "generate", "draws tokens from a model: calibration without a corpus",
                    generate_option_specs()))
@@ -55,6 +77,7 @@ int generate_command(Session& session, const CommandLine& line) {
         options = parse_generation_options(*set, *source, static_cast<std::size_t>(session.size()));
         if (session.rank() == 0) {
             refuse_unwritable("output", set->text("output"));
+            refuse_other_file(set->text("output"));
             source->verify_outer();
         }
         chosen = make_device(session, *set);

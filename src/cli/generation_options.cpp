@@ -14,14 +14,15 @@
 namespace espalier {
 
 std::vector<OptionSpec> sampling_option_specs() {
-    return {{"temperature", "logits are divided by it; 0: always the most likely token", "1"},
-            {"top-p", "draw among the most likely tokens that have this probability together", "1"},
-            {"seed", "of the draws", "0"},
-            {"begin",
-             "what stands before each sample: bos (the token of config.json), vocabulary (a token of its own, drawn "
-             "evenly, which is part of it), or a token's id [default: bos where config.json has one]",
-             {}},
-            {"batch", "samples that go through the model together; decides how their numbers are rounded", "32"}};
+    return {
+        {"temperature", "logits are divided by it; 0: always the most likely token", "1"},
+        {"top-p", "draw among the most likely tokens that have this probability together", "1"},
+        {"seed", "of the draws", "0"},
+        {"begin",
+         "what stands before each sample: bos (the token of config.json) or a token's id, which are not written, or "
+         "vocabulary (a token of its own, drawn evenly and written) [default: bos where config.json has one]",
+         {}},
+        {"batch", "samples that go through the model together; decides how their numbers are rounded", "32"}};
 }
 
 namespace {

@@ -11,6 +11,8 @@
 #include "src/cli/network_options.h"
 #include "src/plan/memory_plan.h"
 #include "src/prune/pipeline.h"
+#include "src/report/run_identity.h"
+#include "src/weights/manifest.h"
 #include "src/weights/synthetic_source.h"
 
 #include <fmt/format.h>
@@ -89,6 +91,7 @@ PruneOptions parse_options(OptionSet& options, const ModelSource& source, const 
     if (!parsed.output.has_filename()) parsed.output = parsed.output.parent_path();
     if (options.has("only-blocks"))
         parsed.only_blocks = parse_blocks(options.text("only-blocks"), source.config().blocks.size());
+    refuse_tokens_in(parsed.output, options.text("calibration"), "--calibration");
     parsed.fresh = options.flag("fresh");
     if (parsed.fresh && options.flag("resume")) throw InputError("give --fresh or --resume, not both");
     return parsed;
@@ -209,7 +212,16 @@ int prune_command(Session& session, const CommandLine& line) {
             if (session.rank() != 0) return;
             source->verify_outer();
             refuse_output_in(options.output, *source, "--model");
-            RunFolder(options.output).prepare(source->config_text());
+            const RunFolder run(options.output);
+            run.prepare(source->config_text());
+            // Before minutes of drawing.
+            if (run.has_manifest() && !options.fresh) {
+                const Manifest held = Manifest::read(run);
+                Json before = held.options, now = options.deciding_values(facts.computed_on);
+                before["calibration"] = held.calibration_path;
+                now["calibration"] = calibration_name;
+                refuse_differences(options.output, before, now);
+            }
         });
         drawn = draw_calibration(session, chosen, *source, calibration_name, options.seed, options.output,
                                  options.fresh, progress);

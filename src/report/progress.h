@@ -15,6 +15,11 @@ class Progress {
     /// `visible` on rank 0 only.
     explicit Progress(bool visible);
 
+    /// The time to expect is that of what follows: something else took time before.
+    void restart() {
+        since_start_ = Stopwatch();
+        last_step_ = 0;
+    }
     /// One line, any time.
     void line(const std::string& text);
     /// Replaces the live line, on a terminal only.

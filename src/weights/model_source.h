@@ -79,6 +79,10 @@ std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path);
 /// Throws InputError when `output` is a folder that reading `source`, the model of `option`, needs.
 void refuse_output_in(const std::filesystem::path& output, const ModelSource& source, const std::string& option);
 
+/// Throws InputError when the token file of `option` lies in the folder `output`, which --fresh would delete.
+void refuse_tokens_in(const std::filesystem::path& output, const std::filesystem::path& tokens,
+                      const std::string& option);
+
 /// Throws InputError when the run in `output` read the model of `option` from another snapshot of the hub's cache than
 /// `now`: the two may differ in what an identity does not hold, the weights' values. Other paths pass.
 void refuse_other_snapshot(const std::filesystem::path& output, const std::filesystem::path& of_run,

@@ -36,6 +36,15 @@ void refuse_other_snapshot(const std::filesystem::path& output, const std::files
                      " to go on, or --fresh to start over");
 }
 
+void refuse_tokens_in(const std::filesystem::path& output, const std::filesystem::path& tokens,
+                      const std::string& option) {
+    std::error_code unknown;
+    if (!std::filesystem::exists(tokens, unknown)) return;
+    if (std::filesystem::weakly_canonical(tokens).parent_path() != std::filesystem::weakly_canonical(output)) return;
+    throw InputError(option + " " + tokens.string() + " lies in --output " + output.string() +
+                     ", where it belongs to a run; copy it to another place");
+}
+
 std::string lasting_name(const std::filesystem::path& path) {
     const bool made_up = SyntheticSource::is_named(path) || names_drawn_tokens(path.string());
     return made_up ? path.string() : std::filesystem::absolute(path).string();

@@ -58,12 +58,22 @@ def test_every_model_goes_on(program: Path, capsys: pytest.CaptureFixture[str]) 
     assert words["--temperature"] == "0.0" and words["--samples"] == "1"
 
 
+def test_text_ends_where_it_ends(program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At a token that config.json names: here each of what the program says."""
+    folder = program.parent / "model"
+    ids = continue_text.load_tokenizer(folder, None).encode("ab")
+    (folder / "config.json").write_text(json.dumps({"eos_token_id": [ids[1], 7]}))
+    assert run(program, "--model", folder, "--prompt", "ab") == 0
+    assert capsys.readouterr().out == f"{folder}:\n  ab|\n"
+
+
 @pytest.mark.parametrize(
     "words, sentence",
     [
         (["--prompt", ""], "a prompt is empty"),
         (["--prompt", "a", "--temperature", "9"], "too hot"),
         (["--prompt", "a", "--tokenizer", "nowhere"], "nowhere"),
+        (["--prompt", "a", "--model", "missing"], "missing is no folder"),
     ],
 )
 def test_refusals(program: Path, capsys: pytest.CaptureFixture[str], words: list, sentence: str) -> None:

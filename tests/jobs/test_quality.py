@@ -9,6 +9,7 @@ import struct
 import sys
 import zlib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -69,6 +70,19 @@ def test_closure_is_beside_wanda_of_the_same_seed() -> None:
     assert "| ours | 100.0 | 200.0 |  |  | 10 | 1 |" in alone[3]
 
 
+def test_a_plot_has_every_method() -> None:
+    """Faster ones to the left, better ones higher."""
+    runs = [record("wanda", 0, 200, 400), record("a<b", 1, 50, 200), record("wanda", 1, 100, 400)]
+    groups = closure.dots_of(runs, {"a": 50.0, "b": 100.0}, ["a"])
+    assert list(groups) == ["2:4, calibrated with self"]
+    dots = {dot.name: dot for dot in groups["2:4, calibrated with self"]}
+    assert dots["wanda"].closure == 0 and dots["a<b"].closure == 1 and dots["wanda"].seconds == 15
+    drawn = ElementTree.fromstring(closure.plot("title", list(dots.values())))
+    circles = [(float(c.get("cx")), float(c.get("cy"))) for c in drawn if c.tag.endswith("circle")]
+    assert circles[0][0] < circles[1][0] and circles[0][1] > circles[1][1]
+    assert "a<b" in [text.text for text in drawn if text.tag.endswith("text")]
+
+
 PROGRAM = """#!{python}
 import json, sys
 from pathlib import Path
@@ -107,6 +121,7 @@ def test_the_bench_does_each_run_once(tmp_path: Path, monkeypatch: pytest.Monkey
     share = 100 * math.log(2) / math.log(4)
     assert f"| sparsegpt | 100.0 ± 0.0 | 100.0 ± 0.0 | 100.0 ± 0.0 | {share:.1f} ± 0.0 |" in table
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 4
+    assert (tmp_path / "out" / "closure-outside-test-24-self.svg").exists()
     assert json.loads((tmp_path / "out" / "dense.json").read_text())["novels.test"] == 50
     capsys.readouterr()
     program.write_text("#!/bin/sh\necho 'espalier: no' >&2; exit 2\n")

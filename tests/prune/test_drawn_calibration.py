@@ -66,7 +66,10 @@ def test_tokens_are_kept_and_named(folder: Path) -> None:
         run(folder, *PRUNE, f"--output=on-{ranks}", ranks=ranks)
         assert digest(folder / f"on-{ranks}") == digest(folder / "one")
     refused = run(folder, *PRUNE, "--output=one", "--seed=1", status=2)
-    assert "calibration tokens" in refused and "seed" in refused
+    assert "seed: the run has 0" in refused and "drew" not in refused
+    own = [word.replace("self:12x100", "one/calibration.h5") for word in PRUNE]
+    assert "copy it to another place" in run(folder, *own, "--output=one", "--fresh", status=2)
+    assert (folder / "one" / "calibration.h5").exists()
     (folder / "one" / "calibration.h5").write_bytes(b"damaged")
     run(folder, "inspect", "one", status=2)
 
@@ -81,6 +84,21 @@ def test_a_run_goes_on_with_the_tokens_it_began_with(folder: Path) -> None:
         process.send_signal(signal.SIGKILL)
     assert "drew" not in run(folder, *PRUNE, "--output=killed", ranks=2)
     assert digest(folder / "killed") == digest(folder / "expected")
+
+
+def test_a_signal_while_tokens_are_drawn(folder: Path) -> None:
+    """Nothing is kept, and it is said; the same command begins again."""
+    command = launch(["prune", "--model=model", "--calibration=self:96x200", "--method=wanda", "--output=run"])
+    with subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and not (folder / "run" / "blocks").exists():
+            time.sleep(0.002)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGUSR1)
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 75, said
+    assert "while tokens were drawn" in said and not (folder / "run" / "manifest.json").exists()
+    run(folder, "prune", "--model=model", "--calibration=self:4x8", "--method=wanda", "--output=run")
 
 
 def test_fine_tuning_draws_from_the_teacher(folder: Path) -> None:

@@ -39,5 +39,10 @@ def test_prompts_of_another_tokenizer(world: World) -> None:
     world.refused([*GENERATE, "--prompts=prompts.npy"], "prompts.npy", str(VOCABULARY))
 
 
+def test_files_that_hold_something_else(world: World) -> None:
+    world.refused([*GENERATE[:2], "--output=model/config.json"], "model/config.json", "no token file")
+    world.refused([*GENERATE[:2], "--output=own.npy"], "own.npy", ".h5")
+
+
 def test_places_that_are_not_there(world: World) -> None:
     world.refused([*GENERATE[:2], "--output=nowhere/own.h5"], "--output", "nowhere")
