@@ -15,7 +15,7 @@ not done again.
   --model DIR         the dense model, where the demo was given one, with --calibration-text and --evaluation-text
   --calibration-text FILE, --evaluation-text FILE
   --output DIR        [default: build/recover]
-  --steps N           training steps of 8 samples of 64 tokens [default: 16]
+  --steps N           training steps of 8 samples of 64 tokens [default: 14]
   --items N           items of the task [default: 100]
   --espalier PROGRAM  [default: build/release/espalier]
 END
@@ -27,7 +27,7 @@ refuse() {
 }
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-demo=$root/build/demo output=$root/build/recover steps=16 items=100 espalier=$root/build/release/espalier
+demo=$root/build/demo output=$root/build/recover steps=14 items=100 espalier=$root/build/release/espalier
 model='' calibration_text='' evaluation_text=''
 while (($#)); do
     case $1 in
