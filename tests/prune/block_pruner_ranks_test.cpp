@@ -58,9 +58,10 @@ TEST(OnSeveralRanksWithBatches, BitsAreThoseOfOneRank) {
 }
 
 TEST(OnSeveralRanksWithBatches, PassesOfAReconstructionAreShared) {
-    const PruneProblem problem("mistral", 12, 90);  // two samples a pass
+    const PruneProblem problem("mistral", 8, 90);  // two samples a pass
     PruneOptions options = problem.options(Method::reconstruct);
-    options.reconstruction.batch = 7;  // of ten: also a smaller last step
+    options.reconstruction.epochs = 1;
+    options.reconstruction.batch = 5;  // of seven: also a smaller last step
     EXPECT_EQ(options.samples_of_pass(), 2U);
     expect_same_as_alone(problem, options, "dense stream");
     options.reconstruction.target = ReconstructionTarget::block;
