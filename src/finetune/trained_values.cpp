@@ -3,6 +3,7 @@
 #include "kernels/device_numbers.h"
 #include "mpi/tensor_collectives.h"
 #include "src/base/philox.h"
+#include "src/model/block_half.h"
 
 #include <algorithm>
 #include <cmath>
