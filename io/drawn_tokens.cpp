@@ -2,11 +2,11 @@
 
 #include "io/checksum.h"
 #include "io/hdf5_handle.h"
-#include "io/run_folder.h"
 #include "src/base/error.h"
 #include "src/base/json.h"
 
 #include <charconv>
+#include <limits>
 #include <string_view>
 
 namespace espalier {
@@ -62,11 +62,6 @@ TokenTable table_of_drawn_tokens(std::size_t rows, std::size_t columns, std::spa
     return table_of(rows, columns, ids, text_of(recipe));
 }
 
-void keep_drawn_tokens(const std::filesystem::path& folder, const TokenTable& table, const DrawingRecipe& recipe) {
-    write_token_file(folder / RunFolder::calibration_file, table.rows, table.columns, table.ids,
-                     {{recipe_attribute, text_of(recipe)}});
-}
-
 std::optional<TokenTable> kept_tokens(const std::filesystem::path& folder, const DrawingRecipe& recipe,
                                       std::size_t vocabulary) {
     const std::filesystem::path file = folder / RunFolder::calibration_file;
@@ -79,6 +74,15 @@ std::optional<TokenTable> kept_tokens(const std::filesystem::path& folder, const
 
 TokenTable kept_tokens(const std::filesystem::path& folder, std::size_t vocabulary) {
     return read(folder / RunFolder::calibration_file, vocabulary).second;
+}
+
+FileRecord keep_drawn_tokens(const RunFolder& run, const TokenTable& table, const DrawingRecipe& recipe) {
+    constexpr std::size_t any_vocabulary = std::numeric_limits<std::int32_t>::max();
+    if (!kept_tokens(run.path(), recipe, any_vocabulary)) {
+        write_token_file(run.path() / RunFolder::calibration_file, table.rows, table.columns, table.ids,
+                         {{recipe_attribute, text_of(recipe)}});
+    }
+    return run.record_of(RunFolder::calibration_file);
 }
 
 }  // namespace espalier

@@ -2,6 +2,7 @@
 /// Tokens that a run has drawn from its model, in the place of a token file: "self:256x128" (samples x length). They
 /// are drawn once and kept in the run folder.
 
+#include "io/run_folder.h"
 #include "io/token_file.h"
 
 #include <cstddef>
@@ -30,8 +31,8 @@ TokenTable shape_of_drawn_tokens(const std::string& name);
 TokenTable table_of_drawn_tokens(std::size_t rows, std::size_t columns, std::span<const std::int32_t> ids,
                                  const DrawingRecipe& recipe);
 
-/// Writes calibration.h5 into the folder, complete or not at all.
-void keep_drawn_tokens(const std::filesystem::path& folder, const TokenTable& table, const DrawingRecipe& recipe);
+/// The run's calibration.h5 with these tokens, written, complete or not at all, unless it holds them already.
+FileRecord keep_drawn_tokens(const RunFolder& run, const TokenTable& table, const DrawingRecipe& recipe);
 
 /// What the folder keeps, if it was drawn by that recipe; nothing otherwise. Throws InputError when the file is
 /// damaged.

@@ -5,6 +5,7 @@
 #include "src/base/error.h"
 #include "src/base/tensor.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstddef>
@@ -56,6 +57,14 @@ inline AdamCorrection correction_of(const AdamW& rule, const OptimizerStep& step
     const double second = 1 - std::pow(static_cast<double>(rule.beta2), number);
     return {static_cast<float>(static_cast<double>(step.learning_rate) / first),
             static_cast<float>(1 / std::sqrt(second))};
+}
+
+/// Of the highest rate, in step `step` of steps 0 …: linear growth in a share `warm_up` of them, then linearly to 0.
+inline double share_of_rate(std::size_t step, std::size_t steps, double warm_up) {
+    const auto total = static_cast<double>(steps), done = static_cast<double>(step);
+    const double warm = std::ceil(warm_up * total);
+    if (done < warm) return (done + 1) / warm;
+    return (total - done) / std::max(1.0, total - warm);
 }
 
 /// Rows of a matrix that are stepped, with all that belongs to them; float32 but for the mask and the rounded copy.

@@ -7,8 +7,9 @@
 Texts come from Debian packages (domains.py). `manuals` calibrates with text of that domain, `self` with tokens drawn
 from the model; a seed draws other samples and other optimiser steps. Choices are made with `--part validation`; `test`
 is for reports only. Each run is done once: DIR/results.jsonl keeps what it gave, and the same command goes on.
-DIR/table-PART.md holds means ± standard deviations, DIR/closure-*.svg show closure against seconds. Closure is ln(wanda / x) / ln(wanda / dense) of perplexities, with
-Wanda's run of the same calibration: inside, on the domain that was calibrated with; outside, the mean of the others.
+DIR/table-PART.md holds means ± standard deviations, DIR/closure-*.svg show closure against seconds. Closure is ln(wanda
+/ x) / ln(wanda / dense) of perplexities, with Wanda's run of the same calibration: inside, on the domain that was
+calibrated with; outside, the mean of the others.
 Exit status 2 and one sentence on stderr when something does not fit.
 """
 
@@ -154,7 +155,7 @@ def listed(known: Sequence[str]) -> Any:
 
 
 def write_plots(folder: Path, part: str, records: Sequence[Record], dense: dict[str, float], texts: list[str]) -> None:
-    """Closure against seconds, inside and outside of the domain of the manuals: one file for each pattern and calibration."""
+    """Closure against seconds, on the manuals and on the other domains: a file for each pattern and calibration."""
     for where, chosen in (("inside", texts[:1]), ("outside", texts[1:])):
         for name, dots in dots_of(records, dense, chosen).items():
             file = f"closure-{where}-{part}-{name}.svg".replace(", calibrated with ", "-").replace(":", "")

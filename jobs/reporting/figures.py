@@ -87,7 +87,10 @@ def error_figure(runs: list[Run]) -> str:
     curves += [Curve(run.label, position, run.by_block("error_final")) for position, run in shown]
     styles = [(style_key("dashed"), "after the first mask"), (style_key(""), "final")] if moved else []
     body = block_chart(curves, "Relative squared error", True, lambda value: tick_text(float(f"{value:.3g}")))
-    caption = "‖f − f₀‖² / ‖f₀‖² of each block's output over all samples, on inputs from the pruned blocks before it; f₀ is the dense block, or, of a reconstruction, the dense model."
+    caption = (
+        "‖f − f₀‖² / ‖f₀‖² of each block's output over all samples, on inputs from the pruned blocks before it; f₀ is "
+        "the dense block, or, of a reconstruction, the dense model."
+    )
     if 0 < len(moved) < len(shown):
         caption += " A dashed line is missing where nothing happens between the first mask and the final weights."
     return figure("Error by block", body + legend(run_legend(shown) + styles), caption)

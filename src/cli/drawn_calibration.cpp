@@ -19,23 +19,25 @@ TokenTable read_or_name_tokens(const std::string& name, std::size_t vocabulary) 
     return read_token_file(name, vocabulary, TokenPurpose::calibration);
 }
 
-DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, const ModelSource& source,
-                                  const std::string& name, std::uint64_t seed, const std::filesystem::path& output,
-                                  bool fresh, Progress& progress) {
+DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, const DrawingRequest& request,
+                                  const std::function<void()>& before_it, Progress& progress) {
+    const ModelSource& source = request.source;
     GenerationOptions options;
     DrawnCalibration drawn;
     std::optional<TokenTable> kept;
     session.agree([&] {
-        const TokenTable shape = shape_of_drawn_tokens(name);
+        if (session.rank() == 0) before_it();
+        const TokenTable shape = shape_of_drawn_tokens(request.name);
         options.samples = shape.rows;
         options.sequence_length = shape.columns;
-        options.rule.seed = seed;
+        options.rule.seed = request.seed;
         options.batch = std::min(options.batch, options.samples);
         set_begin({}, source, options);
-        if (options.total_length() < 2) throw InputError(name + " leaves nothing to draw after the first token");
+        if (options.total_length() < 2)
+            throw InputError(request.name + " leaves nothing to draw after the first token");
         source.config().check_sequence_length(options.total_length() - 1);
         drawn.recipe = recipe_of(options, source);
-        if (!fresh) kept = kept_tokens(output, drawn.recipe, source.config().vocabulary);
+        if (!request.fresh) kept = kept_tokens(request.output, drawn.recipe, source.config().vocabulary);
     });
     // All ranks see one folder; should one of them not, all draw.
     const std::vector<char> all_have = session.world().all_gather_value(static_cast<char>(kept.has_value()));

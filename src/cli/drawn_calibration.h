@@ -7,7 +7,9 @@
 #include "src/report/progress.h"
 #include "src/weights/model_source.h"
 
+#include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 
 namespace espalier {
@@ -22,10 +24,17 @@ struct DrawnCalibration {
     DrawingRecipe recipe;
 };
 
-/// Draws what `name` asks for with all ranks' devices, unless `output`, the run's folder, keeps it already and is not
-/// to be started anew. Collective.
-DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, const ModelSource& source,
-                                  const std::string& name, std::uint64_t seed, const std::filesystem::path& output,
-                                  bool fresh, Progress& progress);
+struct DrawingRequest {
+    const ModelSource& source;
+    std::string name;  ///< "self:128x2048"
+    std::uint64_t seed = 0;
+    std::filesystem::path output;  ///< the run's folder
+    bool fresh = false;            ///< it is to be started anew
+};
+
+/// Draws with all ranks' devices what is asked for, unless the run's folder keeps it already. `before_it` is called on
+/// rank 0 first, for all that would refuse the run. Collective.
+DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, const DrawingRequest& request,
+                                  const std::function<void()>& before_it, Progress& progress);
 
 }  // namespace espalier

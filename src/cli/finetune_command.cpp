@@ -135,16 +135,24 @@ int finetune_command(Session& session, const CommandLine& line) {
     }
     std::optional<DrawnCalibration> drawn;
     if (names_drawn_tokens(set->text("data"))) {
-        session.agree([&] {
-            if (session.rank() != 0) return;
+        const auto before_it = [&] {
             student->verify_outer();
             if (teacher) teacher->verify_outer();
             refuse_output_in(options.output, *student, "--model");
             if (teacher) refuse_output_in(options.output, *teacher, "--teacher");
-            RunFolder(options.output).prepare(student->config_text());
-        });
-        drawn = draw_calibration(session, chosen, teacher ? *teacher : *student, set->text("data"), options.seed,
-                                 options.output, options.fresh, progress);
+            const RunFolder run(options.output);
+            run.prepare(student->config_text());
+            if (!run.has_manifest() || options.fresh) return;
+            const FinetuneManifest held = FinetuneManifest::read(run);
+            Json before = held.options, now = options.deciding_values(facts.arithmetic);
+            before["data"] = held.data_path;
+            now["data"] = set->text("data");
+            refuse_differences(options.output, before, now);
+        };
+        drawn = draw_calibration(
+            session, chosen,
+            {teacher ? *teacher : *student, set->text("data"), options.seed, options.output, options.fresh}, before_it,
+            progress);
         session.agree([&] {
             data = choose_calibration(*set, drawn->table, set->text("data"), std::numeric_limits<std::size_t>::max());
         });

@@ -208,23 +208,21 @@ int prune_command(Session& session, const CommandLine& line) {
     const std::string calibration_name = set->text("calibration");
     std::optional<DrawnCalibration> drawn;
     if (names_drawn_tokens(calibration_name)) {
-        session.agree([&] {
-            if (session.rank() != 0) return;
+        const auto before_it = [&] {
             source->verify_outer();
             refuse_output_in(options.output, *source, "--model");
             const RunFolder run(options.output);
             run.prepare(source->config_text());
-            // Before minutes of drawing.
-            if (run.has_manifest() && !options.fresh) {
-                const Manifest held = Manifest::read(run);
-                Json before = held.options, now = options.deciding_values(facts.computed_on);
-                before["calibration"] = held.calibration_path;
-                now["calibration"] = calibration_name;
-                refuse_differences(options.output, before, now);
-            }
-        });
-        drawn = draw_calibration(session, chosen, *source, calibration_name, options.seed, options.output,
-                                 options.fresh, progress);
+            if (!run.has_manifest() || options.fresh) return;
+            const Manifest held = Manifest::read(run);
+            Json before = held.options, now = options.deciding_values(facts.computed_on);
+            before["calibration"] = held.calibration_path;
+            now["calibration"] = calibration_name;
+            refuse_differences(options.output, before, now);
+        };
+        drawn =
+            draw_calibration(session, chosen, {*source, calibration_name, options.seed, options.output, options.fresh},
+                             before_it, progress);
         session.agree([&] { calibration = choose_calibration(*set, drawn->table, calibration_name); });
         facts.calibration_sha256 = drawn->table.sha256;
     }

@@ -6,8 +6,6 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <limits>
-
 namespace espalier {
 
 Json FinetuneState::to_json() const {
@@ -119,9 +117,7 @@ void FinetuneLedger::save() {
 }
 
 void FinetuneLedger::keep_data(const TokenTable& table, const DrawingRecipe& recipe) {
-    if (!kept_tokens(run_.path(), recipe, std::numeric_limits<std::int32_t>::max()))
-        keep_drawn_tokens(run_.path(), table, recipe);
-    manifest_.outer_files = {run_.record_of(RunFolder::calibration_file)};
+    manifest_.outer_files = {keep_drawn_tokens(run_, table, recipe)};
     save();
 }
 

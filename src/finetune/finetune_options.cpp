@@ -1,43 +1,35 @@
 #include "src/finetune/finetune_options.h"
 
 #include "src/base/error.h"
+#include "src/base/name_table.h"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
-#include <utility>
 
 namespace espalier {
 
 namespace {
 
-constexpr std::array<std::pair<TrainedPart, std::string_view>, 3> trained_parts = {
-    {{TrainedPart::masked_lora, "masked-lora"}, {TrainedPart::lora, "lora"}, {TrainedPart::masked, "masked"}}};
-constexpr std::array<std::pair<FinetuneLoss, std::string_view>, 3> losses = {
-    {{FinetuneLoss::lm, "lm"}, {FinetuneLoss::kl, "kl"}, {FinetuneLoss::mix, "mix"}}};
+constexpr NameTable<TrainedPart, 3> trained_parts = {
+    {{{TrainedPart::masked_lora, "masked-lora"}, {TrainedPart::lora, "lora"}, {TrainedPart::masked, "masked"}}}};
+constexpr NameTable<FinetuneLoss, 3> losses = {
+    {{{FinetuneLoss::lm, "lm"}, {FinetuneLoss::kl, "kl"}, {FinetuneLoss::mix, "mix"}}}};
 
 }  // namespace
 
 std::string_view name_of(TrainedPart part) {
-    return trained_parts[static_cast<std::size_t>(part)].second;
+    return trained_parts.name_of(part);
 }
 
 TrainedPart trained_part_from_name(std::string_view name) {
-    for (const auto& [part, known] : trained_parts) {
-        if (known == name) return part;
-    }
-    throw InputError("--train '" + std::string(name) + "' is not one of masked-lora, lora, masked");
+    return trained_parts.value_of(name, "--train");
 }
 
 std::string_view name_of(FinetuneLoss loss) {
-    return losses[static_cast<std::size_t>(loss)].second;
+    return losses.name_of(loss);
 }
 
 FinetuneLoss finetune_loss_from_name(std::string_view name) {
-    for (const auto& [loss, known] : losses) {
-        if (known == name) return loss;
-    }
-    throw InputError("--loss '" + std::string(name) + "' is not one of lm, kl, mix");
+    return losses.value_of(name, "--loss");
 }
 
 bool FinetuneOptions::is_target(const MatrixShape& matrix) const {
@@ -57,10 +49,7 @@ LossWeights FinetuneOptions::loss_weights() const {
 }
 
 double FinetuneOptions::learning_rate_of(std::size_t step) const {
-    const auto total = static_cast<double>(steps), done = static_cast<double>(step);
-    const double warm = std::ceil(warm_up * total);
-    if (done < warm) return learning_rate * (done + 1) / warm;
-    return learning_rate * (total - done) / std::max(1.0, total - warm);
+    return learning_rate * share_of_rate(step, steps, warm_up);
 }
 
 AdamW FinetuneOptions::rule() const {

@@ -4,6 +4,7 @@
 #include "mpi/tensor_collectives.h"
 #include "src/base/philox.h"
 #include "src/model/block_half.h"
+#include "src/model/weight_sizes.h"
 
 #include <algorithm>
 #include <cmath>
@@ -81,21 +82,6 @@ TensorView TrainedValues::state_of(std::size_t unit, State state) const {
     throw BugError("internal error: a state of trained values");
 }
 
-// The root mean square of what is kept, so that one learning rate suits tensors of all sizes.
-double TrainedValues::rate_of(TensorView values, TensorView scratch) const {
-    const DeviceSums squares(context_.device, 1);
-    const DeviceCounters zeros(context_.device, 1);
-    TensorView floats = values;
-    if (values.dtype != DType::f32) {
-        floats = {scratch.data, DType::f32, values.rows, values.columns};
-        context_.device.convert(values, floats);
-    }
-    context_.device.square_sum(floats, squares.at(0));
-    context_.device.count_zeros(values, zeros.at(0));
-    const std::size_t kept = values.size() - static_cast<std::size_t>(zeros.read()[0]);
-    return kept == 0 ? 0 : std::sqrt(squares.read()[0] / static_cast<double>(kept));
-}
-
 void TrainedValues::start(std::size_t block, const BlockWeights& weights, TensorView scratch) {
     Device& device = context_.device;
     Unit& unit = units_[block];
@@ -103,7 +89,7 @@ void TrainedValues::start(std::size_t block, const BlockWeights& weights, Tensor
     const auto take = [&](std::size_t t, TensorView from) {
         const TrainedTensor& tensor = block_.tensors()[t];
         if (is_whole()) return device.convert(from, values_of(tensor, unit.whole));
-        unit.rates[t] = rate_of(from, scratch);
+        unit.rates[t] = sizes_of_nonzero(device, {&from, 1}, scratch).front();
         const PartOffsets in_tensor = TrainedLayout::parts_in(tensor, offsets);
         const std::size_t begin = in_tensor[context_.me()], end = in_tensor[context_.me() + 1];
         if (begin == end) return;
@@ -134,7 +120,7 @@ void TrainedValues::start_end(TensorView final_norm) {
     if (end_.size() == 0) return;
     Unit& unit = units_.back();
     if (is_whole()) return context_.device.copy(final_norm, unit.whole);
-    unit.rates[0] = rate_of(final_norm, {});
+    unit.rates[0] = sizes_of_nonzero(context_.device, {&final_norm, 1}, {}).front();
     const PartOffsets offsets = parts(units_.size() - 1);
     const TensorView mine = elements(final_norm, offsets[context_.me()], offsets[context_.me() + 1]);
     if (mine.size() > 0) context_.device.copy(mine, unit.own);

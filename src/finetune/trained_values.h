@@ -81,7 +81,6 @@ class TrainedValues {
     bool is_whole() const { return context_.options.low_rank(); }
     TensorView part_of(std::size_t unit) const;
     TensorView state_of(std::size_t unit, State state) const;
-    double rate_of(TensorView values, TensorView scratch) const;
 
     const TrainingContext& context_;
     std::size_t ranks_;

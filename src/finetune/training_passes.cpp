@@ -8,9 +8,6 @@ namespace espalier {
 
 namespace {
 
-/// Rows of a pass: more make products hardly faster, and fewer passes are fewer ranks that can share a step.
-constexpr std::size_t rows_at_once = 256;
-
 /// A counter of its own for draws of epochs, beside those of blocks.
 constexpr std::uint32_t draws_of_epochs = 0xE90C4;
 
@@ -28,10 +25,6 @@ std::vector<std::int32_t> TrainingPass::ids(std::span<const std::int32_t> of_all
         ids.insert(ids.end(), of_sample.begin(), of_sample.end());
     }
     return ids;
-}
-
-std::size_t samples_at_once(std::size_t sequence_length) {
-    return std::max<std::size_t>(1, rows_at_once / sequence_length);
 }
 
 std::vector<TrainingPass> passes_of(std::span<const std::size_t> samples, std::size_t sequence_length) {

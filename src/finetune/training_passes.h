@@ -3,6 +3,7 @@
 
 #include "src/finetune/finetune_options.h"
 #include "src/model/block_half.h"
+#include "src/samples/samples_at_once.h"
 
 #include <cstddef>
 #include <cstdint>
@@ -20,8 +21,7 @@ struct TrainingPass {
     std::vector<std::int32_t> ids(std::span<const std::int32_t> of_all, std::size_t sequence_length) const;
 };
 
-/// Samples of a pass at most.
-std::size_t samples_at_once(std::size_t sequence_length);
+/// At most samples_at_once in each.
 std::vector<TrainingPass> passes_of(std::span<const std::size_t> samples, std::size_t sequence_length);
 
 /// The samples of step `step`: the training samples are taken in a new order in each epoch, one epoch after the other.

@@ -1,49 +1,44 @@
 #include "src/method/prune_options.h"
 
 #include "src/base/error.h"
+#include "src/base/name_table.h"
+#include "src/samples/samples_at_once.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <utility>
 
 namespace espalier {
 
 namespace {
-constexpr std::array<std::pair<RegionalCompute, std::string_view>, 3> computes = {
-    {{RegionalCompute::float32, "float32"}, {RegionalCompute::tf32, "tf32"}, {RegionalCompute::sixteen_bit, "16bit"}}};
-constexpr std::array<std::pair<ReconstructionTarget, std::string_view>, 2> targets = {
-    {{ReconstructionTarget::block, "block"}, {ReconstructionTarget::dense_stream, "dense-stream"}}};
-constexpr std::array<std::pair<ReconstructionLoss, std::string_view>, 2> losses = {
-    {{ReconstructionLoss::sum, "sum"}, {ReconstructionLoss::token, "token"}}};
+
+constexpr NameTable<RegionalCompute, 3> computes = {{{{RegionalCompute::float32, "float32"},
+                                                      {RegionalCompute::tf32, "tf32"},
+                                                      {RegionalCompute::sixteen_bit, "16bit"}}}};
+constexpr NameTable<ReconstructionTarget, 2> targets = {
+    {{{ReconstructionTarget::block, "block"}, {ReconstructionTarget::dense_stream, "dense-stream"}}}};
+constexpr NameTable<ReconstructionLoss, 2> losses = {
+    {{{ReconstructionLoss::sum, "sum"}, {ReconstructionLoss::token, "token"}}}};
+
 }  // namespace
 
 std::string_view name_of(ReconstructionTarget target) {
-    return targets[static_cast<std::size_t>(target)].second;
+    return targets.name_of(target);
 }
 
 ReconstructionTarget reconstruction_target_from_name(std::string_view name) {
-    for (const auto& [value, word] : targets) {
-        if (word == name) return value;
-    }
-    throw InputError("--target '" + std::string(name) + "' is not one of block, dense-stream");
+    return targets.value_of(name, "--target");
 }
 
 std::string_view name_of(ReconstructionLoss loss) {
-    return losses[static_cast<std::size_t>(loss)].second;
+    return losses.name_of(loss);
 }
 
 ReconstructionLoss reconstruction_loss_from_name(std::string_view name) {
-    for (const auto& [value, word] : losses) {
-        if (word == name) return value;
-    }
-    throw InputError("--loss '" + std::string(name) + "' is not one of sum, token");
+    return losses.value_of(name, "--loss");
 }
 
 std::size_t PruneOptions::samples_of_pass() const {
-    constexpr std::size_t rows = 256;  // more make products hardly faster
-    if (!method.reconstructs()) return 1;
-    return std::clamp<std::size_t>(rows / sequence_length, 1, reconstruction.batch);
+    return method.reconstructs() ? std::min(samples_at_once(sequence_length), reconstruction.batch) : 1;
 }
 
 bool PruneOptions::owner_steps_alone() const {
@@ -52,17 +47,11 @@ bool PruneOptions::owner_steps_alone() const {
 }
 
 std::string_view name_of(RegionalCompute compute) {
-    for (const auto& [value, name] : computes) {
-        if (value == compute) return name;
-    }
-    throw BugError("internal error: unknown way to compute");
+    return computes.name_of(compute);
 }
 
 RegionalCompute regional_compute_from_name(std::string_view name) {
-    for (const auto& [value, word] : computes) {
-        if (word == name) return value;
-    }
-    throw InputError("--ro-compute '" + std::string(name) + "' is not one of float32, tf32, 16bit");
+    return computes.value_of(name, "--ro-compute");
 }
 
 std::string_view name_of(LearningRateScaling scaling) {

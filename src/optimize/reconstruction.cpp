@@ -3,6 +3,7 @@
 #include "kernels/device_numbers.h"
 #include "src/base/error.h"
 #include "src/base/philox.h"
+#include "src/model/weight_sizes.h"
 #include "src/optimize/float32_products_scope.h"
 #include "src/samples/sample_reader.h"
 
@@ -15,14 +16,6 @@ namespace {
 
 /// A round of its own among the draws of a block.
 constexpr std::uint32_t draws_of_epochs = 0xE90C5000;
-
-/// Of the highest rate, in step `step` of steps 0 …
-double rate_of(const ReconstructionOptions& options, std::size_t step, std::size_t steps) {
-    const auto total = static_cast<double>(steps), done = static_cast<double>(step);
-    const double warm = std::ceil(options.warm_up * total);
-    if (done < warm) return (done + 1) / warm;
-    return (total - done) / std::max(1.0, total - warm);
-}
 
 }  // namespace
 
@@ -52,29 +45,17 @@ Reconstruction::Reconstruction(const GroupContext& context, const PruneOptions& 
 }
 
 std::vector<double> Reconstruction::sizes_of_weights() const {
-    Device& device = context_.device;
-    const std::size_t matrices = context_.layout.matrices().size();
-    const DeviceSums squares(device, matrices);
-    const DeviceCounters zeros(device, matrices);
+    // The passes' weights: float32, or rounded to 16 bits.
+    std::vector<TensorView> weights;
+    std::size_t largest = 0;
     for (const LinearLayer layer : context_.layout.linear_layers()) {
-        // The passes' weights: float32, or rounded to 16 bits.
-        const TensorView weight = weights_.of_passes().matrices.matrix(layer);
-        Tensor floats;
-        if (weight.dtype != DType::f32) {
-            floats = device.make_tensor(DType::f32, weight.rows, weight.columns, "weights to measure");
-            device.convert(weight, floats);
-        }
-        device.square_sum(floats.empty() ? weight : floats.view(), squares.at(index_of(layer)));
-        device.count_zeros(weight, zeros.at(index_of(layer)));
+        weights.push_back(weights_.of_passes().matrices.matrix(layer));
+        largest = std::max(largest, weights.back().size());
     }
-    const std::vector<double> sums = squares.read();
-    const std::vector<std::uint64_t> counts = zeros.read();
-    std::vector<double> sizes(matrices);
-    for (std::size_t m = 0; m < matrices; ++m) {
-        const std::size_t kept = context_.layout.matrices()[m].size() - static_cast<std::size_t>(counts[m]);
-        sizes[m] = kept == 0 ? 0 : std::sqrt(sums[m] / static_cast<double>(kept));
-    }
-    return sizes;
+    const Tensor scratch = weights_.of_passes().dtype() == DType::f32
+                               ? Tensor()
+                               : context_.device.make_tensor(DType::f32, 1, largest, "weights to measure");
+    return sizes_of_nonzero(context_.device, weights, scratch);
 }
 
 std::vector<double> Reconstruction::run() {
@@ -127,8 +108,8 @@ void Reconstruction::train_epoch(std::size_t epoch, std::size_t steps_of_epoch) 
             apply_loss(of_samples.target, output, loss_);
             problem_.decoder.backward(weights_.of_passes(), output, sink);
         };
-        const double rate =
-            options_.reconstruction.learning_rate * rate_of(options_.reconstruction, steps_taken_, steps_);
+        const ReconstructionOptions& chosen = options_.reconstruction;
+        const double rate = chosen.learning_rate * share_of_rate(steps_taken_, steps_, chosen.warm_up);
         ++steps_taken_;
         sharing_->take({AdamW{}, static_cast<float>(rate), steps_taken_}, passes, &mask_, pass);
     }

@@ -12,7 +12,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <limits>
 
 namespace espalier {
 
@@ -156,9 +155,7 @@ void RunLedger::save() {
 }
 
 void RunLedger::keep_calibration(const TokenTable& table, const DrawingRecipe& recipe) {
-    if (!kept_tokens(run_.path(), recipe, std::numeric_limits<std::int32_t>::max()))
-        keep_drawn_tokens(run_.path(), table, recipe);
-    enter(run_.record_of(RunFolder::calibration_file));
+    enter(keep_drawn_tokens(run_, table, recipe));
     save();
 }
 

@@ -2,7 +2,7 @@
 # Speed and memory of fine-tuning beside the machine's own rate of products, and beside transformers with peft doing the
 # same.
 #   tests/benchmarks/finetune.sh RUN TOKENS.h5 [threads] [steps]
-# RUN: a run of prune (the demo leaves build/demo/comparison/runs/wanda); TOKENS.h5 holds 8 samples for each of 12 steps.
+# RUN: a run of prune (the demo leaves build/demo/comparison/runs/wanda); TOKENS.h5 holds 8 samples a step, of 12 steps.
 # The peer needs build/venv-transformers, which the part "export" of tests/run.sh makes. Nothing here is a timed test.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)

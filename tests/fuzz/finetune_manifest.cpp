@@ -8,9 +8,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     only_input_errors([&] {
         const FinetuneManifest manifest =
             FinetuneManifest::from_json(parse_strict_json(as_text(data, size), "manifest.json"), "manifest.json");
-        const Json written = manifest.to_json();
-        const FinetuneManifest again = FinetuneManifest::from_json(parse_strict_json(written.dump(), "again"), "again");
-        demand(again.to_json() == written, "the same manifest after writing and reading");
+        demand_same_after_writing(manifest);
         demand(manifest.progress.looks_since_best() <= manifest.progress.looks.size(), "looks that there are");
     });
     return 0;

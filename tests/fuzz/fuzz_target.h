@@ -3,6 +3,7 @@
 /// short enough for a person.
 
 #include "src/base/error.h"
+#include "src/base/json.h"
 
 #include <unistd.h>
 
@@ -38,6 +39,14 @@ void only_input_errors(const Parse& parse) {
     } catch (const std::exception& error) {
         fuzz_failure(std::string("not an InputError: ") + error.what());
     }
+}
+
+/// `accepted`, a manifest that was read, is the same after being written and read again.
+template <typename Accepted>
+void demand_same_after_writing(const Accepted& accepted) {
+    const Json written = accepted.to_json();
+    demand(Accepted::from_json(parse_strict_json(written.dump(), "again"), "again").to_json() == written,
+           "the same manifest after writing and reading");
 }
 
 inline std::string_view as_text(const std::uint8_t* data, std::size_t size) {
