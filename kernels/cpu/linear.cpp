@@ -137,8 +137,8 @@ void CpuDevice::add_low_rank_update(TensorView base, TensorView a, TensorView b,
             const float* const from = base.floats() + begin * in;
             float* const to = weight.floats() + begin * in;
             const std::size_t count = (end - begin) * in;
+            // Both outcomes are computed: a branch would keep the compiler from vectors.
             const bool keeps_zeros = zeros == ZeroWeights::kept;
-        // Both outcomes are computed: a branch would keep the compiler from vectors.
 #pragma omp simd
             for (std::size_t i = 0; i < count; ++i) {
                 const float moved = from[i] + scale * panel[i];
