@@ -76,7 +76,7 @@ bool RunFolder::has_manifest() const {
     return std::filesystem::exists(path_ / "manifest.json", error);
 }
 
-void RunFolder::prepare(const std::string& config_text) const {
+void RunFolder::refuse_other_content(const std::string& config_text) const {
     std::error_code error;
     if (std::filesystem::exists(path_, error) && !std::filesystem::is_directory(path_, error)) {
         throw InputError("--output " + path_.string() + " exists and is not a folder");
@@ -87,6 +87,10 @@ void RunFolder::prepare(const std::string& config_text) const {
             const bool starting = name == "lock" || name == "config.json.tmp" || name == "manifest.json.tmp";
             const bool same_config = name == "config.json" && read_text(item.path(), manifest_limit) == config_text;
             const bool empty_blocks = name == "blocks" && item.is_directory() && std::filesystem::is_empty(item.path());
+            if (name == pruned_folder && item.is_directory()) {
+                pruned().refuse_other_content(config_text);
+                continue;
+            }
             if (!starting && !same_config && !empty_blocks) {
                 throw InputError("--output " + path_.string() + " holds '" + name +
                                  "', which no run of this program wrote; choose a new or empty folder");
@@ -100,6 +104,11 @@ void RunFolder::prepare(const std::string& config_text) const {
                 " holds a manifest.json that no run of this program wrote, or a damaged one; choose another folder");
         }
     }
+}
+
+void RunFolder::prepare(const std::string& config_text) const {
+    refuse_other_content(config_text);
+    std::error_code error;
     std::filesystem::create_directories(path_ / "blocks", error);
     if (error) throw InputError("--output " + path_.string() + " cannot be created: " + error.message());
 }

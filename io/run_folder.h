@@ -57,6 +57,8 @@ class RunFolder {
     static constexpr const char* linked_file = "model.h5";
     static constexpr const char* adapters_file = "adapters.h5";
     static constexpr const char* calibration_file = "calibration.h5";  ///< of tokens that the run has drawn
+    /// A run folder inside that of a run of `finetune`: what it pruned first, when one command did both.
+    static constexpr const char* pruned_folder = "pruned";
     /// What a manifest's field "format" says: of a run of `prune`, and of `finetune`.
     static constexpr const char* manifest_format = "espalier-run";
     static constexpr const char* finetune_format = "espalier-finetune";
@@ -74,6 +76,8 @@ class RunFolder {
     /// leaves when it is killed before its first manifest. Throws InputError when it holds anything else, or cannot be
     /// written.
     void prepare(const std::string& config_text) const;
+    /// The folder in it that holds what was pruned before.
+    RunFolder pruned() const { return RunFolder(path_ / pruned_folder); }
     /// Removes every file that a run writes, and nothing else; the manifest last, so that what an interrupted removal
     /// leaves is known as ours.
     void clear() const;
@@ -104,6 +108,9 @@ class RunFolder {
     FileRecord record_of(const std::string& file) const;
 
   private:
+    /// Throws InputError when the folder holds what no run of the model with this config.json has written.
+    void refuse_other_content(const std::string& config_text) const;
+
     std::filesystem::path path_;
 };
 

@@ -5,6 +5,7 @@
 #include "src/base/error.h"
 #include "src/base/stop_request.h"
 #include "src/base/units.h"
+#include "src/cli/calibration_options.h"
 #include "src/cli/generation_options.h"
 
 #include <fmt/format.h>
@@ -14,35 +15,97 @@
 
 namespace espalier {
 
-TokenTable read_or_name_tokens(const std::string& name, std::size_t vocabulary) {
-    if (names_drawn_tokens(name)) return shape_of_drawn_tokens(name);
-    return read_token_file(name, vocabulary, TokenPurpose::calibration);
+namespace {
+
+/// Of each given sample, one after the other, `continuations` pieces of a quarter of its length, evenly from its begin
+/// to its end: what drawn samples begin with. In the order of the pieces, so that neighbours are of different samples.
+void set_beginnings(const RequestedTokens& requested, GenerationOptions& options) {
+    constexpr std::size_t quarter = 4;
+    const std::size_t length = requested.tokens.sequence_length, pieces = requested.continuations();
+    options.prompt_length = std::max<std::size_t>(1, length / quarter);
+    options.prompts_are_part = true;
+    options.prompts.clear();
+    for (std::size_t piece = 0; piece < pieces; ++piece) {
+        const std::size_t begin = pieces == 1 ? 0 : piece * (length - options.prompt_length) / (pieces - 1);
+        for (std::size_t sample = 0; sample < requested.given; ++sample) {
+            const auto first = requested.tokens.ids.begin() + static_cast<std::ptrdiff_t>(sample * length + begin);
+            options.prompts.insert(options.prompts.end(), first,
+                                   first + static_cast<std::ptrdiff_t>(options.prompt_length));
+        }
+    }
+}
+
+GenerationOptions options_of(const DrawingRequest& request) {
+    const RequestedTokens& requested = request.tokens;
+    GenerationOptions options;
+    options.samples = requested.tokens.samples - requested.given;
+    options.sequence_length = requested.tokens.sequence_length;
+    options.rule.seed = request.seed;
+    options.batch = std::min(options.batch, options.samples);
+    if (requested.given == 0)
+        set_begin({}, request.source, options);
+    else
+        set_beginnings(requested, options);
+    const std::size_t before = options.prompts_are_part ? options.prompt_length : 0;
+    if (options.total_length() < 2 || options.sequence_length <= before)
+        throw InputError(request.name + " leaves nothing to draw in samples of " +
+                         std::to_string(options.sequence_length) + " token(s)");
+    request.source.config().check_sequence_length(options.total_length() - 1);
+    return options;
+}
+
+CalibrationTokens tokens_of(const TokenTable& table) {
+    return {table.ids, table.rows, table.columns};
+}
+
+}  // namespace
+
+RequestedTokens request_tokens(OptionSet& options, const std::string& name, std::size_t vocabulary,
+                               std::size_t usual_samples, std::size_t continuations) {
+    const bool drawn = names_drawn_tokens(name);
+    if (drawn && continuations > 0)
+        throw InputError("--continuations are of a text; of " + name + " draw more samples");
+    const TokenTable table =
+        drawn ? shape_of_drawn_tokens(name) : read_token_file(name, vocabulary, TokenPurpose::calibration);
+    RequestedTokens requested{choose_calibration(options, table, name, usual_samples), table.sha256};
+    requested.given = drawn ? 0 : requested.tokens.samples;
+    constexpr std::size_t most = std::size_t{1} << 30;  // tokens in all
+    if (continuations >= most / requested.tokens.ids.size())
+        throw InputError("--continuations " + std::to_string(continuations) + " makes more than a billion tokens");
+    requested.tokens.samples *= continuations + 1;
+    requested.tokens.ids.resize(requested.tokens.samples * requested.tokens.sequence_length);
+    return requested;
+}
+
+RequestedTokens request_calibration(OptionSet& options, const ModelSource& source) {
+    const std::string name = options.text("calibration");
+    // A preset's are for texts.
+    if (names_drawn_tokens(name) && !options.given("continuations"))
+        options.set_effective("continuations", "0", "calibration");
+    constexpr std::size_t usual_samples = 128;
+    return request_tokens(options, name, source.config().vocabulary, usual_samples,
+                          static_cast<std::size_t>(options.whole("continuations", 0)));
 }
 
 DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, const DrawingRequest& request,
                                   const std::function<void()>& before_it, Progress& progress) {
     const ModelSource& source = request.source;
+    const RequestedTokens& requested = request.tokens;
     GenerationOptions options;
     DrawnCalibration drawn;
     std::optional<TokenTable> kept;
     session.agree([&] {
         if (session.rank() == 0) before_it();
-        const TokenTable shape = shape_of_drawn_tokens(request.name);
-        options.samples = shape.rows;
-        options.sequence_length = shape.columns;
-        options.rule.seed = request.seed;
-        options.batch = std::min(options.batch, options.samples);
-        set_begin({}, source, options);
-        if (options.total_length() < 2)
-            throw InputError(request.name + " leaves nothing to draw after the first token");
-        source.config().check_sequence_length(options.total_length() - 1);
+        options = options_of(request);
         drawn.recipe = recipe_of(options, source);
+        if (requested.given > 0) drawn.recipe["continued_sha256"] = requested.sha256;
         if (!request.fresh) kept = kept_tokens(request.output, drawn.recipe, source.config().vocabulary);
     });
     // All ranks see one folder; should one of them not, all draw.
     const std::vector<char> all_have = session.world().all_gather_value(static_cast<char>(kept.has_value()));
     if (std::ranges::all_of(all_have, [](char has) { return has != 0; })) {
         drawn.table = std::move(*kept);
+        drawn.tokens = tokens_of(drawn.table);
         return drawn;
     }
     const Stopwatch stopwatch;
@@ -56,7 +119,7 @@ DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, 
         }
         progress.step("drawing tokens: " + text);
     };
-    const std::vector<std::int32_t> ids = generate_tokens(
+    const std::vector<std::int32_t> generated = generate_tokens(
         {.device = *chosen.device,
          .group = tensors.get(),
          .control = session.world(),
@@ -68,9 +131,16 @@ DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, 
     chosen.device->reset_memory_peak();
     progress.live("");
     progress.restart();
-    progress.line(fmt::format("drew {} samples of {} tokens from {} in {}", options.samples, options.sequence_length,
-                              source.path().string(), format_seconds(stopwatch.seconds())));
-    drawn.table = table_of_drawn_tokens(options.samples, options.sequence_length, ids, drawn.recipe);
+    progress.line(fmt::format("drew {} samples of {} tokens from {}{} in {}", options.samples, options.sequence_length,
+                              source.path().string(),
+                              requested.given > 0 ? ", which go on from those of " + request.name : std::string(),
+                              format_seconds(stopwatch.seconds())));
+    const auto first = requested.tokens.ids.begin();
+    std::vector<std::int32_t> ids(
+        first, first + static_cast<std::ptrdiff_t>(requested.given * requested.tokens.sequence_length));
+    ids.insert(ids.end(), generated.begin(), generated.end());
+    drawn.table = table_of_drawn_tokens(requested.tokens.samples, requested.tokens.sequence_length, ids, drawn.recipe);
+    drawn.tokens = tokens_of(drawn.table);
     return drawn;
 }
 

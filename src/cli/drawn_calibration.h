@@ -5,8 +5,10 @@
 #include "src/cli/device_options.h"
 #include "src/cli/option_set.h"
 #include "src/report/progress.h"
+#include "src/samples/calibration_tokens.h"
 #include "src/weights/model_source.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -14,19 +16,37 @@
 
 namespace espalier {
 
-/// The table of a token file, or of drawn tokens, which are not drawn yet. Throws InputError.
-TokenTable read_or_name_tokens(const std::string& name, std::size_t vocabulary);
+/// What a run calibrates with, as its options ask for it.
+struct RequestedTokens {
+    CalibrationTokens tokens;  ///< those that are still to be drawn are 0
+    std::string sha256;        ///< of the file, or of what is known of drawn tokens
+    std::size_t given = 0;     ///< samples that are there: the first ones
+
+    bool are_there() const { return given == tokens.samples; }
+    /// Of the samples to be drawn, how many go on from each given one.
+    std::size_t continuations() const { return given == 0 ? 0 : tokens.samples / given - 1; }
+};
+
+/// The samples that --samples and --sequence-length choose from the token file or the drawn tokens `name`, at most
+/// `usual_samples` of a file unless told otherwise, and with `continuations` more for each of them. Throws InputError.
+RequestedTokens request_tokens(OptionSet& options, const std::string& name, std::size_t vocabulary,
+                               std::size_t usual_samples = 128, std::size_t continuations = 0);
+
+/// The same for --calibration of `prune`, with its --continuations.
+RequestedTokens request_calibration(OptionSet& options, const ModelSource& source);
 
 /// How a run draws tokens from `source`: at temperature 1, each sample after the model's beginning of a document, or
-/// after a token of its own where it has none.
+/// after a token of its own where it has none; or, where samples are given, each after a piece of one of them.
 struct DrawnCalibration {
-    TokenTable table;
+    CalibrationTokens tokens;
+    TokenTable table;  ///< of them all, for the file that keeps them
     DrawingRecipe recipe;
 };
 
 struct DrawingRequest {
     const ModelSource& source;
-    std::string name;  ///< "self:128x2048"
+    std::string name;  ///< of the tokens: "self:128x2048", or a file that is gone on from
+    const RequestedTokens& tokens;
     std::uint64_t seed = 0;
     std::filesystem::path output;  ///< the run's folder
     bool fresh = false;            ///< it is to be started anew

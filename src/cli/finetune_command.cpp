@@ -1,8 +1,6 @@
-#include "io/token_file.h"
 #include "mpi/tensor_communicator.h"
 #include "src/base/error.h"
 #include "src/base/stop_request.h"
-#include "src/cli/calibration_options.h"
 #include "src/cli/commands.h"
 #include "src/cli/device_options.h"
 #include "src/cli/drawn_calibration.h"
@@ -82,7 +80,7 @@ int finetune_command(Session& session, const CommandLine& line) {
     std::optional<OptionSet> set;
     std::unique_ptr<ModelSource> student, teacher;
     ChosenDevice chosen;
-    CalibrationTokens data;
+    RequestedTokens data;
     FinetuneOptions options;
     FinetuneFacts facts;
     std::optional<WeightPlace> weights;
@@ -93,10 +91,10 @@ int finetune_command(Session& session, const CommandLine& line) {
         student = open_model(set->text("model"));
         if (set->has("teacher")) teacher = open_model(set->text("teacher"));
         check_teacher(finetune_loss_from_name(set->text("loss")), *student, teacher.get());
-        const TokenTable table = read_or_name_tokens(set->text("data"), student->config().vocabulary);
-        facts.data_sha256 = table.sha256;
-        data = choose_calibration(*set, table, set->text("data"), std::numeric_limits<std::size_t>::max());
-        options = parse_training_options(*set, *student, data);
+        data = request_tokens(*set, set->text("data"), student->config().vocabulary,
+                              std::numeric_limits<std::size_t>::max());
+        facts.data_sha256 = data.sha256;
+        options = parse_training_options(*set, *student, data.tokens);
         if (teacher) teacher->config().check_sequence_length(options.sequence_length);
         options.data = set->text("data");
         options.output = set->text("output");
@@ -134,7 +132,7 @@ int finetune_command(Session& session, const CommandLine& line) {
         if (std::ranges::any_of(of_ranks, [&](WeightPlace place) { return place != *weights; })) plan(weights);
     }
     std::optional<DrawnCalibration> drawn;
-    if (names_drawn_tokens(set->text("data"))) {
+    if (!data.are_there()) {
         const auto before_it = [&] {
             student->verify_outer();
             if (teacher) teacher->verify_outer();
@@ -151,11 +149,9 @@ int finetune_command(Session& session, const CommandLine& line) {
         };
         drawn = draw_calibration(
             session, chosen,
-            {teacher ? *teacher : *student, set->text("data"), options.seed, options.output, options.fresh}, before_it,
-            progress);
-        session.agree([&] {
-            data = choose_calibration(*set, drawn->table, set->text("data"), std::numeric_limits<std::size_t>::max());
-        });
+            {teacher ? *teacher : *student, set->text("data"), data, options.seed, options.output, options.fresh},
+            before_it, progress);
+        data.tokens = std::move(drawn->tokens);
         facts.data_sha256 = drawn->table.sha256;
     }
     const std::string of_host_memory = note_about_host_memory(session.world(), memory.memory);
@@ -166,7 +162,7 @@ int finetune_command(Session& session, const CommandLine& line) {
                                       .options = options,
                                       .student = *student,
                                       .teacher = teacher.get(),
-                                      .ids = data.ids,
+                                      .ids = data.tokens.ids,
                                       .weights = *weights,
                                       .hidden_states = memory.places.hidden_states};
     std::unique_ptr<FinetuneLedger> ledger;

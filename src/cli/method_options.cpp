@@ -1,6 +1,8 @@
 #include "src/cli/method_options.h"
 
 #include "src/base/error.h"
+#include "src/cli/finetune_stage.h"
+#include "src/cli/presets.h"
 
 #include <fmt/format.h>
 
@@ -78,7 +80,8 @@ ReconstructionOptions parse_reconstruction(const OptionSet& options, Method meth
 }  // namespace
 
 std::vector<OptionSpec> method_option_specs() {
-    return {
+    std::vector<OptionSpec> specs = {
+        preset_option_spec(),
         {"method",
          "magnitude, wanda, sparsegpt, rgs (regional gradients), ro (regional optimisation), wanda++ (both), or "
          "reconstruct (sparsegpt, then each block is trained); or a composition: a score (magnitude, wanda, rgs, "
@@ -89,6 +92,10 @@ std::vector<OptionSpec> method_option_specs() {
         {"sparsity", "with --pattern unstructured: share of each row's weights that is removed", "0.5"},
         {"samples", "number of calibration samples [default: 128, or as many as the file has, when fewer]", {}},
         {"sequence-length", "tokens of each sample [default: as in the file, at most 2048]", {}},
+        {"continuations",
+         "samples that the model itself adds to each one of a text: they begin with a quarter of it and go on as the "
+         "model would, so that there are this many times more to calibrate with",
+         "0"},
         {"seed", "of the draws of samples in an optimisation or reconstruction, and of tokens (self:)", "0"},
         {"alpha", "weight of the regional gradient in the score of rgs and wanda++", "100"},
         {"input-norm", "norms of the inputs: sum (over all tokens) or mean (the sum divided by the number of samples)",
@@ -130,6 +137,8 @@ std::vector<OptionSpec> method_option_specs() {
         {"output-dtype",
          "type of the written weights: float32, float16 or bfloat16 [default: as in the checkpoint]",
          {}}};
+    for (OptionSpec& spec : finetune_stage_option_specs()) specs.push_back(std::move(spec));
+    return specs;
 }
 
 PruneOptions parse_method_options(OptionSet& options, const ModelSource& source, std::size_t samples,

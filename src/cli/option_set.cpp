@@ -97,7 +97,7 @@ OptionSet::OptionSet(const std::string& command, std::vector<OptionSpec> specs,
     const auto take = [&](const po::parsed_options& parsed, const std::string& origin) {
         for (const po::option& option : parsed.options) {
             const std::string value = option.value.empty() ? "true" : option.value.front();
-            if (!values_.contains(option.string_key)) values_[option.string_key] = {value, origin};
+            if (!values_.contains(option.string_key)) values_[option.string_key] = {value, origin, true};
         }
     };
     refuse_stray_words(arguments, specs_);
@@ -152,7 +152,7 @@ OptionSet::OptionSet(const std::string& command, std::vector<OptionSpec> specs,
 
 bool OptionSet::given(const std::string& name) const {
     const auto found = values_.find(name);
-    return found != values_.end() && found->second.origin != "default";
+    return found != values_.end() && found->second.given;
 }
 
 bool OptionSet::given_here(const std::string& name) const {
@@ -206,6 +206,18 @@ Json OptionSet::with_origins() const {
 
 void OptionSet::set_effective(const std::string& name, const std::string& value, const std::string& origin) {
     values_[name] = {value, origin};
+}
+
+void OptionSet::set_preset(const std::string& name, const std::string& value, const std::string& preset) {
+    if (!given(name)) set_effective(name, value, "preset " + preset);
+}
+
+std::vector<std::string> OptionSet::words_of(const std::vector<std::string>& names) const {
+    std::vector<std::string> words;
+    for (const std::string& name : names) {
+        if (given(name)) words.push_back("--" + name + "=" + text(name));
+    }
+    return words;
 }
 
 }  // namespace espalier

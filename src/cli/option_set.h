@@ -33,7 +33,7 @@ class OptionSet {
                             const std::vector<OptionSpec>& specs);
 
     bool has(const std::string& name) const { return values_.contains(name); }
-    /// Given anywhere, rather than left at its default.
+    /// Given anywhere, rather than left at its default or that of a preset.
     bool given(const std::string& name) const;
     /// Given for this command alone: not by the environment, which other commands read, too.
     bool given_here(const std::string& name) const;
@@ -48,11 +48,16 @@ class OptionSet {
     Json with_origins() const;
     /// Records the value that is really used, when it is derived from others ("128" samples of a file with 64).
     void set_effective(const std::string& name, const std::string& value, const std::string& origin);
+    /// The value that a preset has for an option, unless the option is given.
+    void set_preset(const std::string& name, const std::string& value, const std::string& preset);
+    /// The words of a command line that says the same again for these options, as far as they are given.
+    std::vector<std::string> words_of(const std::vector<std::string>& names) const;
 
   private:
     struct Value {
         std::string text;
         std::string origin;
+        bool given = false;  ///< by the user
     };
     [[noreturn]] void refuse(const std::string& name, const std::string& expected) const;
 

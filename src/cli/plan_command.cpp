@@ -3,11 +3,14 @@
 #include "src/cli/calibration_options.h"
 #include "src/cli/commands.h"
 #include "src/cli/drawn_calibration.h"
+#include "src/cli/finetune_stage.h"
 #include "src/cli/method_options.h"
 #include "src/cli/plan_finetune.h"
 #include "src/cli/planned_device.h"
+#include "src/cli/presets.h"
 #include "src/evaluate/perplexity.h"
 #include "src/plan/evaluation_plan.h"
+#include "src/plan/finetune_plan.h"
 #include "src/plan/plan_text.h"
 #include "src/report/progress.h"
 
@@ -121,6 +124,27 @@ void plan_evaluate(OptionSet& set, const ModelSource& source, const DeviceModel&
     std::fputs(text.c_str(), stdout);
 }
 
+/// The shape of the calibration tokens, those that the model will draw included.
+CalibrationTokens planned_calibration(OptionSet& set, const ModelSource& source) {
+    if (set.has("calibration")) return request_calibration(set, source).tokens;
+    if (!set.has("samples")) set.set_effective("samples", "128", "default");
+    if (!set.has("sequence-length")) {
+        const std::size_t longest = source.config().longest_sequence();
+        set.set_effective("sequence-length", std::to_string(std::min(longest_by_default, longest)), "default");
+    }
+    const std::size_t continuations = set.whole("continuations", 0);
+    return {{}, set.whole("samples", 1) * (continuations + 1), set.whole("sequence-length", 1)};
+}
+
+FinetuneOptions planned_finetune_stage(const OptionSet& set, const ModelSource& source,
+                                       const CalibrationTokens& calibration) {
+    const std::filesystem::path output = set.has("output") ? set.text("output") : std::string("RUN");
+    const bool are_drawn = true;  // as far as a plan sees
+    FinetuneOptions stage =
+        options_of_finetune_stage(command_of_finetune_stage(set, source, output, are_drawn), source, calibration);
+    return stage;
+}
+
 }  // namespace
 
 int plan_command(Session& session, const CommandLine& line) {
@@ -128,6 +152,7 @@ int plan_command(Session& session, const CommandLine& line) {
     if (print_help(session, line, "plan", plan_summary, plan_option_specs())) return 0;
     if (session.rank() != 0) return 0;
     OptionSet set("plan", plan_option_specs(), line.arguments);
+    apply_preset(set);
     if (set.flag("finetune")) throw InputError("give --finetune as a word of this command: other options go with it");
     const std::unique_ptr<ModelSource> source = open_model(set.text("model"));
     for (const std::string& remark : source->remarks()) Progress(true).line(remark);
@@ -139,17 +164,8 @@ int plan_command(Session& session, const CommandLine& line) {
         plan_evaluate(set, *source, device, head);
         return 0;
     }
-    if (set.has("calibration")) {
-        const TokenTable table = read_or_name_tokens(set.text("calibration"), source->config().vocabulary);
-        static_cast<void>(choose_calibration(set, table, set.text("calibration")));
-    }
-    if (!set.has("samples")) set.set_effective("samples", "128", "default");
-    if (!set.has("sequence-length")) {
-        const std::size_t longest = source->config().longest_sequence();
-        set.set_effective("sequence-length", std::to_string(std::min(longest_by_default, longest)), "default");
-    }
-    const PruneOptions options =
-        parse_method_options(set, *source, set.whole("samples", 1), set.whole("sequence-length", 1));
+    const CalibrationTokens calibration = planned_calibration(set, *source);
+    const PruneOptions options = parse_method_options(set, *source, calibration.samples, calibration.sequence_length);
     const std::size_t ranks = set.whole("ranks", 1);
     const PlannedModel model{source->config(), source->layout(), source->storage()};
     if (set.flag("table")) {
@@ -167,7 +183,14 @@ int plan_command(Session& session, const CommandLine& line) {
     json["format"] = "espalier-plan";
     json.update(to_json(plan));
     json.update(to_json(totals));
-    const std::string text = set.flag("json") ? json.dump(1) + "\n" : describe(plan, totals, device);
+    std::string text = describe(plan, totals, device);
+    if (has_finetune_stage(set)) {
+        const FinetuneOptions stage = planned_finetune_stage(set, *source, calibration);
+        const FinetunePlan plan_of_stage = plan_finetuning({stage, *source, source.get(), ranks}, device);
+        json["finetune"] = to_json(plan_of_stage);
+        text += "\nthen the whole model (--finetune-epochs):\n" + describe(plan_of_stage, stage, device);
+    }
+    if (set.flag("json")) text = json.dump(1) + "\n";
     std::fputs(text.c_str(), stdout);
     return 0;
 }

@@ -38,8 +38,9 @@ std::vector<OptionSpec> plan_finetune_option_specs() {
 
 CalibrationTokens planned_data(OptionSet& set, const ModelSource& student) {
     if (set.has("data")) {
-        const TokenTable table = read_or_name_tokens(set.text("data"), student.config().vocabulary);
-        return choose_calibration(set, table, set.text("data"), std::numeric_limits<std::size_t>::max());
+        return request_tokens(set, set.text("data"), student.config().vocabulary,
+                              std::numeric_limits<std::size_t>::max())
+            .tokens;
     }
     if (!set.has("samples")) set.set_effective("samples", "128", "default");
     if (!set.has("sequence-length")) {

@@ -1,14 +1,15 @@
-#include "io/token_file.h"
+#include "io/run_folder.h"
 #include "src/base/error.h"
 #include "src/base/stop_request.h"
 #include "src/base/units.h"
-#include "src/cli/calibration_options.h"
 #include "src/cli/commands.h"
 #include "src/cli/device_options.h"
 #include "src/cli/drawn_calibration.h"
 #include "src/cli/dry_run.h"
+#include "src/cli/finetune_stage.h"
 #include "src/cli/method_options.h"
 #include "src/cli/network_options.h"
+#include "src/cli/presets.h"
 #include "src/plan/memory_plan.h"
 #include "src/prune/pipeline.h"
 #include "src/report/run_identity.h"
@@ -75,7 +76,15 @@ IndexRange parse_blocks(const std::string& text, std::size_t blocks) {
     return {first, last + 1};
 }
 
-PruneOptions parse_options(OptionSet& options, const ModelSource& source, const CalibrationTokens& calibration) {
+/// The run folder to write; empty for a dry run.
+std::filesystem::path output_of(const OptionSet& options) {
+    const std::filesystem::path output = options.has("output") ? options.text("output") : std::string();
+    return output.has_filename() ? output : output.parent_path();
+}
+
+/// `output`: of what is pruned.
+PruneOptions parse_options(OptionSet& options, const ModelSource& source, const CalibrationTokens& calibration,
+                           const std::filesystem::path& output) {
     PruneOptions parsed = parse_method_options(options, source, calibration.samples, calibration.sequence_length);
     parsed.calibration = options.text("calibration");
     const bool dry_run = options.has("dry-run-ranks");
@@ -87,8 +96,7 @@ PruneOptions parse_options(OptionSet& options, const ModelSource& source, const 
             throw InputError("--" + std::string(name) + " is for --dry-run-ranks, which is not given");
         }
     }
-    parsed.output = options.has("output") ? options.text("output") : std::string();
-    if (!parsed.output.has_filename()) parsed.output = parsed.output.parent_path();
+    parsed.output = output;
     if (options.has("only-blocks"))
         parsed.only_blocks = parse_blocks(options.text("only-blocks"), source.config().blocks.size());
     refuse_tokens_in(parsed.output, options.text("calibration"), "--calibration");
@@ -162,26 +170,36 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
     }
 }
 
-}  // namespace
+/// The last stage, with the samples that it trains on; none when there is no such stage.
+std::optional<CommandLine> choose_last_stage(const OptionSet& set, const ModelSource& source,
+                                             const RequestedTokens& requested) {
+    if (set.has("dry-run-ranks") || !has_finetune_stage(set)) return std::nullopt;
+    CommandLine stage = command_of_finetune_stage(set, source, output_of(set), !requested.are_there());
+    static_cast<void>(options_of_finetune_stage(stage, source, requested.tokens));
+    return stage;
+}
 
-int prune_command(Session& session, const CommandLine& line) {
-    if (print_help(session, line, "prune", prune_summary, prune_option_specs())) return 0;
+/// Returns the exit status, and the command line of the last stage, when there is one.
+int prune(Session& session, const CommandLine& line, std::optional<CommandLine>& last_stage) {
     std::optional<OptionSet> set;
     std::unique_ptr<ModelSource> source;
     ChosenDevice chosen;
-    CalibrationTokens calibration;
+    RequestedTokens requested;
     PruneOptions options;
     RunFacts facts;
     std::optional<Topology> topology;
     Progress progress(session.rank() == 0);
     session.agree([&] {
         set.emplace("prune", prune_option_specs(), line.arguments);
+        apply_preset(*set);
         if (!set->has("dry-run-ranks")) session.check_tasks();
         source = open_model(set->text("model"));
-        const TokenTable table = read_or_name_tokens(set->text("calibration"), source->config().vocabulary);
-        calibration = choose_calibration(*set, table, set->text("calibration"));
-        options = parse_options(*set, *source, calibration);
-        facts.calibration_sha256 = table.sha256;
+        requested = request_calibration(*set, *source);
+        last_stage = choose_last_stage(*set, *source, requested);
+        std::filesystem::path output = output_of(*set);
+        if (last_stage) output /= RunFolder::pruned_folder;
+        options = parse_options(*set, *source, requested.tokens, output);
+        facts.calibration_sha256 = requested.sha256;
         topology.emplace(static_cast<std::size_t>(session.size()), source->config().blocks.size(), options.block_groups,
                          options.samples, options.shards);
         chosen = make_device(session, *set);
@@ -191,7 +209,7 @@ int prune_command(Session& session, const CommandLine& line) {
     if (set->has("dry-run-ranks")) {
         heed_stop_signals();  // it has nothing to save
         session.agree([&] {
-            dry_run(session, *set, {*source, options, calibration.ids, line.text}, chosen, progress);
+            dry_run(session, *set, {*source, options, requested.tokens.ids, line.text}, chosen, progress);
         });
         return 0;
     }
@@ -205,9 +223,20 @@ int prune_command(Session& session, const CommandLine& line) {
                               .rank = session.rank()},
                              counting_model(*chosen.device));
     });
+    session.agree([&] {
+        if (last_stage) {
+            check_memory_of_finetune_stage(session, chosen,
+                                           options_of_finetune_stage(*last_stage, *source, requested.tokens), *source);
+        }
+        if (session.rank() != 0) return;
+        if (last_stage)
+            prepare_for_finetune_stage(options.output.parent_path(), *source);
+        else
+            refuse_other_stages(options.output);
+    });
     const std::string calibration_name = set->text("calibration");
     std::optional<DrawnCalibration> drawn;
-    if (names_drawn_tokens(calibration_name)) {
+    if (!requested.are_there()) {
         const auto before_it = [&] {
             source->verify_outer();
             refuse_output_in(options.output, *source, "--model");
@@ -220,10 +249,10 @@ int prune_command(Session& session, const CommandLine& line) {
             now["calibration"] = calibration_name;
             refuse_differences(options.output, before, now);
         };
-        drawn =
-            draw_calibration(session, chosen, {*source, calibration_name, options.seed, options.output, options.fresh},
-                             before_it, progress);
-        session.agree([&] { calibration = choose_calibration(*set, drawn->table, calibration_name); });
+        drawn = draw_calibration(session, chosen,
+                                 {*source, calibration_name, requested, options.seed, options.output, options.fresh},
+                                 before_it, progress);
+        requested.tokens = std::move(drawn->tokens);
         facts.calibration_sha256 = drawn->table.sha256;
     }
     const std::string of_host_memory = note_about_host_memory(session.world(), memory);
@@ -264,7 +293,7 @@ int prune_command(Session& session, const CommandLine& line) {
                      .device = *chosen.device,
                      .options = options,
                      .source = *source,
-                     .calibration = calibration,
+                     .calibration = requested.tokens,
                      .hidden_states = memory.hidden_states,
                      .ledger = ledger.get(),
                      .state = state,
@@ -289,6 +318,7 @@ int prune_command(Session& session, const CommandLine& line) {
         if (!ledger) return;
         const Json metrics = ledger->finish(*std::max_element(resident.begin(), resident.end()));
         progress.summary(metrics);
+        if (last_stage) return;
         progress.line("");
         const std::string run = options.output.string();
         const bool can_be_exported = !SyntheticSource::is_named(options.model);
@@ -296,6 +326,15 @@ int prune_command(Session& session, const CommandLine& line) {
                       (can_be_exported ? ", espalier export --run " + run + " --output DIR" : std::string()));
     });
     return 0;
+}
+
+}  // namespace
+
+int prune_command(Session& session, const CommandLine& line) {
+    if (print_help(session, line, "prune", prune_summary, prune_option_specs())) return 0;
+    std::optional<CommandLine> last_stage;
+    const int status = prune(session, line, last_stage);
+    return status == 0 && last_stage ? finetune_command(session, *last_stage) : status;
 }
 
 }  // namespace espalier

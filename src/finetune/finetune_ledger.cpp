@@ -74,7 +74,10 @@ void FinetuneLedger::start_or_resume() {
         flops_before_ = manifest_.provenance.value("flops", 0.0);
     }
     manifest_.program_version = program_version;
-    manifest_.base_path = lasting_name(student_.path());
+    // What lies in the run's own folder goes with it, wherever that is moved.
+    const bool is_inside =
+        std::filesystem::weakly_canonical(student_.path()) == std::filesystem::weakly_canonical(run_.pruned().path());
+    manifest_.base_path = is_inside ? RunFolder::pruned_folder : lasting_name(student_.path());
     manifest_.base_identity = identity;
     manifest_.blocks_in_model = student_.config().blocks.size();
     manifest_.teacher_path = teacher_ == nullptr ? "" : lasting_name(teacher_->path());
@@ -151,6 +154,17 @@ void FinetuneLedger::note_stop(std::size_t step) {
     events_->write("stop", {{"steps_taken", step}});
 }
 
+/// What it took to prune the model, when that was the first part of the same run; null otherwise.
+static Json metrics_of_pruning(const RunFolder& run) {
+    const std::filesystem::path path = run.pruned().path() / "metrics.json";
+    std::error_code unknown;
+    if (!std::filesystem::exists(path, unknown)) return {};
+    constexpr std::uint64_t limit = 256U << 20;
+    const Json pruned = Json::parse_or_null(read_text(path, limit));
+    return {{"total_seconds", pruned.value("total_seconds", 0.0)},
+            {"peak_resident_bytes", pruned.value("peak_resident_bytes", std::uint64_t{0})}};
+}
+
 Json FinetuneLedger::metrics(const FinetuneCosts& costs) const {
     const std::optional<std::size_t> best = manifest_.progress.best_look();
     return {{"format", "espalier-finetune-metrics"},
@@ -169,6 +183,7 @@ Json FinetuneLedger::metrics(const FinetuneCosts& costs) const {
             {"curves", manifest_.progress.to_json()},
             {"best_steps", best ? Json(manifest_.progress.looks[*best].steps) : Json()},
             {"total_seconds", seconds()},
+            {"pruning", metrics_of_pruning(run_)},
             {"flops", flops_before_ + costs.flops},
             {"peak_bytes", costs.peak_bytes},
             {"peak_resident_bytes", costs.peak_resident_bytes}};

@@ -2,6 +2,7 @@
 
 #include "io/checksum.h"
 #include "src/base/error.h"
+#include "src/weights/synthetic_source.h"
 
 #include <algorithm>
 #include <functional>
@@ -112,6 +113,10 @@ bool FinetuneManifest::is_in(const RunFolder& run) {
 
 FinetuneManifest FinetuneManifest::read(const RunFolder& run) {
     return from_json(run.read_manifest(), (run.path() / "manifest.json").string());
+}
+
+std::filesystem::path FinetuneManifest::base_of(const RunFolder& run) const {
+    return SyntheticSource::is_named(base_path) ? std::filesystem::path(base_path) : run.path() / base_path;
 }
 
 std::string FinetuneManifest::configuration_sha256() const {

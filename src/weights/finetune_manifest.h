@@ -41,7 +41,8 @@ struct FinetuneProgress {
 
 struct FinetuneManifest {
     std::string run_id, program_version;
-    std::string base_path, base_identity;
+    std::string base_path;  ///< absolute, or inside the run folder
+    std::string base_identity;
     std::size_t blocks_in_model = 0;
     std::string teacher_path, teacher_identity;  ///< empty without one
     std::string data_path, data_sha256;
@@ -56,6 +57,8 @@ struct FinetuneManifest {
 
     /// Whether the folder holds a run of fine-tuning, rather than of pruning.
     static bool is_in(const RunFolder& run);
+    /// Where the model lies that the run began with.
+    std::filesystem::path base_of(const RunFolder& run) const;
     /// Throws InputError when the folder has none, or when it cannot be used.
     static FinetuneManifest read(const RunFolder& run);
     void write(const RunFolder& run) const { run.write_manifest(to_json()); }

@@ -39,9 +39,9 @@ FinetunedSource::FinetunedSource(const std::filesystem::path& path)
         throw InputError(path.string() + ": config.json has " + std::to_string(config().blocks.size()) +
                          " decoder blocks, the manifest " + std::to_string(manifest_.blocks_in_model));
     }
-    base_ = open_model(manifest_.base_path);
+    base_ = open_model(manifest_.base_of(run_));
     if (base_->identity() != manifest_.base_identity) {
-        throw InputError(manifest_.base_path + " is not the model that " + path.string() +
+        throw InputError(base_->path().string() + " is not the model that " + path.string() +
                          " began with: its configuration, tensors or files differ");
     }
     const Json& options = manifest_.options;

@@ -14,6 +14,10 @@ std::unique_ptr<ModelSource> open_model(const std::filesystem::path& path) {
     const RunFolder run(path);
     if (FinetuneManifest::is_in(run)) return std::make_unique<FinetunedSource>(path);
     if (run.has_manifest()) return std::make_unique<RunSource>(path);
+    if (run.pruned().has_manifest()) {
+        throw InputError(path.string() + " is not finished: what it has pruned is in " + run.pruned().path().string() +
+                         "; run its command again to go on");
+    }
     return std::make_unique<CheckpointSource>(path);
 }
 

@@ -1,0 +1,84 @@
+#include "src/cli/finetune_stage.h"
+
+#include "io/run_folder.h"
+#include "src/base/error.h"
+#include "src/cli/finetune_options.h"
+#include "src/plan/finetune_plan.h"
+#include "src/weights/finetune_manifest.h"
+
+namespace espalier {
+
+std::vector<OptionSpec> finetune_stage_option_specs() {
+    return {
+        {"finetune-epochs",
+         "at the end, train the whole pruned model so many times with the calibration tokens towards the dense model's "
+         "predictions, as finetune --train masked --loss kl; 0: not at all",
+         "0"},
+        {"finetune-batch", "samples of a step at the end", "8"},
+        {"finetune-learning-rate",
+         "the rate at the end at its highest, times the root mean square of each matrix's kept weights", "3e-3"}};
+}
+
+bool has_finetune_stage(const OptionSet& options) {
+    return options.positive("finetune-epochs", true) > 0;
+}
+
+CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSource& dense,
+                                      const std::filesystem::path& output, bool are_drawn) {
+    CommandLine line;
+    const std::filesystem::path pruned = output / RunFolder::pruned_folder;
+    line.arguments = {
+        "--model=" + pruned.string(),
+        "--teacher=" + dense.path().string(),
+        "--data=" + (are_drawn ? (pruned / RunFolder::calibration_file).string() : options.text("calibration")),
+        "--sequence-length=" + options.text("sequence-length"),
+        "--output=" + output.string(),
+        "--train=masked",
+        "--loss=kl",
+        "--epochs=" + options.text("finetune-epochs"),
+        "--learning-rate=" + options.text("finetune-learning-rate"),
+        "--seed=" + options.text("seed")};
+    if (!are_drawn) line.arguments.push_back("--samples=" + options.text("samples"));
+    // The samples are fewer than a batch where they are few.
+    if (options.given("finetune-batch")) line.arguments.push_back("--batch=" + options.text("finetune-batch"));
+    for (std::string& word : options.words_of({"device", "gpu-memory", "threads"}))
+        line.arguments.push_back(std::move(word));
+    if (options.has("fresh") && options.flag("fresh")) line.arguments.emplace_back("--fresh");
+    line.text = "espalier finetune";
+    for (const std::string& word : line.arguments) line.text += " " + word;
+    return line;
+}
+
+FinetuneOptions options_of_finetune_stage(const CommandLine& line, const ModelSource& dense,
+                                          const CalibrationTokens& tokens) {
+    OptionSet set("finetune", finetune_option_specs(), line.arguments);
+    return parse_training_options(set, dense, tokens);
+}
+
+void prepare_for_finetune_stage(const std::filesystem::path& output, const ModelSource& dense) {
+    refuse_output_in(output, dense, "--model");
+    const RunFolder run(output);
+    run.prepare(dense.config_text());
+    if (!run.has_manifest()) return;
+    const bool has_both = FinetuneManifest::is_in(run) && run.pruned().has_manifest();
+    if (!has_both) {
+        throw InputError("--output " + output.string() +
+                         " holds a run without --finetune-epochs, or one of finetune; choose another folder");
+    }
+}
+
+void refuse_other_stages(const std::filesystem::path& output) {
+    if (!RunFolder(output).pruned().has_manifest()) return;
+    throw InputError("--output " + output.string() +
+                     " holds a run with --finetune-epochs, or a preset that has them; choose another folder");
+}
+
+void check_memory_of_finetune_stage(const Session& session, const ChosenDevice& chosen, const FinetuneOptions& options,
+                                    const ModelSource& dense) {
+    if (!chosen.is_gpu) return;  // a CPU has what the host has
+    const auto me = static_cast<std::size_t>(session.rank());
+    const PlannedFinetuning planned{options, dense, &dense, static_cast<std::size_t>(session.size())};
+    static_cast<void>(plan_finetune_memory(planned, {&me, 1}, counting_model(*chosen.device)));
+}
+
+}  // namespace espalier

@@ -1,0 +1,44 @@
+#pragma once
+/// The last stage of a run of `prune`, when it is asked for: the pruned model is trained further as a whole, towards
+/// the dense one, by `espalier finetune --train masked --loss kl`. What was pruned lies in a folder of the run, and the
+/// run is one of fine-tuning on it.
+
+#include "src/cli/commands.h"
+#include "src/cli/device_options.h"
+#include "src/cli/option_set.h"
+#include "src/finetune/finetune_options.h"
+#include "src/samples/calibration_tokens.h"
+#include "src/weights/model_source.h"
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace espalier {
+
+/// --finetune-epochs and what belongs to it.
+std::vector<OptionSpec> finetune_stage_option_specs();
+
+/// Whether there is such a stage.
+bool has_finetune_stage(const OptionSet& options);
+
+/// The command line of the stage. `are_drawn`: the calibration tokens lie beside what was pruned.
+CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSource& dense,
+                                      const std::filesystem::path& output, bool are_drawn);
+
+/// What the stage will do with so many samples, of which only the shape is looked at. Throws InputError when it could
+/// not.
+FinetuneOptions options_of_finetune_stage(const CommandLine& line, const ModelSource& dense,
+                                          const CalibrationTokens& tokens);
+
+/// Checks the folder of a run that will have the stage, and makes it. Throws InputError when it holds anything else.
+void prepare_for_finetune_stage(const std::filesystem::path& output, const ModelSource& dense);
+
+/// Throws InputError when `output`, of a run without the stage, has begun as one with it.
+void refuse_other_stages(const std::filesystem::path& output);
+
+/// Before anything is pruned: throws ResourceError when the stage would not fit this rank's GPU.
+void check_memory_of_finetune_stage(const Session& session, const ChosenDevice& chosen, const FinetuneOptions& options,
+                                    const ModelSource& dense);
+
+}  // namespace espalier
