@@ -95,8 +95,8 @@ DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, 
     DrawnCalibration drawn;
     std::optional<TokenTable> kept;
     session.agree([&] {
-        if (session.rank() == 0) before_it();
         options = options_of(request);
+        if (session.rank() == 0) before_it();
         drawn.recipe = recipe_of(options, source);
         if (requested.given > 0) drawn.recipe["continued_sha256"] = requested.sha256;
         if (!request.fresh) kept = kept_tokens(request.output, drawn.recipe, source.config().vocabulary);

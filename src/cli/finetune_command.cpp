@@ -144,7 +144,7 @@ int finetune_command(Session& session, const CommandLine& line) {
             const FinetuneManifest held = FinetuneManifest::read(run);
             Json before = held.options, now = options.deciding_values(facts.arithmetic);
             before["data"] = held.data_path;
-            now["data"] = set->text("data");
+            now["data"] = lasting_name(set->text("data"));
             refuse_differences(options.output, before, now);
         };
         drawn = draw_calibration(

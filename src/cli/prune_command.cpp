@@ -246,7 +246,7 @@ int prune(Session& session, const CommandLine& line, std::optional<CommandLine>&
             const Manifest held = Manifest::read(run);
             Json before = held.options, now = options.deciding_values(facts.computed_on);
             before["calibration"] = held.calibration_path;
-            now["calibration"] = calibration_name;
+            now["calibration"] = lasting_name(calibration_name);
             refuse_differences(options.output, before, now);
         };
         drawn = draw_calibration(session, chosen,

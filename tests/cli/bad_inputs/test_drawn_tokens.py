@@ -21,3 +21,16 @@ def test_sequences_that_the_model_does_not_take(world: World) -> None:
 def test_places_that_hold_something_else(world: World) -> None:
     """Before anything is drawn."""
     world.refused(["prune", "--model=model", "--calibration=self:4x8", "--output=model"], "--output", "model")
+
+
+def test_continuations(world: World) -> None:
+    world.refused(world.prune("--continuations=2", calibration="self:4x8"), "--continuations", "self:4x8", "more samples")
+    world.refused(world.prune("--continuations=99999999999"), "--continuations", "99999999999")
+    world.refused(world.prune("--continuations=1", "--sequence-length=1"), "tokens.npy", "nothing to draw")
+
+
+def test_presets_and_the_last_stage(world: World) -> None:
+    world.refused(world.prune("--preset=most"), "--preset", "'most'", "fast, paper, best")
+    world.refused(world.prune("--finetune-epochs=-1"), "--finetune-epochs", "'-1'")
+    world.refused(world.prune("--finetune-epochs=1", "--finetune-batch=100"), "--batch 100", "samples")
+    world.refused(world.prune("--preset=best", output=world.model), "--output", "--model itself")

@@ -1,0 +1,136 @@
+"""prune with --continuations and with a last stage that trains the whole model: what --preset best is made of.
+
+The program is $ESPALIER, by default build/release/espalier.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import List
+
+import h5py
+import numpy
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "tests" / "oracle"))
+from random_model import ModelRequest, make_model, random_tokens, write_tokens  # noqa: E402
+
+PROGRAM = Path(os.environ.get("ESPALIER", REPOSITORY / "build" / "release" / "espalier")).resolve()
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+SAMPLES, TOKENS, VOCABULARY = 6, 32, 256
+BEST = ["prune", "--model=model", "--calibration=tokens.npy", "--preset=best"]
+
+
+def launch(words: List[str], ranks: int = 1) -> List[str]:
+    return [*([str(shutil.which("mpirun")), "--oversubscribe", "-n", str(ranks)] if ranks > 1 else []), str(PROGRAM), *words]
+
+
+def run(folder: Path, *words: str, ranks: int = 1, status: int = 0) -> str:
+    done = subprocess.run(launch(list(words), ranks), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == status, done.stderr
+    return done.stdout + done.stderr
+
+
+def digest(run_folder: Path) -> str:
+    """Of what was pruned, what was trained, and the tokens of both."""
+    files = [*sorted(run_folder.rglob("blocks/*.h5")), *sorted(run_folder.rglob("calibration.h5"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+@pytest.fixture(name="folder")
+def folder_with_a_model(tmp_path: Path) -> Path:
+    make_model(tmp_path / "model", ModelRequest("llama3", blocks=4))
+    write_tokens(tmp_path / "tokens.npy", random_tokens(SAMPLES, TOKENS, VOCABULARY))
+    return tmp_path
+
+
+def test_one_command_prunes_and_trains(folder: Path) -> None:
+    said = run(folder, *BEST, "--output=one")
+    assert "drew 18 samples" in said and "written to one" in said and "written to one/pruned" not in said
+    manifest = json.loads((folder / "one" / "manifest.json").read_text())
+    assert manifest["base"]["path"] == "pruned" and manifest["options"]["train"] == "masked"
+    pruned = json.loads((folder / "one" / "pruned" / "metrics.json").read_text())
+    assert pruned["options"]["epochs"] == {"value": "5", "origin": "preset best"}
+    metrics = json.loads((folder / "one" / "metrics.json").read_text())
+    assert metrics["pruning"]["total_seconds"] == pruned["total_seconds"]
+    # Ranks, and another place: the same bits, and a model that is whole.
+    for ranks in (2, 3):
+        run(folder, *BEST, f"--output=on-{ranks}", ranks=ranks)
+        assert digest(folder / f"on-{ranks}") == digest(folder / "one")
+    perplexity = run(folder, "evaluate", "--model=one", "--tokens=tokens.npy")
+    (folder / "elsewhere").mkdir()
+    (folder / "one").rename(folder / "elsewhere" / "moved")
+    assert "all holds" in run(folder, "inspect", "elsewhere/moved", "--model=model")
+    assert run(folder, "evaluate", "--model=elsewhere/moved", "--tokens=tokens.npy") == perplexity
+    assert "nothing to do" in run(folder, *BEST, "--output=elsewhere/moved")
+    run(folder, "export", "--run=elsewhere/moved", "--output=exported")
+
+
+def test_continuations_go_on_from_the_samples(folder: Path) -> None:
+    prune = ["prune", "--model=model", "--calibration=tokens.npy", "--method=wanda", "--continuations=2", "--samples=5"]
+    run(folder, *prune, "--output=run")
+    given = numpy.load(folder / "tokens.npy")[:5]
+    with h5py.File(folder / "run" / "calibration.h5") as file:
+        ids = file["input_ids"][:]
+    assert ids.shape == (15, TOKENS) and (ids[:5] == given).all()
+    piece = TOKENS // 4
+    assert (ids[5:10, :piece] == given[:, :piece]).all(), "the first piece of each"
+    assert (ids[10:, :piece] == given[:, -piece:]).all(), "the last piece of each"
+    assert (ids[5:10, piece:] != given[:, piece:]).any()
+    again = run(folder, *prune, "--output=run")
+    assert "nothing to do" in again and "drew" not in again
+    assert "samples: the run has 15" in run(folder, *prune[:-2], "--continuations=1", "--samples=5", "--output=run", status=2)
+
+
+@pytest.mark.parametrize("stage", ["pruned/blocks/00001.h5", "checkpoint"])
+def test_a_run_that_was_killed_goes_on(folder: Path, stage: str) -> None:
+    """In the first stage, and in the second."""
+    run(folder, *BEST, "--output=expected")
+    with subprocess.Popen(launch([*BEST, "--output=killed"]), cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 30
+        awaited = folder / "killed" / (stage if stage != "checkpoint" else "manifest.json")
+        while time.monotonic() < deadline and not awaited.exists():
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    if stage != "checkpoint":
+        assert "is not finished" in run(folder, "evaluate", "--model=killed", "--tokens=tokens.npy", status=2)
+    assert "drew" not in run(folder, *BEST, "--output=killed", ranks=2)
+    assert digest(folder / "killed") == digest(folder / "expected")
+
+
+def test_runs_with_and_without_the_stage_do_not_mix(folder: Path) -> None:
+    fast = ["prune", "--model=model", "--calibration=tokens.npy", "--preset=fast"]
+    run(folder, *fast, "--output=fast")
+    assert "without --finetune-epochs" in run(folder, *BEST, "--output=fast", status=2)
+    run(folder, *BEST, "--output=best", "--finetune-epochs=1")
+    assert "with --finetune-epochs" in run(folder, *fast, "--output=best", status=2)
+    assert "with --finetune-epochs" in run(folder, *fast, "--output=best", "--fresh", status=2)
+    assert "steps" in run(folder, *BEST, "--output=best", status=2)
+    run(folder, *BEST, "--output=best", "--fresh")
+    run(folder, *BEST, "--output=again")
+    assert digest(folder / "best") == digest(folder / "again")
+
+
+def test_presets_are_the_options_they_name(folder: Path) -> None:
+    tokens = "--calibration=self:4x16"
+    run(folder, "prune", "--model=model", tokens, "--preset=fast", "--output=fast")
+    run(folder, "prune", "--model=model", tokens, "--method=sparsegpt", "--output=sparsegpt")
+    assert digest(folder / "fast") == digest(folder / "sparsegpt")
+    run(folder, "prune", "--model=model", tokens, "--preset=paper", "--output=paper")
+    run(folder, "prune", "--model=model", tokens, "--output=default")
+    assert digest(folder / "paper") == digest(folder / "default")
+    # What is given counts more than the preset; tokens of the model's own are not continued.
+    run(folder, "prune", "--model=model", tokens, "--preset=best", "--finetune-epochs=0", "--method=wanda", "--output=own")
+    run(folder, "prune", "--model=model", tokens, "--method=wanda", "--output=wanda")
+    assert digest(folder / "own") == digest(folder / "wanda")
+    plan = json.loads(run(folder, "plan", "--model=model", tokens, "--preset=best", "--gpu=h100", "--json"))
+    assert plan["finetune"]["ranks"] == 1 and plan["finetune"]["run_seconds"] > 0
