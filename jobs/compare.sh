@@ -14,7 +14,7 @@ so after an interruption the same command goes on, and with more methods it adds
   --evaluation FILE      tokens for perplexity
   --requests FILE        downstream tasks to score every model in, from prepare_requests.py
   --output DIR           gets runs/, perplexity/, scores/, logs/, comparison.json and report.html
-  --methods "A B ..."    [default: magnitude wanda sparsegpt rgs ro wanda++]
+  --methods "A B ..."    methods, or presets: fast, paper, best [default: magnitude wanda sparsegpt rgs ro wanda++]
   --extra-run NAME "OPTIONS"
                          one more run under a name of its own, with options of espalier prune, separated by blanks;
                          they replace the common ones; may be repeated
@@ -80,7 +80,12 @@ parse_command_line() {
                 ;;
         esac
     done
-    for method in $methods; do add_row "$method" "--method $method"; done
+    for method in $methods; do
+        case $method in
+            fast | paper | best) add_row "$method" "--preset $method" ;;
+            *) add_row "$method" "--method $method" ;;
+        esac
+    done
     for i in "${!extra_names[@]}"; do add_row "${extra_names[i]}" "${extra_options[i]}"; done
 }
 
@@ -156,7 +161,8 @@ measured_seconds=0 measured_passes=0 windows=0
 
 # prune_passes: cost of the run whose options are collected, in forward passes of one sample through the model; a
 # backward pass costs two. Masking alone takes one pass for the statistics and one to go on, SparseGPT's sums and
-# updates weigh about four more, regional gradients and optimisation add their backward passes.
+# updates weigh about four more, regional gradients and optimisation add their backward passes, a reconstruction those
+# of its epochs. The preset best does that with four times the samples, and trains the whole model twice with them.
 prune_passes() {
     local n rounds drawn
     n=$(whole_option --samples 128) rounds=$(whole_option --ro-rounds 5)
@@ -165,6 +171,8 @@ prune_passes() {
     method=$(method_now)
     [[ $method != rgs* && $method != wanda++* ]] || passes=$((passes + 2))
     [[ $method != *sparsegpt* ]] || passes=$((passes + 4))
+    [[ $method != *reconstruct ]] || passes=$((passes + 7 + 3 * $(whole_option --epochs 10)))
+    [[ ${option_value[--preset]:-} != best ]] || passes=$((4 * (9 + 3 * $(whole_option --epochs 5) + 15)))
     if [[ $method == ro || $method == *+ro || $method == wanda++* ]]; then
         printf '%d' $(((passes + 2) * n + 4 * rounds * drawn))
     else
@@ -309,8 +317,8 @@ compare_row() {
     [[ $new == false ]] || measure $((SECONDS - start)) $(($(prune_passes) + windows))
 }
 
-# show_first: the two numbers that most came for, before the other rows.
-show_first() {
+# show_so_far: the numbers that most came for, before the other rows.
+show_so_far() {
     [[ -n $python ]] || return 0
     printf '\n'
     "$python" "$here/comparison.py" print "$output/comparison.json"
@@ -337,7 +345,7 @@ main() {
     measure_dense
     for ((row = 1; row < ${#names[@]}; row++)); do
         compare_row "$row"
-        ((row > 1)) || show_first
+        ((row > 2 || row == ${#names[@]} - 1)) || show_so_far
     done
     finish
 }

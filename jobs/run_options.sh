@@ -38,7 +38,12 @@ collect_for() {
 }
 
 method_now() {
-    printf '%s' "${option_value[--method]:-wanda++}"
+    local of_preset=wanda++
+    case ${option_value[--preset]:-} in
+        fast) of_preset=sparsegpt ;;
+        best) of_preset=reconstruct ;;
+    esac
+    printf '%s' "${option_value[--method]:-$of_preset}"
 }
 
 # can_use NAME: whether the row whose options are collected has a use for an option.

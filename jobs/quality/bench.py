@@ -31,6 +31,7 @@ from formats.json_file import InputRefused  # noqa: E402
 from formats.numbers import positive  # noqa: E402
 from quality.closure import Record, dots_of, plot, table  # noqa: E402
 from quality.domains import DOMAINS, write_domains  # noqa: E402
+from reporting.metrics import load_run  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 # Options of each row; what is searched is searched by the program on its own held-out samples.
@@ -41,6 +42,7 @@ METHODS: dict[str, list[str]] = {
     "rgs": ["--method", "rgs"],
     "ro": ["--method", "ro", "--ro-learning-rate", "auto"],
     "wanda++": ["--method", "wanda++", "--ro-learning-rate", "auto"],
+    "best": ["--preset", "best"],
     "reconstruct": ["--method", "reconstruct"],
     "reconstruct, block": ["--method", "reconstruct", "--target", "block"],
     "reconstruct, 20 epochs": ["--method", "reconstruct", "--epochs", "20"],
@@ -121,8 +123,7 @@ class Bench:
         self.call(options.espalier, "prune", "--model", options.model, "--calibration", tokens, "--output", run, "--seed",
                   seed, *pattern_words, *METHODS[method])  # fmt: skip
         seconds = time.monotonic() - start
-        metrics: dict[str, Any] = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-        record = {**key, "seconds": seconds, "peak_bytes": metrics["peak_resident_bytes"],
+        record = {**key, "seconds": seconds, "peak_bytes": load_run(run).metrics["peak_resident_bytes"],
                   "perplexity": self.perplexities(run)}  # fmt: skip
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")

@@ -14,6 +14,8 @@ from typing import Any, Optional
 from formats.json_file import InputRefused, read_json
 
 METRICS_FORMAT = "espalier-metrics"
+FINETUNE_FORMAT = "espalier-finetune-metrics"
+PRUNED_FOLDER = "pruned"  # in a run that trains the whole model at the end: what it pruned
 KNOWN_VERSION = 1
 
 
@@ -91,10 +93,23 @@ class Run:
         return str(self.metrics.get("device", "CPU")).upper().startswith("CPU")
 
 
+def with_last_stage(pruned: dict[str, Any], last: dict[str, Any]) -> dict[str, Any]:
+    """What a run measured that trained the whole model at the end: as its pruning, with time and memory of both."""
+    metrics = dict(pruned)
+    for name, together in (("total_seconds", sum), ("flops", sum), ("peak_resident_bytes", max)):
+        values = [number(stage.get(name)) for stage in (pruned, last)]
+        metrics[name] = together(values) if None not in values else None
+    return metrics
+
+
 def load_run(path: Path) -> Run:
     """Read the metrics of a run folder or of a metrics.json; the label is the method."""
     source = path / "metrics.json" if path.is_dir() else path
-    metrics = read_format(source, METRICS_FORMAT)
+    pruned = source.parent / PRUNED_FOLDER / "metrics.json"
+    if read_json(source).get("format") == FINETUNE_FORMAT and pruned.is_file():
+        metrics = with_last_stage(read_format(pruned, METRICS_FORMAT), read_format(source, FINETUNE_FORMAT))
+    else:
+        metrics = read_format(source, METRICS_FORMAT)
     blocks = metrics.get("blocks")
     if not isinstance(blocks, list) or not all(isinstance(block, dict) for block in blocks):
         raise InputRefused(f"{source} has no list of blocks")

@@ -90,7 +90,8 @@ words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
 if sys.argv[1] == "prune":
     run = Path(words["--output"])
     run.mkdir()
-    (run / "metrics.json").write_text(json.dumps({{"peak_resident_bytes": 1 << 20}}))
+    (run / "metrics.json").write_text(json.dumps({{"format": "espalier-metrics", "version": 1, "blocks": [{{}}],
+                                                   "peak_resident_bytes": 1 << 20}}))
     (run / "method").write_text(words["--method"])
     with open({notes!r}, "a") as file:
         file.write(" ".join(sys.argv[1:]) + "\\n")
