@@ -6,6 +6,11 @@
 #include "src/plan/finetune_plan.h"
 #include "src/weights/finetune_manifest.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
 namespace espalier {
 
 std::vector<OptionSpec> finetune_stage_option_specs() {
@@ -24,23 +29,31 @@ bool has_finetune_stage(const OptionSet& options) {
 }
 
 CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSource& dense,
-                                      const std::filesystem::path& output, bool are_drawn) {
-    CommandLine line;
+                                      const std::filesystem::path& output, const RequestedTokens& tokens) {
+    // An eighth is enough to see whether training helps, and three looks at it: before, half way, at the end.
+    constexpr std::size_t share = 8, most_held_out = 32;
+    constexpr double looks = 2;
+    const std::size_t samples = tokens.tokens.samples, held_out = std::min(samples / share, most_held_out);
+    const std::size_t batch = std::min<std::size_t>(options.whole("finetune-batch", 1), samples - held_out);
+    const double steps =
+        options.positive("finetune-epochs") * static_cast<double>(samples - held_out) / static_cast<double>(batch);
     const std::filesystem::path pruned = output / RunFolder::pruned_folder;
-    line.arguments = {
-        "--model=" + pruned.string(),
-        "--teacher=" + dense.path().string(),
-        "--data=" + (are_drawn ? (pruned / RunFolder::calibration_file).string() : options.text("calibration")),
-        "--sequence-length=" + options.text("sequence-length"),
-        "--output=" + output.string(),
-        "--train=masked",
-        "--loss=kl",
-        "--epochs=" + options.text("finetune-epochs"),
-        "--learning-rate=" + options.text("finetune-learning-rate"),
-        "--seed=" + options.text("seed")};
-    if (!are_drawn) line.arguments.push_back("--samples=" + options.text("samples"));
-    // The samples are fewer than a batch where they are few.
-    if (options.given("finetune-batch")) line.arguments.push_back("--batch=" + options.text("finetune-batch"));
+    CommandLine line;
+    line.arguments = {"--model=" + pruned.string(),
+                      "--teacher=" + dense.path().string(),
+                      "--data=" + (tokens.are_there() ? options.text("calibration")
+                                                      : (pruned / RunFolder::calibration_file).string()),
+                      "--samples=" + std::to_string(samples),
+                      "--sequence-length=" + std::to_string(tokens.tokens.sequence_length),
+                      "--output=" + output.string(),
+                      "--train=masked",
+                      "--loss=kl",
+                      "--held-out=" + std::to_string(held_out),
+                      "--batch=" + std::to_string(batch),
+                      "--epochs=" + options.text("finetune-epochs"),
+                      "--evaluate-steps=" + fmt::format("{:.0f}", std::max(1.0, std::ceil(std::ceil(steps) / looks))),
+                      "--learning-rate=" + options.text("finetune-learning-rate"),
+                      "--seed=" + options.text("seed")};
     for (std::string& word : options.words_of({"device", "gpu-memory", "threads"}))
         line.arguments.push_back(std::move(word));
     if (options.has("fresh") && options.flag("fresh")) line.arguments.emplace_back("--fresh");

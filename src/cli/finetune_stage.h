@@ -5,6 +5,7 @@
 
 #include "src/cli/commands.h"
 #include "src/cli/device_options.h"
+#include "src/cli/drawn_calibration.h"
 #include "src/cli/option_set.h"
 #include "src/finetune/finetune_options.h"
 #include "src/samples/calibration_tokens.h"
@@ -22,9 +23,9 @@ std::vector<OptionSpec> finetune_stage_option_specs();
 /// Whether there is such a stage.
 bool has_finetune_stage(const OptionSet& options);
 
-/// The command line of the stage. `are_drawn`: the calibration tokens lie beside what was pruned.
+/// The command line of the stage of a run in `output`. Tokens that are drawn lie beside what was pruned.
 CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSource& dense,
-                                      const std::filesystem::path& output, bool are_drawn);
+                                      const std::filesystem::path& output, const RequestedTokens& tokens);
 
 /// What the stage will do with so many samples, of which only the shape is looked at. Throws InputError when it could
 /// not.

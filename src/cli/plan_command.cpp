@@ -125,24 +125,24 @@ void plan_evaluate(OptionSet& set, const ModelSource& source, const DeviceModel&
 }
 
 /// The shape of the calibration tokens, those that the model will draw included.
-CalibrationTokens planned_calibration(OptionSet& set, const ModelSource& source) {
-    if (set.has("calibration")) return request_calibration(set, source).tokens;
+RequestedTokens planned_calibration(OptionSet& set, const ModelSource& source) {
+    if (set.has("calibration")) return request_calibration(set, source);
     if (!set.has("samples")) set.set_effective("samples", "128", "default");
     if (!set.has("sequence-length")) {
         const std::size_t longest = source.config().longest_sequence();
         set.set_effective("sequence-length", std::to_string(std::min(longest_by_default, longest)), "default");
     }
     const std::size_t continuations = set.whole("continuations", 0);
-    return {{}, set.whole("samples", 1) * (continuations + 1), set.whole("sequence-length", 1)};
+    RequestedTokens requested;
+    requested.tokens = {{}, set.whole("samples", 1) * (continuations + 1), set.whole("sequence-length", 1)};
+    return requested;
 }
 
 FinetuneOptions planned_finetune_stage(const OptionSet& set, const ModelSource& source,
-                                       const CalibrationTokens& calibration) {
+                                       const RequestedTokens& calibration) {
     const std::filesystem::path output = set.has("output") ? set.text("output") : std::string("RUN");
-    const bool are_drawn = true;  // as far as a plan sees
-    FinetuneOptions stage =
-        options_of_finetune_stage(command_of_finetune_stage(set, source, output, are_drawn), source, calibration);
-    return stage;
+    return options_of_finetune_stage(command_of_finetune_stage(set, source, output, calibration), source,
+                                     calibration.tokens);
 }
 
 }  // namespace
@@ -164,8 +164,9 @@ int plan_command(Session& session, const CommandLine& line) {
         plan_evaluate(set, *source, device, head);
         return 0;
     }
-    const CalibrationTokens calibration = planned_calibration(set, *source);
-    const PruneOptions options = parse_method_options(set, *source, calibration.samples, calibration.sequence_length);
+    const RequestedTokens calibration = planned_calibration(set, *source);
+    const PruneOptions options =
+        parse_method_options(set, *source, calibration.tokens.samples, calibration.tokens.sequence_length);
     const std::size_t ranks = set.whole("ranks", 1);
     const PlannedModel model{source->config(), source->layout(), source->storage()};
     if (set.flag("table")) {

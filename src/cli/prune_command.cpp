@@ -182,7 +182,7 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
 std::optional<CommandLine> choose_last_stage(const OptionSet& set, const ModelSource& source,
                                              const RequestedTokens& requested) {
     if (set.has("dry-run-ranks") || !has_finetune_stage(set)) return std::nullopt;
-    CommandLine stage = command_of_finetune_stage(set, source, output_of(set), !requested.are_there());
+    CommandLine stage = command_of_finetune_stage(set, source, output_of(set), requested);
     static_cast<void>(options_of_finetune_stage(stage, source, requested.tokens));
     return stage;
 }

@@ -32,5 +32,5 @@ def test_continuations(world: World) -> None:
 def test_presets_and_the_last_stage(world: World) -> None:
     world.refused(world.prune("--preset=most"), "--preset", "'most'", "fast, paper, best")
     world.refused(world.prune("--finetune-epochs=-1"), "--finetune-epochs", "'-1'")
-    world.refused(world.prune("--finetune-epochs=1", "--finetune-batch=100"), "--batch 100", "samples")
+    world.refused(world.prune("--finetune-epochs=1", "--finetune-batch=0"), "--finetune-batch", "'0'")
     world.refused(world.prune("--preset=best", output=world.model), "--output", "--model itself")
