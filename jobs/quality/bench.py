@@ -5,11 +5,13 @@
              [--calibrations manuals,self] [--seeds 3] [--samples 64] [--sequence-length 64] [--part validation|test]
 
 Texts come from Debian packages (domains.py). `manuals` calibrates with text of that domain, `self` with tokens drawn
-from the model; a seed draws other samples and other optimiser steps. Choices are made with `--part validation`; `test`
-is for reports only. Each run is done once: DIR/results.jsonl keeps what it gave, and the same command goes on.
-DIR/table-PART.md holds means ± standard deviations, DIR/closure-*.svg show closure against seconds. Closure is ln(wanda
-/ x) / ln(wanda / dense) of perplexities, with Wanda's run of the same calibration: inside, on the domain that was
-calibrated with; outside, the mean of the others.
+from the model; a seed draws other samples and other optimiser steps. Choices are made with `--part validation`, and
+`test` is for reports only: a run is measured on the part that is asked. Each run is done once: DIR/results.jsonl keeps
+what it gave, and the same command goes on. DIR/table-PART.md holds means ± standard deviations, DIR/closure-*.svg show
+closure against seconds. Closure is ln(wanda / x) / ln(wanda / dense) of perplexities, with Wanda's run of the same
+calibration: inside, on the domain that was calibrated with; outside, the mean of the others.
+
+--document FILE puts the table into FILE, between the lines <!-- bench --> and <!-- end of bench -->.
 Exit status 2 and one sentence on stderr when something does not fit.
 """
 
@@ -87,9 +89,9 @@ class Bench:
         return file
 
     def evaluations(self) -> dict[str, Path]:
-        """Token files to measure on, by name: novels.test …"""
-        return {f"{domain}.{part}": self.tokens("evaluation", self.texts[domain][part])
-                for domain in DOMAINS for part in ("validation", "test")}  # fmt: skip
+        """Token files to measure on, by domain."""
+        part = self.options.part
+        return {domain: self.tokens("evaluation", self.texts[domain][part]) for domain in DOMAINS}
 
     def perplexities(self, model: Path) -> dict[str, float]:
         """On every text."""
@@ -101,7 +103,7 @@ class Bench:
 
     def dense(self) -> dict[str, float]:
         """Perplexities of the dense model, measured once."""
-        file = self.output / "dense.json"
+        file = self.output / f"dense-{self.options.part}.json"
         if not file.exists():
             file.write_text(json.dumps(self.perplexities(self.options.model)), encoding="utf-8")
         return json.loads(file.read_text(encoding="utf-8"))
@@ -110,7 +112,7 @@ class Bench:
         """One run, unless it is there already."""
         options = self.options
         key = {"method": method, "pattern": pattern, "calibration": calibration, "seed": seed,
-               "samples": options.samples, "sequence_length": options.sequence_length}  # fmt: skip
+               "samples": options.samples, "sequence_length": options.sequence_length, "part": options.part}  # fmt: skip
         if any(all(record[name] == value for name, value in key.items()) for record in self.records):
             return None
         tokens: object = f"self:{options.samples}x{options.sequence_length}"
@@ -137,6 +139,7 @@ class Bench:
                  for method in options.methods]  # fmt: skip
         mine = [record for record in self.records
                 if record["samples"] == options.samples and record["sequence_length"] == options.sequence_length
+                and record["part"] == options.part
                 and (record["pattern"], record["calibration"], record["method"]) in order
                 and record["seed"] < options.seeds]  # fmt: skip
         return sorted(mine, key=lambda record: order.index((record["pattern"], record["calibration"], record["method"])))
@@ -163,6 +166,16 @@ def write_plots(folder: Path, part: str, records: Sequence[Record], dense: dict[
             (folder / file).write_text(plot(f"{where}: {name}", dots), encoding="utf-8")
 
 
+def put_into(document: Path, text: str) -> None:
+    """Replace what a document has between the two marks."""
+    begin, end = "<!-- bench -->\n", "<!-- end of bench -->"
+    before, mark, rest = document.read_text(encoding="utf-8").partition(begin)
+    after = rest.partition(end)[2]
+    if not mark or end not in rest:
+        raise InputRefused(f"{document} has no lines '{begin.strip()}' and '{end}'")
+    document.write_text(before + begin + text + end + after, encoding="utf-8")
+
+
 def parse_arguments(arguments: Optional[list[str]]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
@@ -178,6 +191,7 @@ def parse_arguments(arguments: Optional[list[str]]) -> argparse.Namespace:
     parser.add_argument("--evaluation-length", type=positive, default=128)
     parser.add_argument("--evaluation-tokens", type=positive, default=4096)
     parser.add_argument("--part", choices=("validation", "test"), default="validation")
+    parser.add_argument("--document", type=Path, help="Markdown to put the table into")
     parser.add_argument("--espalier", type=Path, default=ROOT / "build" / "release" / "espalier")
     return parser.parse_args(arguments)
 
@@ -195,10 +209,11 @@ def main(arguments: Optional[list[str]] = None) -> int:
                         record = bench.run(method, pattern, calibration, seed)
                         if record is not None:
                             print(f"{pattern}, {calibration}, {method}, seed {seed}: {record['seconds']:.0f} s", flush=True)
-        domains = {domain: f"{domain}.{options.part}" for domain in DOMAINS}
-        text = table(bench.chosen_records(), dense, domains)
+        text = table(bench.chosen_records(), dense, list(DOMAINS))
         (options.output / f"table-{options.part}.md").write_text(text, encoding="utf-8")
-        write_plots(options.output, options.part, bench.chosen_records(), dense, list(domains.values()))
+        write_plots(options.output, options.part, bench.chosen_records(), dense, list(DOMAINS))
+        if options.document:
+            put_into(options.document, text)
         print(text, end="")
     except (InputRefused, ProseRefused, PackageUnknown, OSError) as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -31,21 +31,20 @@ def closures(records: Sequence[Record], record: Record, dense: dict[str, float],
     return None
 
 
-def table(records: Sequence[Record], dense: dict[str, float], domains: dict[str, str]) -> str:
-    """Markdown: a row for each pattern, calibration and method. `domains`: of each domain the text to report, the
-    first being the domain of the calibration text."""
-    inside, *outside = domains.values()
-    head = ["pattern", "calibration", "method", *(f"{name}" for name in domains), "closure inside", "closure outside",
+def table(records: Sequence[Record], dense: dict[str, float], domains: Sequence[str]) -> str:
+    """Markdown: a row for each pattern, calibration and method. Of the domains the first is that of the calibration."""
+    inside, *outside = domains
+    head = ["pattern", "calibration", "method", *domains, "closure inside", "closure outside",
             "seconds", "peak, MiB"]  # fmt: skip
     lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * 3 + ["---:"] * (len(head) - 3)) + " |"]
-    dense_cells = ["", "", "dense", *(f"{dense[text]:.1f}" for text in domains.values()), "100", "100", "", ""]
+    dense_cells = ["", "", "dense", *(f"{dense[text]:.1f}" for text in domains), "100", "100", "", ""]
     lines.append("| " + " | ".join(dense_cells) + " |")
     groups: dict[tuple[str, str, str], list[Record]] = {}
     for record in records:
         groups.setdefault((record["pattern"], record["calibration"], record["method"]), []).append(record)
     for (pattern, calibration, method), group in groups.items():
         cells = [pattern, calibration, method]
-        cells += [spread([record["perplexity"][text] for record in group], 1) for text in domains.values()]
+        cells += [spread([record["perplexity"][text] for record in group], 1) for text in domains]
         for texts in ([inside], outside):
             values = [value for record in group if (value := closures(records, record, dense, texts)) is not None]
             cells.append(spread(values, 1, 100) if values else "")

@@ -62,11 +62,11 @@ def test_closure_is_beside_wanda_of_the_same_seed() -> None:
     assert closure.closure(200, 100, 50) == pytest.approx(0.5)
     runs = [record("wanda", 0, 200, 400), record("wanda", 1, 100, 400),
             record("ours", 0, 100, 200), record("ours", 1, 50, 200)]  # fmt: skip
-    lines = closure.table(runs, {"a": 50.0, "b": 100.0}, {"inside": "a", "outside": "b"}).splitlines()
+    lines = closure.table(runs, {"a": 50.0, "b": 100.0}, ["a", "b"]).splitlines()
     assert lines[2].split(" | ")[2:7] == ["dense", "50.0", "100.0", "100", "100"]
     assert "| wanda | 150.0 ± 70.7 | 400.0 ± 0.0 | 0.0 ± 0.0 | 0.0 ± 0.0 | 15 ± 7 | 1 ± 0 |" in lines[3]
     assert "| ours | 75.0 ± 35.4 | 200.0 ± 0.0 | 75.0 ± 35.4 | 50.0 ± 0.0 |" in lines[4]
-    alone = closure.table(runs[2:3], {"a": 50.0, "b": 100.0}, {"inside": "a", "outside": "b"}).splitlines()
+    alone = closure.table(runs[2:3], {"a": 50.0, "b": 100.0}, ["a", "b"]).splitlines()
     assert "| ours | 100.0 | 200.0 |  |  | 10 | 1 |" in alone[3]
 
 
@@ -113,8 +113,11 @@ def test_the_bench_does_each_run_once(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(bench.Bench, "tokens", lambda self, kind, text, seed=0: text)
     words = ["--model", str(tmp_path / "model"), "--output", str(tmp_path / "out"), "--espalier", str(program),
              "--calibrations", "self", "--seeds", "2", "--samples", "8", "--sequence-length", "16"]  # fmt: skip
+    document = tmp_path / "quality.md"
+    document.write_text("before\n<!-- bench -->\nold\n<!-- end of bench -->\nafter\n")
+    words += ["--part", "test"]
     assert bench.main([*words, "--methods", "wanda"]) == 0
-    assert bench.main([*words, "--methods", "wanda,sparsegpt", "--part", "test"]) == 0
+    assert bench.main([*words, "--methods", "wanda,sparsegpt", "--document", str(document)]) == 0
     called = notes.read_text().splitlines()
     assert len(called) == 4 and all("--calibration self:8x16" in line for line in called)
     assert [line.split("--seed ")[1][0] for line in called] == ["0", "1", "0", "1"]
@@ -123,7 +126,13 @@ def test_the_bench_does_each_run_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert f"| sparsegpt | 100.0 ± 0.0 | 100.0 ± 0.0 | 100.0 ± 0.0 | {share:.1f} ± 0.0 |" in table
     assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 4
     assert (tmp_path / "out" / "closure-outside-test-24-self.svg").exists()
-    assert json.loads((tmp_path / "out" / "dense.json").read_text())["novels.test"] == 50
+    assert json.loads((tmp_path / "out" / "dense-test.json").read_text())["novels"] == 50
+    assert document.read_text() == f"before\n<!-- bench -->\n{table}<!-- end of bench -->\nafter\n"
+    # Another part is measured on by runs of its own.
+    assert bench.main([*words[:-1], "validation", "--methods", "wanda", "--seeds", "1"]) == 0
+    assert len(notes.read_text().splitlines()) == 5
+    document.write_text("no marks")
+    assert bench.main([*words, "--methods", "wanda", "--document", str(document)]) == 2
     capsys.readouterr()
     program.write_text("#!/bin/sh\necho 'espalier: no' >&2; exit 2\n")
     assert bench.main([*words, "--methods", "wanda,rgs"]) == 2
