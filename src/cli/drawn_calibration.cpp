@@ -64,7 +64,7 @@ RequestedTokens request_tokens(OptionSet& options, const std::string& name, std:
                                std::size_t usual_samples, std::size_t continuations) {
     const bool drawn = names_drawn_tokens(name);
     if (drawn && continuations > 0)
-        throw InputError("--continuations are of a text; of " + name + " draw more samples");
+        throw InputError("--continuations are of a text; draw more samples than " + name + " instead");
     const TokenTable table =
         drawn ? shape_of_drawn_tokens(name) : read_token_file(name, vocabulary, TokenPurpose::calibration);
     RequestedTokens requested{choose_calibration(options, table, name, usual_samples), table.sha256};
@@ -75,16 +75,6 @@ RequestedTokens request_tokens(OptionSet& options, const std::string& name, std:
     requested.tokens.samples *= continuations + 1;
     requested.tokens.ids.resize(requested.tokens.samples * requested.tokens.sequence_length);
     return requested;
-}
-
-RequestedTokens request_calibration(OptionSet& options, const ModelSource& source) {
-    const std::string name = options.text("calibration");
-    // A preset's are for texts.
-    if (names_drawn_tokens(name) && !options.given("continuations"))
-        options.set_effective("continuations", "0", "calibration");
-    constexpr std::size_t usual_samples = 128;
-    return request_tokens(options, name, source.config().vocabulary, usual_samples,
-                          static_cast<std::size_t>(options.whole("continuations", 0)));
 }
 
 DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, const DrawingRequest& request,

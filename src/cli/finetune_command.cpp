@@ -12,7 +12,6 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <limits>
 #include <optional>
 
 namespace espalier {
@@ -53,13 +52,16 @@ std::vector<OptionSpec> finetune_option_specs() {
 namespace {
 
 void announce(Progress& progress, const FinetuneOptions& options, const ModelSource& student,
-              const FinetuneFacts& facts) {
+              const RequestedTokens& data, const FinetuneFacts& facts) {
     progress.line(fmt::format("fine-tuning {} ({}, {} blocks) to {}: {} towards {}", options.model.string(),
                               student.config().model_type, student.config().blocks.size(), options.output.string(),
                               name_of(options.train), name_of(options.loss)));
-    progress.line(fmt::format("{} samples of {} tokens from {}, {} held out; {} steps of {} samples", options.samples,
-                              options.sequence_length, options.data.string(), options.held_out, options.steps,
-                              options.batch));
+    const std::string and_continuations =
+        data.given > 0 && !data.are_there() ? fmt::format(", {} of which go on from them", options.samples - data.given)
+                                            : std::string();
+    progress.line(fmt::format("{} samples of {} tokens from {}{}, {} held out; {} steps of {} samples", options.samples,
+                              options.sequence_length, options.data.string(), and_continuations, options.held_out,
+                              options.steps, options.batch));
     progress.line(fmt::format("{} rank(s); {}", facts.ranks, facts.device));
     for (const std::string& remark : student.remarks()) progress.line(remark);
 }
@@ -91,8 +93,7 @@ int finetune_command(Session& session, const CommandLine& line) {
         student = open_model(set->text("model"));
         if (set->has("teacher")) teacher = open_model(set->text("teacher"));
         check_teacher(finetune_loss_from_name(set->text("loss")), *student, teacher.get());
-        data = request_tokens(*set, set->text("data"), student->config().vocabulary,
-                              std::numeric_limits<std::size_t>::max());
+        data = request_training_tokens(*set, *student);
         facts.data_sha256 = data.sha256;
         options = parse_training_options(*set, *student, data.tokens);
         if (teacher) teacher->config().check_sequence_length(options.sequence_length);
@@ -172,7 +173,7 @@ int finetune_command(Session& session, const CommandLine& line) {
         if (!drawn && teacher) teacher->verify_outer();
         ledger = std::make_unique<FinetuneLedger>(options, *student, teacher.get(), facts, progress);
         if (drawn && !ledger->complete()) ledger->keep_data(drawn->table, drawn->recipe);
-        announce(progress, options, *student, facts);
+        announce(progress, options, *student, data, facts);
         note_unused(progress, *set, options);
         if (!chosen.note.empty()) progress.line(chosen.note);
         if (!of_host_memory.empty()) progress.line(of_host_memory);

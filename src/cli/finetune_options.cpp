@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <string_view>
 
 namespace espalier {
@@ -38,6 +39,10 @@ std::vector<OptionSpec> training_option_specs() {
         {"steps", "steps to take, instead of --epochs", {}},
         {"samples", "samples to use, of those in the file [default: all]", {}},
         {"sequence-length", "tokens of each sample [default: those of the file, at most 2048]", {}},
+        {"continuations",
+         "samples that the teacher, or the model where there is none, adds to each one of the file: they begin with a "
+         "quarter of it and go on as the model would, so that there are this many times more to train on",
+         "0"},
         {"held-out",
          "samples, the last of those used, that are not trained on: the best values on them are kept [default: an "
          "eighth, at most 64]",
@@ -88,6 +93,12 @@ std::size_t steps_of(OptionSet& options, const FinetuneOptions& parsed) {
 }
 
 }  // namespace
+
+RequestedTokens request_training_tokens(OptionSet& options, const ModelSource& student) {
+    constexpr std::size_t all = std::numeric_limits<std::size_t>::max();
+    return request_tokens(options, options.text("data"), student.config().vocabulary, all,
+                          static_cast<std::size_t>(options.whole("continuations", 0)));
+}
 
 FinetuneOptions parse_training_options(OptionSet& options, const ModelSource& student, const CalibrationTokens& data) {
     FinetuneOptions parsed;

@@ -1,6 +1,7 @@
 #pragma once
 /// The options of `finetune`, which `plan --finetune` takes too.
 
+#include "src/cli/drawn_calibration.h"
 #include "src/cli/option_set.h"
 #include "src/finetune/finetune_options.h"
 #include "src/finetune/training_context.h"
@@ -15,6 +16,8 @@ namespace espalier {
 
 /// What decides the result, but for the model, its teacher and the tokens.
 std::vector<OptionSpec> training_option_specs();
+/// The tokens of --data, with --continuations. Throws InputError.
+RequestedTokens request_training_tokens(OptionSet& options, const ModelSource& student);
 /// Checks them against the model, and fills in those that were not given. Throws InputError.
 FinetuneOptions parse_training_options(OptionSet& options, const ModelSource& student, const CalibrationTokens& data);
 /// Throws InputError when products of updates would not fit a GPU's tensor cores.

@@ -19,6 +19,10 @@ std::vector<OptionSpec> finetune_stage_option_specs() {
          "at the end, train the whole pruned model so many times with the calibration tokens towards the dense model's "
          "predictions, as finetune --train masked --loss kl; 0: not at all",
          "0"},
+        {"finetune-continuations",
+         "samples that the dense model adds to each calibration sample for the training at the end (finetune "
+         "--continuations)",
+         "0"},
         {"finetune-batch", "samples of a step at the end", "8"},
         {"finetune-learning-rate",
          "the rate at the end at its highest, times the root mean square of each matrix's kept weights", "3e-3"}};
@@ -33,7 +37,8 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
     // An eighth is enough to see whether training helps, and three looks at it: before, half way, at the end.
     constexpr std::size_t share = 8, most_held_out = 32;
     constexpr double looks = 2;
-    const std::size_t samples = tokens.tokens.samples, held_out = std::min(samples / share, most_held_out);
+    const std::size_t given = tokens.tokens.samples, samples = given * (options.whole("finetune-continuations", 0) + 1),
+                      held_out = std::min(samples / share, most_held_out);
     const std::size_t batch = std::min<std::size_t>(options.whole("finetune-batch", 1), samples - held_out);
     const double steps =
         options.positive("finetune-epochs") * static_cast<double>(samples - held_out) / static_cast<double>(batch);
@@ -43,7 +48,8 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
                       "--teacher=" + dense.path().string(),
                       "--data=" + (tokens.are_there() ? options.text("calibration")
                                                       : (pruned / RunFolder::calibration_file).string()),
-                      "--samples=" + std::to_string(samples),
+                      "--samples=" + std::to_string(given),
+                      "--continuations=" + options.text("finetune-continuations"),
                       "--sequence-length=" + std::to_string(tokens.tokens.sequence_length),
                       "--output=" + output.string(),
                       "--train=masked",
@@ -63,8 +69,10 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
 }
 
 FinetuneOptions options_of_finetune_stage(const CommandLine& line, const ModelSource& dense,
-                                          const CalibrationTokens& tokens) {
+                                          const CalibrationTokens& calibration) {
     OptionSet set("finetune", finetune_option_specs(), line.arguments);
+    CalibrationTokens tokens{{}, calibration.samples, calibration.sequence_length};
+    tokens.samples *= set.whole("continuations", 0) + 1;
     return parse_training_options(set, dense, tokens);
 }
 

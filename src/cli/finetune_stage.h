@@ -27,10 +27,10 @@ bool has_finetune_stage(const OptionSet& options);
 CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSource& dense,
                                       const std::filesystem::path& output, const RequestedTokens& tokens);
 
-/// What the stage will do with so many samples, of which only the shape is looked at. Throws InputError when it could
+/// What the stage will do after a calibration of which only the shape is looked at. Throws InputError when it could
 /// not.
 FinetuneOptions options_of_finetune_stage(const CommandLine& line, const ModelSource& dense,
-                                          const CalibrationTokens& tokens);
+                                          const CalibrationTokens& calibration);
 
 /// Checks the folder of a run that will have the stage, and makes it. Throws InputError when it holds anything else.
 void prepare_for_finetune_stage(const std::filesystem::path& output, const ModelSource& dense);

@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <limits>
 
 namespace espalier {
 
@@ -38,9 +37,7 @@ std::vector<OptionSpec> plan_finetune_option_specs() {
 
 CalibrationTokens planned_data(OptionSet& set, const ModelSource& student) {
     if (set.has("data")) {
-        return request_tokens(set, set.text("data"), student.config().vocabulary,
-                              std::numeric_limits<std::size_t>::max())
-            .tokens;
+        return request_training_tokens(set, student).tokens;
     }
     if (!set.has("samples")) set.set_effective("samples", "128", "default");
     if (!set.has("sequence-length")) {

@@ -1,5 +1,6 @@
 #include "src/cli/presets.h"
 
+#include "io/drawn_tokens.h"
 #include "src/base/name_table.h"
 
 #include <string>
@@ -17,8 +18,9 @@ enum class Preset { fast, paper, best };
 
 constexpr NameTable<Preset, 3> presets = {{{{Preset::fast, "fast"}, {Preset::paper, "paper"}, {Preset::best, "best"}}}};
 
-/// Measured in docs/quality.md.
-std::vector<PresetValue> values_of(Preset preset) {
+/// Measured in docs/quality.md. `has_text`: calibration is with a text, which the model can go on from, and not with
+/// tokens of its own, of which there can be as many as are wanted.
+std::vector<PresetValue> values_of(Preset preset, bool has_text) {
     switch (preset) {
         case Preset::fast:
             return {{"method", "sparsegpt"}};
@@ -30,10 +32,9 @@ std::vector<PresetValue> values_of(Preset preset) {
                     {"ro-batch", "1"}};
         case Preset::best:
             return {{"method", "reconstruct"},
-                    {"continuations", "3"},
-                    {"epochs", "5"},
-                    {"batch", "8"},
-                    {"finetune-epochs", "2"}};
+                    {"epochs", "3"},
+                    {"finetune-continuations", has_text ? "7" : "0"},
+                    {"finetune-epochs", has_text ? "1" : "4"}};
     }
     return {};
 }
@@ -50,7 +51,8 @@ OptionSpec preset_option_spec() {
 void apply_preset(OptionSet& options) {
     if (!options.has("preset")) return;
     const std::string name = options.text("preset");
-    for (const auto& [option, value] : values_of(presets.value_of(name, "--preset")))
+    const bool has_text = !options.has("calibration") || !names_drawn_tokens(options.text("calibration"));
+    for (const auto& [option, value] : values_of(presets.value_of(name, "--preset"), has_text))
         options.set_preset(option, value, name);
 }
 

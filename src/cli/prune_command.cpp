@@ -139,17 +139,8 @@ void announce_options(Progress& progress, const Json& options_with_origins) {
     for (const auto& [origin, line] : by_origin) progress.line(fmt::format("options ({}): {}", origin, line));
 }
 
-/// "8 samples of 64 tokens from cal.h5, and 24 that go on from them".
-std::string describe(const RequestedTokens& tokens, const std::string& name) {
-    const std::size_t first = tokens.given > 0 ? tokens.given : tokens.tokens.samples;
-    std::string text = fmt::format("{} samples of {} tokens from {}", first, tokens.tokens.sequence_length, name);
-    if (first < tokens.tokens.samples)
-        text += fmt::format(", and {} that go on from them", tokens.tokens.samples - first);
-    return text;
-}
-
 void announce(Progress& progress, const PruneOptions& options, const ModelSource& source, const RunFacts& facts,
-              const RequestedTokens& tokens, const Topology& topology) {
+              const Topology& topology) {
     const ModelConfig& config = source.config();
     progress.line(
         fmt::format("pruning {} ({}, {} blocks of {:.1f} million weights) to {} with {}", options.model.string(),
@@ -157,7 +148,8 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
                     options.pattern.structured() ? options.pattern.name()
                                                  : fmt::format("{:g} % sparsity", 100 * options.pattern.sparsity),
                     name_of(options.method)));
-    progress.line("calibration: " + describe(tokens, options.calibration.string()));
+    progress.line(fmt::format("calibration: {} samples of {} tokens from {}", options.samples, options.sequence_length,
+                              options.calibration.string()));
     progress.line(fmt::format("{} rank(s) in {} block group(s); {}", facts.ranks, options.block_groups, facts.device));
     announce_options(progress, facts.options_with_origins);
     for (const std::string& remark : source.remarks()) progress.line(remark);
@@ -202,7 +194,7 @@ int prune(Session& session, const CommandLine& line, std::optional<CommandLine>&
         apply_preset(*set);
         if (!set->has("dry-run-ranks")) session.check_tasks();
         source = open_model(set->text("model"));
-        requested = request_calibration(*set, *source);
+        requested = request_tokens(*set, set->text("calibration"), source->config().vocabulary);
         last_stage = choose_last_stage(*set, *source, requested);
         std::filesystem::path output = output_of(*set);
         if (last_stage) output /= RunFolder::pruned_folder;
@@ -275,7 +267,7 @@ int prune(Session& session, const CommandLine& line, std::optional<CommandLine>&
         if (session.rank() != 0) return;
         if (!drawn) source->verify_outer();
         ledger = std::make_unique<RunLedger>(options, *source, facts, progress);
-        announce(progress, options, *source, facts, requested, *topology);
+        announce(progress, options, *source, facts, *topology);
         if (!chosen.note.empty()) progress.line(chosen.note);
         const std::string unused = options_without_effect(*set, options.method);
         if (!unused.empty()) {

@@ -1,4 +1,4 @@
-"""prune with --continuations and with a last stage that trains the whole model: what --preset best is made of.
+"""prune with a last stage that trains the whole model, on text that the model has gone on from: what --preset best is made of.
 
 The program is $ESPALIER, by default build/release/espalier.
 """
@@ -55,11 +55,11 @@ def folder_with_a_model(tmp_path: Path) -> Path:
 
 def test_one_command_prunes_and_trains(folder: Path) -> None:
     said = run(folder, *BEST, "--output=one")
-    assert "drew 18 samples" in said and "written to one" in said and "written to one/pruned" not in said
+    assert "drew 42 samples" in said and "written to one" in said and "written to one/pruned" not in said
     manifest = json.loads((folder / "one" / "manifest.json").read_text())
     assert manifest["base"]["path"] == "pruned" and manifest["options"]["train"] == "masked"
     pruned = json.loads((folder / "one" / "pruned" / "metrics.json").read_text())
-    assert pruned["options"]["epochs"] == {"value": "5", "origin": "preset best"}
+    assert pruned["options"]["epochs"] == {"value": "3", "origin": "preset best"}
     metrics = json.loads((folder / "one" / "metrics.json").read_text())
     assert metrics["pruning"]["total_seconds"] == pruned["total_seconds"]
     # Ranks, and another place: the same bits, and a model that is whole.
@@ -76,8 +76,9 @@ def test_one_command_prunes_and_trains(folder: Path) -> None:
 
 
 def test_continuations_go_on_from_the_samples(folder: Path) -> None:
-    prune = ["prune", "--model=model", "--calibration=tokens.npy", "--method=wanda", "--continuations=2", "--samples=5"]
-    run(folder, *prune, "--output=run")
+    run(folder, "prune", "--model=model", "--calibration=tokens.npy", "--method=wanda", "--output=pruned")
+    tune = ["finetune", "--model=pruned", "--data=tokens.npy", "--steps=1", "--rank=4", "--samples=5", "--output=run"]
+    run(folder, *tune, "--continuations=2")
     given = numpy.load(folder / "tokens.npy")[:5]
     with h5py.File(folder / "run" / "calibration.h5") as file:
         ids = file["input_ids"][:]
@@ -86,14 +87,14 @@ def test_continuations_go_on_from_the_samples(folder: Path) -> None:
     assert (ids[5:10, :piece] == given[:, :piece]).all(), "the first piece of each"
     assert (ids[10:, :piece] == given[:, -piece:]).all(), "the last piece of each"
     assert (ids[5:10, piece:] != given[:, piece:]).any()
-    again = run(folder, *prune, "--output=run")
+    again = run(folder, *tune, "--continuations=2")
     assert "nothing to do" in again and "drew" not in again
-    assert "samples: the run has 15" in run(folder, *prune[:-2], "--continuations=1", "--samples=5", "--output=run", status=2)
+    assert "samples: the run has 15" in run(folder, *tune, "--continuations=1", status=2)
 
 
 @pytest.mark.parametrize("stage", ["pruned/blocks/00001.h5", "checkpoint"])
 def test_a_run_that_was_killed_goes_on(folder: Path, stage: str) -> None:
-    """In the first stage, and in the second."""
+    """In the first stage, and while the second draws or trains."""
     run(folder, *BEST, "--output=expected")
     with subprocess.Popen(launch([*BEST, "--output=killed"]), cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 30
@@ -103,7 +104,7 @@ def test_a_run_that_was_killed_goes_on(folder: Path, stage: str) -> None:
         process.send_signal(signal.SIGKILL)
     if stage != "checkpoint":
         assert "is not finished" in run(folder, "evaluate", "--model=killed", "--tokens=tokens.npy", status=2)
-    assert "drew" not in run(folder, *BEST, "--output=killed", ranks=2)
+    run(folder, *BEST, "--output=killed", ranks=2)
     assert digest(folder / "killed") == digest(folder / "expected")
 
 
@@ -111,7 +112,7 @@ def test_runs_with_and_without_the_stage_do_not_mix(folder: Path) -> None:
     fast = ["prune", "--model=model", "--calibration=tokens.npy", "--preset=fast"]
     run(folder, *fast, "--output=fast")
     assert "without --finetune-epochs" in run(folder, *BEST, "--output=fast", status=2)
-    run(folder, *BEST, "--output=best", "--finetune-epochs=1")
+    run(folder, *BEST, "--output=best", "--finetune-epochs=2")
     assert "with --finetune-epochs" in run(folder, *fast, "--output=best", status=2)
     assert "with --finetune-epochs" in run(folder, *fast, "--output=best", "--fresh", status=2)
     assert "steps" in run(folder, *BEST, "--output=best", status=2)

@@ -24,9 +24,11 @@ def test_places_that_hold_something_else(world: World) -> None:
 
 
 def test_continuations(world: World) -> None:
-    world.refused(world.prune("--continuations=2", calibration="self:4x8"), "--continuations", "self:4x8", "more samples")
-    world.refused(world.prune("--continuations=99999999999"), "--continuations", "99999999999")
-    world.refused(world.prune("--continuations=1", "--sequence-length=1"), "tokens.npy", "nothing to draw")
+    tune = ["finetune", "--model=model", "--steps=1", f"--output={world.output}"]
+    world.refused([*tune, "--data=self:4x8", "--continuations=2"], "--continuations", "self:4x8", "more samples")
+    world.refused([*tune, "--data=tokens.npy", "--continuations=99999999999"], "--continuations", "99999999999")
+    world.refused([*tune, "--data=tokens.npy", "--continuations=1", "--sequence-length=2", "--samples=1", "--held-out=0",
+                   "--begin=1"], "--begin")  # fmt: skip
 
 
 def test_presets_and_the_last_stage(world: World) -> None:
