@@ -41,7 +41,10 @@ GenerationOptions options_of(const DrawingRequest& request) {
     options.samples = requested.tokens.samples - requested.given;
     options.sequence_length = requested.tokens.sequence_length;
     options.rule.seed = request.seed;
-    options.batch = std::min(options.batch, options.samples);
+    // Products of few rows are slow, and keys and values of many tokens are large; never by the memory that there is.
+    constexpr std::size_t tokens_of_batch = 8192, most_samples = 128;
+    const std::size_t by_length = std::clamp(tokens_of_batch / options.sequence_length, options.batch, most_samples);
+    options.batch = std::min(by_length, options.samples);
     if (requested.given == 0)
         set_begin({}, request.source, options);
     else
@@ -75,6 +78,12 @@ RequestedTokens request_tokens(OptionSet& options, const std::string& name, std:
     requested.tokens.samples *= continuations + 1;
     requested.tokens.ids.resize(requested.tokens.samples * requested.tokens.sequence_length);
     return requested;
+}
+
+RequestedTokens request_calibration(OptionSet& options, const ModelSource& source) {
+    constexpr std::size_t usual_samples = 128;
+    return request_tokens(options, options.text("calibration"), source.config().vocabulary, usual_samples,
+                          static_cast<std::size_t>(options.whole("continuations", 0)));
 }
 
 DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, const DrawingRequest& request,

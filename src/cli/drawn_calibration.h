@@ -32,6 +32,9 @@ struct RequestedTokens {
 RequestedTokens request_tokens(OptionSet& options, const std::string& name, std::size_t vocabulary,
                                std::size_t usual_samples = 128, std::size_t continuations = 0);
 
+/// The same for --calibration of `prune`, with its --continuations.
+RequestedTokens request_calibration(OptionSet& options, const ModelSource& source);
+
 /// How a run draws tokens from `source`: at temperature 1, each sample after the model's beginning of a document, or
 /// after a token of its own where it has none; or, where samples are given, each after a piece of one of them.
 struct DrawnCalibration {

@@ -37,7 +37,8 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
     // An eighth is enough to see whether training helps, and three looks at it: before, half way, at the end.
     constexpr std::size_t share = 8, most_held_out = 32;
     constexpr double looks = 2;
-    const std::size_t given = tokens.tokens.samples, samples = given * (options.whole("finetune-continuations", 0) + 1),
+    const std::size_t calibration = tokens.tokens.samples,
+                      samples = calibration * (options.whole("finetune-continuations", 0) + 1),
                       held_out = std::min(samples / share, most_held_out);
     const std::size_t batch = std::min<std::size_t>(options.whole("finetune-batch", 1), samples - held_out);
     const double steps =
@@ -46,9 +47,10 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
     CommandLine line;
     line.arguments = {"--model=" + pruned.string(),
                       "--teacher=" + dense.path().string(),
-                      "--data=" + (tokens.are_there() ? options.text("calibration")
-                                                      : (pruned / RunFolder::calibration_file).string()),
-                      "--samples=" + std::to_string(given),
+                      "--data=" + (tokens.are_there() && options.has("calibration")
+                                       ? options.text("calibration")
+                                       : (pruned / RunFolder::calibration_file).string()),
+                      "--samples=" + std::to_string(calibration),
                       "--continuations=" + options.text("finetune-continuations"),
                       "--sequence-length=" + std::to_string(tokens.tokens.sequence_length),
                       "--output=" + output.string(),

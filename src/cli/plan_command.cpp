@@ -126,14 +126,15 @@ void plan_evaluate(OptionSet& set, const ModelSource& source, const DeviceModel&
 
 /// The shape of the calibration tokens, those that the model will draw included.
 RequestedTokens planned_calibration(OptionSet& set, const ModelSource& source) {
-    if (set.has("calibration")) return request_tokens(set, set.text("calibration"), source.config().vocabulary);
+    if (set.has("calibration")) return request_calibration(set, source);
     if (!set.has("samples")) set.set_effective("samples", "128", "default");
     if (!set.has("sequence-length")) {
         const std::size_t longest = source.config().longest_sequence();
         set.set_effective("sequence-length", std::to_string(std::min(longest_by_default, longest)), "default");
     }
     RequestedTokens requested;
-    requested.tokens = {{}, set.whole("samples", 1), set.whole("sequence-length", 1)};
+    requested.given = set.whole("samples", 1);
+    requested.tokens = {{}, requested.given * (set.whole("continuations", 0) + 1), set.whole("sequence-length", 1)};
     return requested;
 }
 

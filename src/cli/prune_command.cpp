@@ -140,7 +140,7 @@ void announce_options(Progress& progress, const Json& options_with_origins) {
 }
 
 void announce(Progress& progress, const PruneOptions& options, const ModelSource& source, const RunFacts& facts,
-              const Topology& topology) {
+              const RequestedTokens& tokens, const Topology& topology) {
     const ModelConfig& config = source.config();
     progress.line(
         fmt::format("pruning {} ({}, {} blocks of {:.1f} million weights) to {} with {}", options.model.string(),
@@ -148,8 +148,11 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
                     options.pattern.structured() ? options.pattern.name()
                                                  : fmt::format("{:g} % sparsity", 100 * options.pattern.sparsity),
                     name_of(options.method)));
-    progress.line(fmt::format("calibration: {} samples of {} tokens from {}", options.samples, options.sequence_length,
-                              options.calibration.string()));
+    progress.line(fmt::format("calibration: {} samples of {} tokens from {}{}", options.samples,
+                              options.sequence_length, options.calibration.string(),
+                              tokens.continuations() > 0
+                                  ? fmt::format(", {} of which go on from them", options.samples - tokens.given)
+                                  : std::string()));
     progress.line(fmt::format("{} rank(s) in {} block group(s); {}", facts.ranks, options.block_groups, facts.device));
     announce_options(progress, facts.options_with_origins);
     for (const std::string& remark : source.remarks()) progress.line(remark);
@@ -194,7 +197,7 @@ int prune(Session& session, const CommandLine& line, std::optional<CommandLine>&
         apply_preset(*set);
         if (!set->has("dry-run-ranks")) session.check_tasks();
         source = open_model(set->text("model"));
-        requested = request_tokens(*set, set->text("calibration"), source->config().vocabulary);
+        requested = request_calibration(*set, *source);
         last_stage = choose_last_stage(*set, *source, requested);
         std::filesystem::path output = output_of(*set);
         if (last_stage) output /= RunFolder::pruned_folder;
@@ -267,7 +270,7 @@ int prune(Session& session, const CommandLine& line, std::optional<CommandLine>&
         if (session.rank() != 0) return;
         if (!drawn) source->verify_outer();
         ledger = std::make_unique<RunLedger>(options, *source, facts, progress);
-        announce(progress, options, *source, facts, *topology);
+        announce(progress, options, *source, facts, requested, *topology);
         if (!chosen.note.empty()) progress.line(chosen.note);
         const std::string unused = options_without_effect(*set, options.method);
         if (!unused.empty()) {

@@ -39,6 +39,9 @@ class Reconstruction {
     Reconstruction(const GroupContext& context, const PruneOptions& options, const ReconstructionProblem& problem,
                    BlockWeights& weights, const BlockTensor& mask, PhaseClock& clock);
 
+    /// Samples that it does not train with.
+    const std::vector<std::size_t>& held_out() const { return split_.held_out; }
+
     /// Trains, and leaves the best of what was looked at in the run's weights, rounded to the output type. Returns the
     /// loss on the held-out samples, relative to the targets or a mean over tokens: of the start, then after each
     /// epoch. Throws NonFiniteError. Collective.

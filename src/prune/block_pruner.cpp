@@ -114,10 +114,11 @@ BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const Bloc
             pass.norms.begin_sample(n);
             const TensorView output = pass.outputs.place_of(n), square_sum = squares.at(n - x.samples().begin);
             const TensorView input = inputs.next();
-            if (dense_inputs && !with_gradient)
-                decoder_.observe_inputs(weights, input, context_.layout.last_input(), pass.norms);
-            else
+            // With a dense stream this pass is for the norms alone, and not every method asks for them.
+            if (!dense_inputs || with_gradient)
                 decoder_.forward(weights, input, output, &pass.norms);
+            else if (options_.method.uses_input_norms())
+                decoder_.observe_inputs(weights, input, context_.layout.last_input(), pass.norms);
             if (with_gradient) {
                 context_.device.square_sum(output, square_sum);
                 context_.device.frobenius_direction(output, square_sum, gradient->scale(), direction);
@@ -243,7 +244,7 @@ void BlockPruner::reconstruct(const DensePass& dense, const HiddenStates& x, Blo
                                   weights, result.mask, clock_);
     result.report.learning_rate = options_.reconstruction.learning_rate;
     result.report.error_after_first_mask =
-        relative_output_error(context_, decoder_, weights, x, dense.outputs, all_samples_);
+        relative_output_error(context_, decoder_, weights, x, dense.outputs, reconstruction.held_out());
     clock_.mark("first_mask_error");
     result.report.held_out_errors = reconstruction.run();
     clock_.mark("optimise");

@@ -77,7 +77,8 @@ def test_one_command_prunes_and_trains(folder: Path) -> None:
 
 def test_continuations_go_on_from_the_samples(folder: Path) -> None:
     run(folder, "prune", "--model=model", "--calibration=tokens.npy", "--method=wanda", "--output=pruned")
-    tune = ["finetune", "--model=pruned", "--data=tokens.npy", "--steps=1", "--rank=4", "--samples=5", "--output=run"]
+    tune = ["finetune", "--model=pruned", "--data=tokens.npy", "--steps=1", "--rank=4", "--samples=5", "--output=run",
+            "--loss=kl", "--teacher=model"]  # fmt: skip
     run(folder, *tune, "--continuations=2")
     given = numpy.load(folder / "tokens.npy")[:5]
     with h5py.File(folder / "run" / "calibration.h5") as file:
@@ -87,6 +88,14 @@ def test_continuations_go_on_from_the_samples(folder: Path) -> None:
     assert (ids[5:10, :piece] == given[:, :piece]).all(), "the first piece of each"
     assert (ids[10:, :piece] == given[:, -piece:]).all(), "the last piece of each"
     assert (ids[5:10, piece:] != given[:, piece:]).any()
+    # The same from prune, which may train with them and with more at its end.
+    prune = ["prune", "--model=model", "--calibration=tokens.npy", "--samples=5", "--method=wanda"]
+    run(folder, *prune, "--continuations=2", "--output=more")
+    with h5py.File(folder / "more" / "calibration.h5") as file:
+        assert (file["input_ids"][:10] == ids[:10]).all() and file["input_ids"].shape == ids.shape
+    run(folder, *prune, "--continuations=2", "--finetune-epochs=1", "--finetune-continuations=1", "--output=both")
+    with h5py.File(folder / "both" / "calibration.h5") as file:
+        assert (file["input_ids"][:15, :piece] == ids[:, :piece]).all() and file["input_ids"].shape == (30, TOKENS)
     again = run(folder, *tune, "--continuations=2")
     assert "nothing to do" in again and "drew" not in again
     assert "samples: the run has 15" in run(folder, *tune, "--continuations=1", status=2)
