@@ -144,8 +144,11 @@ int finetune_command(Session& session, const CommandLine& line) {
             if (!run.has_manifest() || options.fresh) return;
             const FinetuneManifest held = FinetuneManifest::read(run);
             Json before = held.options, now = options.deciding_values(facts.arithmetic);
-            before["data"] = held.data_path;
-            now["data"] = lasting_name(set->text("data"));
+            // Of a file that is gone on from the ledger compares the content.
+            if (data.given == 0) {
+                before["data"] = held.data_path;
+                now["data"] = set->text("data");
+            }
             refuse_differences(options.output, before, now);
         };
         drawn = draw_calibration(

@@ -25,7 +25,7 @@ std::vector<OptionSpec> finetune_stage_option_specs() {
          "0"},
         {"finetune-batch", "samples of a step at the end", "8"},
         {"finetune-learning-rate",
-         "the rate at the end at its highest, times the root mean square of each matrix's kept weights", "3e-3"}};
+         "the rate at the end at its highest, times the root mean square of each matrix's kept weights", "1e-3"}};
 }
 
 bool has_finetune_stage(const OptionSet& options) {

@@ -32,9 +32,10 @@ std::vector<PresetValue> values_of(Preset preset, bool has_text) {
                     {"ro-batch", "1"}};
         case Preset::best:
             return {{"method", "reconstruct"},
-                    {"epochs", "3"},
-                    {"finetune-continuations", has_text ? "7" : "0"},
-                    {"finetune-epochs", has_text ? "1" : "4"}};
+                    {"continuations", has_text ? "3" : "0"},
+                    {"epochs", has_text ? "2" : "3"},
+                    {"finetune-continuations", "1"},
+                    {"finetune-epochs", has_text ? "1" : "2"}};
     }
     return {};
 }
