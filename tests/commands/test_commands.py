@@ -36,6 +36,7 @@ NOT_RUN: Dict[str, str] = {
     "tail -F": "follows a log until it is interrupted",
     "jobs/demo.sh": "minutes; .ci/full runs it, test_the_demo on a tiny model",
     "jobs/recover.sh": "minutes; test_the_demo runs it on a tiny model",
+    "build/venv/bin/python jobs/quality/bench.py": "hours; tests/jobs/test_quality.py runs it with a made-up program",
     "tests/run.sh": "it is what runs this test",
     "tests/systems.sh": "builds whole systems with debootstrap",
     "sudo apt-get": "installs packages",
