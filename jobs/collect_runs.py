@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
+from reporting.metrics import PRUNED_FOLDER, load_run
+
 COLUMNS = ["run", "state", "method", "pattern", "options", "ranks", "seconds", "peak_gib", "mean_error", "last_error"]
 
 
@@ -28,11 +30,14 @@ def differing_options(runs: List[Dict[str, Any]]) -> List[str]:
 
 def read_run(folder: Path) -> Dict[str, Any]:
     """The metrics of a complete run, or what there is of another."""
-    metrics, manifest = folder / "metrics.json", folder / "manifest.json"
-    if metrics.exists():
-        return {"folder": folder.name, "state": "complete", **json.loads(metrics.read_text())}
+    pruned = folder / PRUNED_FOLDER  # of a run that trains the whole model at the end
+    if (folder / "metrics.json").exists():
+        return {"folder": folder.name, "state": "complete", **load_run(folder).metrics}
+    if (pruned / "metrics.json").exists():
+        return {"folder": folder.name, **load_run(pruned).metrics, "state": "pruned, in training"}
     run: Dict[str, Any] = {"folder": folder.name, "state": "not started", "options": {}}
-    if manifest.exists():
+    manifest = next((path for path in (folder / "manifest.json", pruned / "manifest.json") if path.exists()), None)
+    if manifest:
         held = json.loads(manifest.read_text())
         run["state"] = f"{len(held.get('blocks', []))} of {held['model']['blocks']} blocks"
         run["options"] = held.get("provenance", {}).get("options", {})

@@ -162,7 +162,7 @@ measured_seconds=0 measured_passes=0 windows=0
 # prune_passes: cost of the run whose options are collected, in forward passes of one sample through the model; a
 # backward pass costs two. Masking alone takes one pass for the statistics and one to go on, SparseGPT's sums and
 # updates weigh about four more, regional gradients and optimisation add their backward passes, a reconstruction those
-# of its epochs. The preset best does that with four times the samples, and trains the whole model twice with them.
+# of its epochs. The preset best does that with four times the samples, and trains the whole model with twice as many.
 prune_passes() {
     local n rounds drawn
     n=$(whole_option --samples 128) rounds=$(whole_option --ro-rounds 5)
@@ -171,8 +171,8 @@ prune_passes() {
     method=$(method_now)
     [[ $method != rgs* && $method != wanda++* ]] || passes=$((passes + 2))
     [[ $method != *sparsegpt* ]] || passes=$((passes + 4))
-    [[ $method != *reconstruct ]] || passes=$((passes + 7 + 3 * $(whole_option --epochs 10)))
-    [[ ${option_value[--preset]:-} != best ]] || passes=$((4 * (9 + 3 * $(whole_option --epochs 5) + 15)))
+    [[ $method != *reconstruct ]] || passes=$((passes + 6 + 3 * $(whole_option --epochs 10)))
+    [[ ${option_value[--preset]:-} != best ]] || passes=$((4 * (8 + 3 * $(whole_option --epochs 2) + 14)))
     if [[ $method == ro || $method == *+ro || $method == wanda++* ]]; then
         printf '%d' $(((passes + 2) * n + 4 * rounds * drawn))
     else

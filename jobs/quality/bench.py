@@ -113,7 +113,7 @@ class Bench:
         options = self.options
         key = {"method": method, "pattern": pattern, "calibration": calibration, "seed": seed,
                "samples": options.samples, "sequence_length": options.sequence_length, "part": options.part}  # fmt: skip
-        if any(all(record[name] == value for name, value in key.items()) for record in self.records):
+        if any(all(record.get(name) == value for name, value in key.items()) for record in self.records):
             return None
         tokens: object = f"self:{options.samples}x{options.sequence_length}"
         if calibration != "self":
@@ -139,7 +139,7 @@ class Bench:
                  for method in options.methods]  # fmt: skip
         mine = [record for record in self.records
                 if record["samples"] == options.samples and record["sequence_length"] == options.sequence_length
-                and record["part"] == options.part
+                and record.get("part") == options.part
                 and (record["pattern"], record["calibration"], record["method"]) in order
                 and record["seed"] < options.seeds]  # fmt: skip
         return sorted(mine, key=lambda record: order.index((record["pattern"], record["calibration"], record["method"])))

@@ -89,7 +89,8 @@ def error_figure(runs: list[Run]) -> str:
     body = block_chart(curves, "Relative squared error", True, lambda value: tick_text(float(f"{value:.3g}")))
     caption = (
         "‖f − f₀‖² / ‖f₀‖² of each block's output over all samples, on inputs from the pruned blocks before it; f₀ is "
-        "the dense block, or, of a reconstruction, the dense model."
+        "the dense block, or, of a reconstruction, the dense model. Errors after the first mask are over the samples that "
+        "are drawn first, or held out by a reconstruction."
     )
     if 0 < len(moved) < len(shown):
         caption += " A dashed line is missing where nothing happens between the first mask and the final weights."

@@ -105,9 +105,10 @@ def with_last_stage(pruned: dict[str, Any], last: dict[str, Any]) -> dict[str, A
 def load_run(path: Path) -> Run:
     """Read the metrics of a run folder or of a metrics.json; the label is the method."""
     source = path / "metrics.json" if path.is_dir() else path
-    pruned = source.parent / PRUNED_FOLDER / "metrics.json"
-    if read_json(source).get("format") == FINETUNE_FORMAT and pruned.is_file():
-        metrics = with_last_stage(read_format(pruned, METRICS_FORMAT), read_format(source, FINETUNE_FORMAT))
+    content = read_json(source)
+    if content.get("format") == FINETUNE_FORMAT and content.get("pruning"):
+        pruned = read_format(source.parent / PRUNED_FOLDER / "metrics.json", METRICS_FORMAT)
+        metrics = with_last_stage(pruned, read_format(source, FINETUNE_FORMAT))
     else:
         metrics = read_format(source, METRICS_FORMAT)
     blocks = metrics.get("blocks")

@@ -13,6 +13,8 @@ namespace espalier {
 struct CommandLine {
     std::vector<std::string> arguments;  ///< after the sub-command
     std::string text;                    ///< the whole line, for manifests
+    /// Options are taken from the environment, too; not by a command that another one calls for its last part.
+    bool reads_environment = true;
 };
 
 int prune_command(Session& session, const CommandLine& line);

@@ -41,6 +41,7 @@ GenerationOptions options_of(const DrawingRequest& request) {
     options.samples = requested.tokens.samples - requested.given;
     options.sequence_length = requested.tokens.sequence_length;
     options.rule.seed = request.seed;
+    options.first_number = requested.given;  // given samples may be draws of that seed themselves
     // Products of few rows are slow, and keys and values of many tokens are large; never by the memory that there is.
     constexpr std::size_t tokens_of_batch = 8192, most_samples = 128;
     const std::size_t by_length = std::clamp(tokens_of_batch / options.sequence_length, options.batch, most_samples);
@@ -63,6 +64,15 @@ CalibrationTokens tokens_of(const TokenTable& table) {
 
 }  // namespace
 
+std::size_t samples_with_continuations(const CalibrationTokens& given, std::size_t continuations) {
+    constexpr std::size_t most = std::size_t{1} << 30;  // tokens in all
+    if (continuations > 0 && continuations >= most / given.samples / given.sequence_length) {
+        throw InputError(fmt::format("{} continuations of {} samples of {} tokens are more than a billion tokens",
+                                     continuations, given.samples, given.sequence_length));
+    }
+    return given.samples * (continuations + 1);
+}
+
 RequestedTokens request_tokens(OptionSet& options, const std::string& name, std::size_t vocabulary,
                                std::size_t usual_samples, std::size_t continuations) {
     const bool drawn = names_drawn_tokens(name);
@@ -72,10 +82,7 @@ RequestedTokens request_tokens(OptionSet& options, const std::string& name, std:
         drawn ? shape_of_drawn_tokens(name) : read_token_file(name, vocabulary, TokenPurpose::calibration);
     RequestedTokens requested{choose_calibration(options, table, name, usual_samples), table.sha256};
     requested.given = drawn ? 0 : requested.tokens.samples;
-    constexpr std::size_t most = std::size_t{1} << 30;  // tokens in all
-    if (continuations >= most / requested.tokens.ids.size())
-        throw InputError("--continuations " + std::to_string(continuations) + " makes more than a billion tokens");
-    requested.tokens.samples *= continuations + 1;
+    requested.tokens.samples = samples_with_continuations(requested.tokens, continuations);
     requested.tokens.ids.resize(requested.tokens.samples * requested.tokens.sequence_length);
     return requested;
 }

@@ -27,6 +27,10 @@ struct RequestedTokens {
     std::size_t continuations() const { return given == 0 ? 0 : tokens.samples / given - 1; }
 };
 
+/// The number of samples when each has so many continuations. Throws InputError when they are too many; only the shape
+/// of `given` is looked at.
+std::size_t samples_with_continuations(const CalibrationTokens& given, std::size_t continuations);
+
 /// The samples that --samples and --sequence-length choose from the token file or the drawn tokens `name`, at most
 /// `usual_samples` of a file unless told otherwise, and with `continuations` more for each of them. Throws InputError.
 RequestedTokens request_tokens(OptionSet& options, const std::string& name, std::size_t vocabulary,

@@ -12,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
 
@@ -57,9 +58,10 @@ double loss_of(const FinetunedSource& run, std::span<const std::int32_t> tokens,
 void merge_masked(FinetunedSource& run, const Session& session, const OptionSet& options, Progress& progress) {
     const FinetuneManifest& manifest = run.manifest();
     const std::size_t vocabulary = run.config().vocabulary;
-    const TokenTable table = names_drawn_tokens(manifest.data_path)
-                                 ? kept_tokens(run.path(), vocabulary)
-                                 : read_token_file(manifest.data_path, vocabulary, TokenPurpose::calibration);
+    const bool keeps_them = std::ranges::any_of(
+        manifest.outer_files, [](const FileRecord& record) { return record.file == RunFolder::calibration_file; });
+    const TokenTable table = keeps_them ? kept_tokens(run.path(), vocabulary)
+                                        : read_token_file(manifest.data_path, vocabulary, TokenPurpose::calibration);
     if (table.sha256 != manifest.data_sha256) {
         throw InputError(manifest.data_path + " is not the file that " + run.path().string() +
                          " was trained on: what --merge-masked costs cannot be measured");

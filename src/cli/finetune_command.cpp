@@ -5,6 +5,7 @@
 #include "src/cli/device_options.h"
 #include "src/cli/drawn_calibration.h"
 #include "src/cli/finetune_options.h"
+#include "src/cli/finetune_stage.h"
 #include "src/finetune/finetune_run.h"
 #include "src/plan/finetune_plan.h"
 
@@ -88,7 +89,7 @@ int finetune_command(Session& session, const CommandLine& line) {
     std::optional<WeightPlace> weights;
     Progress progress(session.rank() == 0);
     session.agree([&] {
-        set.emplace("finetune", finetune_option_specs(), line.arguments);
+        set.emplace("finetune", finetune_option_specs(), line.arguments, line.reads_environment);
         session.check_tasks();
         student = open_model(set->text("model"));
         if (set->has("teacher")) teacher = open_model(set->text("teacher"));
@@ -101,6 +102,7 @@ int finetune_command(Session& session, const CommandLine& line) {
         options.output = set->text("output");
         if (!options.output.has_filename()) options.output = options.output.parent_path();
         refuse_tokens_in(options.output, options.data, "--data");
+        if (options.model != RunFolder(options.output).pruned().path()) refuse_pruned_inside(options.output);
         if (teacher) options.teacher = teacher->path();
         options.fresh = set->flag("fresh");
         if (set->has("checkpoint-steps"))

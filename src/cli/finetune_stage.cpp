@@ -4,6 +4,8 @@
 #include "src/base/error.h"
 #include "src/cli/finetune_options.h"
 #include "src/plan/finetune_plan.h"
+#include "src/plan/unread_source.h"
+#include "src/report/run_identity.h"
 #include "src/weights/finetune_manifest.h"
 
 #include <fmt/format.h>
@@ -13,6 +15,16 @@
 
 namespace espalier {
 
+namespace {
+
+/// The shapes of what a run of pruning will have written.
+class WrittenSource final : public UnreadSource {
+  public:
+    WrittenSource(const ModelSource& dense, DType dtype) : UnreadSource(dense) { storage_.matrix_dtype = dtype; }
+};
+
+}  // namespace
+
 std::vector<OptionSpec> finetune_stage_option_specs() {
     return {
         {"finetune-epochs",
@@ -21,8 +33,8 @@ std::vector<OptionSpec> finetune_stage_option_specs() {
          "0"},
         {"finetune-continuations",
          "samples that the dense model adds to each calibration sample for the training at the end (finetune "
-         "--continuations)",
-         "0"},
+         "--continuations): text that no block has been trained with, of which the last is held out",
+         "1"},
         {"finetune-batch", "samples of a step at the end", "8"},
         {"finetune-learning-rate",
          "the rate at the end at its highest, times the root mean square of each matrix's kept weights", "1e-3"}};
@@ -38,9 +50,10 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
     constexpr std::size_t share = 8, most_held_out = 32;
     constexpr double looks = 2;
     const std::size_t calibration = tokens.tokens.samples,
-                      samples = calibration * (options.whole("finetune-continuations", 0) + 1),
+                      samples = samples_with_continuations(tokens.tokens, options.whole("finetune-continuations", 0)),
                       held_out = std::min(samples / share, most_held_out);
     const std::size_t batch = std::min<std::size_t>(options.whole("finetune-batch", 1), samples - held_out);
+    static_cast<void>(options.positive("finetune-learning-rate"));  // refused by the name that was given
     const double steps =
         options.positive("finetune-epochs") * static_cast<double>(samples - held_out) / static_cast<double>(batch);
     const std::filesystem::path pruned = output / RunFolder::pruned_folder;
@@ -65,6 +78,7 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
     for (std::string& word : options.words_of({"device", "gpu-memory", "threads"}))
         line.arguments.push_back(std::move(word));
     if (options.has("fresh") && options.flag("fresh")) line.arguments.emplace_back("--fresh");
+    line.reads_environment = false;  // what it holds was meant for this command
     line.text = "espalier finetune";
     for (const std::string& word : line.arguments) line.text += " " + word;
     return line;
@@ -72,35 +86,42 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
 
 FinetuneOptions options_of_finetune_stage(const CommandLine& line, const ModelSource& dense,
                                           const CalibrationTokens& calibration) {
-    OptionSet set("finetune", finetune_option_specs(), line.arguments);
-    CalibrationTokens tokens{{}, calibration.samples, calibration.sequence_length};
-    tokens.samples *= set.whole("continuations", 0) + 1;
+    OptionSet set("finetune", finetune_option_specs(), line.arguments, line.reads_environment);
+    const std::size_t samples = samples_with_continuations(calibration, set.whole("continuations", 0));
+    const CalibrationTokens tokens{{}, samples, calibration.sequence_length};
     return parse_training_options(set, dense, tokens);
 }
 
-void prepare_for_finetune_stage(const std::filesystem::path& output, const ModelSource& dense) {
+void prepare_for_finetune_stage(const std::filesystem::path& output, const ModelSource& dense, bool fresh) {
     refuse_output_in(output, dense, "--model");
     const RunFolder run(output);
     run.prepare(dense.config_text());
     if (!run.has_manifest()) return;
+    if (fresh) {
+        // What was trained goes before what was pruned is replaced: between the two it would be of another model.
+        const RunLock lock(run, new_run_id());
+        return run.clear();
+    }
     const bool has_both = FinetuneManifest::is_in(run) && run.pruned().has_manifest();
     if (!has_both) {
         throw InputError("--output " + output.string() +
-                         " holds a run without --finetune-epochs, or one of finetune; choose another folder");
+                         " holds a run without --finetune-epochs, or one of finetune; choose another folder, or give "
+                         "--fresh to start over");
     }
 }
 
-void refuse_other_stages(const std::filesystem::path& output) {
+void refuse_pruned_inside(const std::filesystem::path& output) {
     if (!RunFolder(output).pruned().has_manifest()) return;
-    throw InputError("--output " + output.string() +
-                     " holds a run with --finetune-epochs, or a preset that has them; choose another folder");
+    throw InputError("--output " + output.string() + " holds a run with --finetune-epochs, and what that has pruned (" +
+                     RunFolder(output).pruned().path().string() + "); choose another folder");
 }
 
 void check_memory_of_finetune_stage(const Session& session, const ChosenDevice& chosen, const FinetuneOptions& options,
                                     const ModelSource& dense) {
     if (!chosen.is_gpu) return;  // a CPU has what the host has
     const auto me = static_cast<std::size_t>(session.rank());
-    const PlannedFinetuning planned{options, dense, &dense, static_cast<std::size_t>(session.size())};
+    const WrittenSource student(dense, options.output_dtype);
+    const PlannedFinetuning planned{options, student, &dense, static_cast<std::size_t>(session.size())};
     static_cast<void>(plan_finetune_memory(planned, {&me, 1}, counting_model(*chosen.device)));
 }
 

@@ -32,11 +32,13 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
 FinetuneOptions options_of_finetune_stage(const CommandLine& line, const ModelSource& dense,
                                           const CalibrationTokens& calibration);
 
-/// Checks the folder of a run that will have the stage, and makes it. Throws InputError when it holds anything else.
-void prepare_for_finetune_stage(const std::filesystem::path& output, const ModelSource& dense);
+/// Checks the folder of a run that will have the stage, and makes it; when it is to be started anew, removes what was
+/// trained. Throws InputError when it holds anything else.
+void prepare_for_finetune_stage(const std::filesystem::path& output, const ModelSource& dense, bool fresh);
 
-/// Throws InputError when `output`, of a run without the stage, has begun as one with it.
-void refuse_other_stages(const std::filesystem::path& output);
+/// Throws InputError when `output`, of a run that does not begin with what it prunes itself, has begun as one that
+/// does.
+void refuse_pruned_inside(const std::filesystem::path& output);
 
 /// Before anything is pruned: throws ResourceError when the stage would not fit this rank's GPU.
 void check_memory_of_finetune_stage(const Session& session, const ChosenDevice& chosen, const FinetuneOptions& options,

@@ -112,15 +112,18 @@ GenerationOptions parse_generation_options(OptionSet& options, const ModelSource
 DrawingRecipe recipe_of(const GenerationOptions& options, const ModelSource& source) {
     // Prompts by their sum: where they come from is known to who gave them.
     const auto bytes = std::as_bytes(std::span(options.prompts));
-    return {{"model", source.identity()},
-            {"samples", std::to_string(options.samples)},
-            {"sequence_length", std::to_string(options.sequence_length)},
-            {"temperature", fmt::format("{:g}", options.rule.temperature)},
-            {"top_p", fmt::format("{:g}", options.rule.top_p)},
-            {"seed", std::to_string(options.rule.seed)},
-            {"batch", std::to_string(options.batch)},
-            {"prompts_sha256", sha256(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()))},
-            {"prompts_are_part", options.prompts_are_part ? "true" : "false"}};
+    DrawingRecipe recipe = {
+        {"model", source.identity()},
+        {"samples", std::to_string(options.samples)},
+        {"sequence_length", std::to_string(options.sequence_length)},
+        {"temperature", fmt::format("{:g}", options.rule.temperature)},
+        {"top_p", fmt::format("{:g}", options.rule.top_p)},
+        {"seed", std::to_string(options.rule.seed)},
+        {"batch", std::to_string(options.batch)},
+        {"prompts_sha256", sha256(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()))},
+        {"prompts_are_part", options.prompts_are_part ? "true" : "false"}};
+    if (options.first_number > 0) recipe["first_number"] = std::to_string(options.first_number);
+    return recipe;
 }
 
 }  // namespace espalier

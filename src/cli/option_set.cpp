@@ -91,7 +91,7 @@ std::string OptionSet::help(const std::string& command, const std::string& summa
 }
 
 OptionSet::OptionSet(const std::string& command, std::vector<OptionSpec> specs,
-                     const std::vector<std::string>& arguments)
+                     const std::vector<std::string>& arguments, bool reads_environment)
     : specs_(std::move(specs)) {
     const po::options_description description = describe(specs_);
     const auto take = [&](const po::parsed_options& parsed, const std::string& origin) {
@@ -111,9 +111,11 @@ OptionSet::OptionSet(const std::string& command, std::vector<OptionSpec> specs,
                                             .run();
         refuse_repeated(line, "");
         take(line, "command line");
-        take(po::parse_environment(description,
-                                   [&](const std::string& name) { return option_of_environment(name, specs_); }),
-             "environment");
+        if (reads_environment) {
+            take(po::parse_environment(description,
+                                       [&](const std::string& name) { return option_of_environment(name, specs_); }),
+                 "environment");
+        }
         if (values_.contains("config")) {
             const std::string path = values_["config"].text;
             std::ifstream file(path);

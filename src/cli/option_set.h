@@ -26,7 +26,8 @@ class OptionSet {
   public:
     /// Parses `arguments` (without program and sub-command). Throws InputError with one sentence: unknown option,
     /// missing value, option given twice, wrong config file, missing required option.
-    OptionSet(const std::string& command, std::vector<OptionSpec> specs, const std::vector<std::string>& arguments);
+    OptionSet(const std::string& command, std::vector<OptionSpec> specs, const std::vector<std::string>& arguments,
+              bool reads_environment = true);
 
     /// The text of --help.
     static std::string help(const std::string& command, const std::string& summary, const std::string& explanation,

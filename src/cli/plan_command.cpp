@@ -134,7 +134,8 @@ RequestedTokens planned_calibration(OptionSet& set, const ModelSource& source) {
     }
     RequestedTokens requested;
     requested.given = set.whole("samples", 1);
-    requested.tokens = {{}, requested.given * (set.whole("continuations", 0) + 1), set.whole("sequence-length", 1)};
+    requested.tokens = {{}, requested.given, set.whole("sequence-length", 1)};
+    requested.tokens.samples = samples_with_continuations(requested.tokens, set.whole("continuations", 0));
     return requested;
 }
 
@@ -189,7 +190,8 @@ int plan_command(Session& session, const CommandLine& line) {
         const FinetuneOptions stage = planned_finetune_stage(set, *source, calibration);
         const FinetunePlan plan_of_stage = plan_finetuning({stage, *source, source.get(), ranks}, device);
         json["finetune"] = to_json(plan_of_stage);
-        text += "\nthen the whole model (--finetune-epochs):\n" + describe(plan_of_stage, stage, device);
+        text += "\nthen the whole model (--finetune-epochs), without the time to draw tokens:\n" +
+                describe(plan_of_stage, stage, device);
     }
     if (set.flag("json")) text = json.dump(1) + "\n";
     std::fputs(text.c_str(), stdout);

@@ -76,9 +76,11 @@ IndexRange parse_blocks(const std::string& text, std::size_t blocks) {
     return {first, last + 1};
 }
 
-/// The run folder to write; empty for a dry run.
+/// The run folder to write; empty for a dry run. Throws InputError.
 std::filesystem::path output_of(const OptionSet& options) {
     const std::filesystem::path output = options.has("output") ? options.text("output") : std::string();
+    if (output.empty() && !options.has("dry-run-ranks"))
+        throw InputError("option --output, the run folder to write, is missing");
     return output.has_filename() ? output : output.parent_path();
 }
 
@@ -88,9 +90,6 @@ PruneOptions parse_options(OptionSet& options, const ModelSource& source, const 
     PruneOptions parsed = parse_method_options(options, source, calibration.samples, calibration.sequence_length);
     parsed.calibration = options.text("calibration");
     const bool dry_run = options.has("dry-run-ranks");
-    if (!dry_run && (!options.has("output") || options.text("output").empty())) {
-        throw InputError("option --output, the run folder to write, is missing");
-    }
     for (const char* const name : {"dry-run-report", "rates", "gpus-per-node", "network-bandwidth"}) {
         if (!dry_run && options.given_here(name)) {
             throw InputError("--" + std::string(name) + " is for --dry-run-ranks, which is not given");
@@ -125,6 +124,9 @@ std::string options_without_effect(const OptionSet& options, Method method) {
         for (const char* const name : {"epochs", "batch", "learning-rate", "warm-up", "target", "loss"}) add(name);
     }
     if (method.chooses_mask_once() && method.optimises()) add("hold-mask");
+    if (!has_finetune_stage(options)) {
+        for (const char* const name : {"finetune-continuations", "finetune-batch", "finetune-learning-rate"}) add(name);
+    }
     if (!method.uses_input_norms()) add("input-norm");
     return names;
 }
@@ -177,6 +179,11 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
 std::optional<CommandLine> choose_last_stage(const OptionSet& set, const ModelSource& source,
                                              const RequestedTokens& requested) {
     if (set.has("dry-run-ranks") || !has_finetune_stage(set)) return std::nullopt;
+    if (set.has("only-blocks")) {
+        throw InputError(
+            "--only-blocks leaves blocks dense, and --finetune-epochs would train them; give one of the two (of a "
+            "preset, --finetune-epochs 0)");
+    }
     CommandLine stage = command_of_finetune_stage(set, source, output_of(set), requested);
     static_cast<void>(options_of_finetune_stage(stage, source, requested.tokens));
     return stage;
@@ -198,10 +205,11 @@ int prune(Session& session, const CommandLine& line, std::optional<CommandLine>&
         if (!set->has("dry-run-ranks")) session.check_tasks();
         source = open_model(set->text("model"));
         requested = request_calibration(*set, *source);
+        const std::filesystem::path output = output_of(*set);
         last_stage = choose_last_stage(*set, *source, requested);
-        std::filesystem::path output = output_of(*set);
-        if (last_stage) output /= RunFolder::pruned_folder;
-        options = parse_options(*set, *source, requested.tokens, output);
+        options =
+            parse_options(*set, *source, requested.tokens, last_stage ? output / RunFolder::pruned_folder : output);
+        refuse_tokens_in(output, set->text("calibration"), "--calibration");
         facts.calibration_sha256 = requested.sha256;
         topology.emplace(static_cast<std::size_t>(session.size()), source->config().blocks.size(), options.block_groups,
                          options.samples, options.shards);
@@ -232,10 +240,9 @@ int prune(Session& session, const CommandLine& line, std::optional<CommandLine>&
                                            options_of_finetune_stage(*last_stage, *source, requested.tokens), *source);
         }
         if (session.rank() != 0) return;
-        if (last_stage)
-            prepare_for_finetune_stage(options.output.parent_path(), *source);
-        else
-            refuse_other_stages(options.output);
+        if (!last_stage) return refuse_pruned_inside(options.output);
+        source->verify_outer();
+        prepare_for_finetune_stage(options.output.parent_path(), *source, options.fresh);
     });
     const std::string calibration_name = set->text("calibration");
     std::optional<DrawnCalibration> drawn;
@@ -290,7 +297,9 @@ int prune(Session& session, const CommandLine& line, std::optional<CommandLine>&
                                                                         .dump()
                                                                   : std::string()));
     if (shared["complete"].get<bool>()) {
-        progress.line("the run in " + options.output.string() + " is complete; nothing to do (--fresh starts over)");
+        const std::string run = options.output.string();
+        progress.line(last_stage ? "what was pruned is in " + run + ", complete; next is the whole model"
+                                 : "the run in " + run + " is complete; nothing to do (--fresh starts over)");
         return 0;
     }
     const RunState state = RunState::from_json(shared["state"]);

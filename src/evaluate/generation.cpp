@@ -200,7 +200,7 @@ void Generator::draw(Batch& batch, std::size_t position, TensorView x) {
     const DeviceCounters drawn(device, count + 1);  // the last: logits that are no numbers
     device.count_nonfinite(logits, drawn.at(count));
     const TensorView tokens = {drawn.all().data, DType::u64, 1, count};
-    device.sample_tokens(logits, options_.rule, batch.samples.begin, next, tokens);
+    device.sample_tokens(logits, options_.rule, options_.first_number + batch.samples.begin, next, tokens);
     const std::vector<std::uint64_t> found = drawn.read();
     if (found[count] > 0) {
         throw NonFiniteError("the model's logits are not finite after " + std::to_string(next) +

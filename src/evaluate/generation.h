@@ -25,8 +25,9 @@ struct GenerationOptions {
     std::size_t samples = 128;
     std::size_t sequence_length = 2048;  ///< tokens of each sample
     SamplingRule rule;
-    std::size_t batch = 32;  ///< sequences that go through the model together
-    std::size_t stages = 0;  ///< ranks that share one copy of the model; 0: choose_stages
+    std::size_t first_number = 0;  ///< of the samples: their draws are those of samples first_number, …
+    std::size_t batch = 32;        ///< sequences that go through the model together
+    std::size_t stages = 0;        ///< ranks that share one copy of the model; 0: choose_stages
     /// What sequences begin with, [rows, prompt_length]; sample i takes row i modulo rows.
     std::vector<std::int32_t> prompts;
     std::size_t prompt_length = 1;

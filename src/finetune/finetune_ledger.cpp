@@ -154,11 +154,9 @@ void FinetuneLedger::note_stop(std::size_t step) {
     events_->write("stop", {{"steps_taken", step}});
 }
 
-/// What it took to prune the model, when that was the first part of the same run; null otherwise.
+/// What it took to prune the model, which was the first part of the same run.
 static Json metrics_of_pruning(const RunFolder& run) {
     const std::filesystem::path path = run.pruned().path() / "metrics.json";
-    std::error_code unknown;
-    if (!std::filesystem::exists(path, unknown)) return {};
     constexpr std::uint64_t limit = 256U << 20;
     const Json pruned = Json::parse_or_null(read_text(path, limit));
     return {{"total_seconds", pruned.value("total_seconds", 0.0)},
@@ -183,7 +181,7 @@ Json FinetuneLedger::metrics(const FinetuneCosts& costs) const {
             {"curves", manifest_.progress.to_json()},
             {"best_steps", best ? Json(manifest_.progress.looks[*best].steps) : Json()},
             {"total_seconds", seconds()},
-            {"pruning", metrics_of_pruning(run_)},
+            {"pruning", manifest_.base_path == RunFolder::pruned_folder ? metrics_of_pruning(run_) : Json()},
             {"flops", flops_before_ + costs.flops},
             {"peak_bytes", costs.peak_bytes},
             {"peak_resident_bytes", costs.peak_resident_bytes}};

@@ -6,7 +6,7 @@
 namespace espalier {
 
 /// Everything but values is as in another source; what is read is left as it is.
-class UnreadSource final : public ModelSource {
+class UnreadSource : public ModelSource {
   public:
     /// `shapes` outlives it.
     explicit UnreadSource(const ModelSource& shapes)

@@ -10,6 +10,7 @@
 #include "src/optimize/regional_optimizer.h"
 #include "src/samples/pass_through.h"
 #include "src/samples/sample_reader.h"
+#include "src/samples/sample_split.h"
 #include "src/weights/model_source.h"
 
 #include <algorithm>
@@ -79,7 +80,8 @@ PrunedBlock BlockPruner::prune(std::size_t block, BlockWeights& weights, HiddenS
     finish(dense, weights, x, result.report);
     if (!options_.method.optimises()) {
         result.report.error_after_first_mask = result.report.error_final;
-    } else if (result.report.error_final_first_draw > result.report.error_after_first_mask) {
+    } else if (options_.method.optimises_regionally() &&
+               result.report.error_final_first_draw > result.report.error_after_first_mask) {
         result.sentences.push_back(
             "warning: block " + std::to_string(block) +
             ": regional optimisation left a larger output error than the first mask; the learning rate "
@@ -279,8 +281,10 @@ void BlockPruner::finish(const DensePass& dense, const BlockWeights& weights, Hi
     }
     const auto relative = [](double sum, double norm) { return norm > 0 ? sum / norm : sum; };
     report.error_final = relative(error, dense.output_square_sum);
-    if (!report.draws.empty()) {
-        std::vector<std::size_t> drawn = report.draws.front();
+    if (options_.method.optimises()) {
+        // Those that the error after the first mask is of.
+        std::vector<std::size_t> drawn =
+            report.draws.empty() ? split_samples(all_samples_.size()).held_out : report.draws.front();
         std::sort(drawn.begin(), drawn.end());
         report.error_final_first_draw = relative(sum_over(drawn, of_samples), sum_over(drawn, dense.square_sums));
     }

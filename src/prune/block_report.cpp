@@ -42,6 +42,7 @@ Json BlockReport::to_json(const BlockLayout& layout) const {
     if (!held_out_errors.empty()) {
         json["learning_rate"] = learning_rate;
         json["held_out_errors"] = held_out_errors;
+        json["error_final_first_draw"] = error_final_first_draw;
     }
     return json;
 }

@@ -22,10 +22,10 @@ struct BlockReport {
     std::map<std::string, PhaseCost> costs;  ///< by phase, of the rank that reports
     double error_final = 0;                  ///< sum ||f - f0||^2 / sum ||f0||^2 over all samples, weights as written;
                                              ///< f0: what the block is to give, of the dense model with a dense stream
-    double error_after_first_mask = 0;       ///< the same before an optimisation; of regional ones, over the first draw
-    double error_final_first_draw = 0;       ///< of the weights as written over those samples, to compare with it
-    std::vector<double> sparsity;            ///< by matrix
-    double changed_mask_share = 0;           ///< decisions of the first mask that the last one reversed
+    double error_after_first_mask = 0;  ///< the same before an optimisation; over the first draw, or what is held out
+    double error_final_first_draw = 0;  ///< of the weights as written over those samples, to compare with it
+    std::vector<double> sparsity;       ///< by matrix
+    double changed_mask_share = 0;      ///< decisions of the first mask that the last one reversed
     std::optional<double> unchanged_weight_share;  ///< of the survivors, after rounding (rounding_loss.h)
     std::size_t peak_bytes = 0;                    ///< device memory, most of any rank
     double flops = 0;                              ///< of all ranks

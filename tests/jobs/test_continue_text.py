@@ -32,9 +32,11 @@ with h5py.File(words["--output"], "w") as file:
 def program_and_models(tmp_path: Path) -> Path:
     """A program; model/ with a tokenizer, a run of it, and a fine-tuned run of that."""
     save_tokenizer(tmp_path / "model")
-    for name, key, base in (("run", "model", "model"), ("tuned", "base", "run")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "manifest.json").write_text(json.dumps({key: {"path": str(tmp_path / base)}}))
+    # What was pruned first lies in the folder of the run itself.
+    for name, key, base in (("tuned/pruned", "model", str(tmp_path / "model")), ("tuned", "base", "pruned"),
+                            ("run", "model", str(tmp_path / "model"))):  # fmt: skip
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / name / "manifest.json").write_text(json.dumps({key: {"path": base}}))
     program = tmp_path / "espalier"
     program.write_text(PROGRAM.format(python=sys.executable, notes=str(tmp_path / "notes.json")))
     program.chmod(0o755)

@@ -234,7 +234,8 @@ def test_scales_cover_their_values_with_few_ticks(low: float, high: float):
 def test_a_run_that_trained_at_the_end_has_the_costs_of_both_stages(tmp_path: Path):
     pruned = {**made_up_metrics("wanda"), "total_seconds": 20.5, "peak_resident_bytes": 7, "flops": 1e12}
     write_run(tmp_path / "run" / "pruned", pruned)
-    last = {"format": "espalier-finetune-metrics", "version": 1, "total_seconds": 10, "peak_resident_bytes": 9, "flops": 2e12}
+    last = {"format": "espalier-finetune-metrics", "version": 1, "pruning": {"total_seconds": 20.5},
+            "total_seconds": 10, "peak_resident_bytes": 9, "flops": 2e12}  # fmt: skip
     (tmp_path / "run" / "metrics.json").write_text(json.dumps(last))
     run = metrics.load_run(tmp_path / "run")
     assert (run.metrics["total_seconds"], run.metrics["peak_resident_bytes"], run.metrics["flops"]) == (30.5, 9, 3e12)

@@ -95,7 +95,9 @@ def test_continuations_go_on_from_the_samples(folder: Path) -> None:
         assert (file["input_ids"][:10] == ids[:10]).all() and file["input_ids"].shape == ids.shape
     run(folder, *prune, "--continuations=2", "--finetune-epochs=1", "--finetune-continuations=1", "--output=both")
     with h5py.File(folder / "both" / "calibration.h5") as file:
-        assert (file["input_ids"][:15, :piece] == ids[:, :piece]).all() and file["input_ids"].shape == (30, TOKENS)
+        both = file["input_ids"][:]
+    assert (both[:15, :piece] == ids[:, :piece]).all() and both.shape == (30, TOKENS)
+    assert not {row.tobytes() for row in both[15:]} & {row.tobytes() for row in both[:15]}, "text is drawn twice"
     again = run(folder, *tune, "--continuations=2")
     assert "nothing to do" in again and "drew" not in again
     assert "samples: the run has 15" in run(folder, *tune, "--continuations=1", status=2)
@@ -124,10 +126,41 @@ def test_runs_with_and_without_the_stage_do_not_mix(folder: Path) -> None:
     run(folder, *BEST, "--output=best", "--finetune-epochs=2")
     assert "with --finetune-epochs" in run(folder, *fast, "--output=best", status=2)
     assert "with --finetune-epochs" in run(folder, *fast, "--output=best", "--fresh", status=2)
+    assert "with --finetune-epochs" in run(folder, "finetune", "--model=fast", "--data=tokens.npy", "--output=best", status=2)
     assert "steps" in run(folder, *BEST, "--output=best", status=2)
     run(folder, *BEST, "--output=best", "--fresh")
-    run(folder, *BEST, "--output=again")
-    assert digest(folder / "best") == digest(folder / "again")
+    run(folder, *BEST, "--output=fast", "--fresh")
+    assert digest(folder / "best") == digest(folder / "fast")
+    # Until the whole model is trained anew there is none.
+    with subprocess.Popen(launch([*BEST, "--output=best", "--fresh"]), cwd=folder, env=ENVIRONMENT, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and (folder / "best" / "manifest.json").exists():
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+    run(folder, "evaluate", "--model=best", "--tokens=tokens.npy", status=2)
+    run(folder, *BEST, "--output=best", "--fresh")
+    assert digest(folder / "best") == digest(folder / "fast")
+
+
+def test_what_was_meant_for_prune_stays_with_it(folder: Path) -> None:
+    """Neither the environment nor a file of options changes the last stage by names that both commands have."""
+    run(folder, *BEST, "--output=expected", "--warm-up=0.2")
+    (folder / "options").write_text("warm-up = 0.2\nfinetune-epochs = 1\n")
+    own = {"ESPALIER_STEPS": "5", "ESPALIER_WEIGHT_DECAY": "0.5", "ESPALIER_CONFIG": "options"}
+    done = subprocess.run(launch([*BEST, "--output=run"]), cwd=folder, env={**ENVIRONMENT, **own}, capture_output=True, text=True,
+                          timeout=60)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert digest(folder / "run") == digest(folder / "expected")
+
+
+def test_a_trained_model_can_be_merged_and_says_what_it_says(folder: Path) -> None:
+    """What reads a run's data or tokenizer finds it, with text that the model has added and after a move."""
+    run(folder, "prune", "--model=model", "--calibration=tokens.npy", "--method=wanda", "--output=pruned")
+    run(folder, "finetune", "--model=pruned", "--data=tokens.npy", "--continuations=1", "--train=lora", "--rank=4",
+        "--steps=1", "--output=tuned")  # fmt: skip
+    assert "held-out samples" in run(folder, "export", "--run=tuned", "--output=exported", "--merge-masked")
+    run(folder, *BEST, "--output=best")
+    run(folder, "export", "--run=best", "--output=whole")
 
 
 def test_presets_are_the_options_they_name(folder: Path) -> None:

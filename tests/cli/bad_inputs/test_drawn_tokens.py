@@ -26,7 +26,7 @@ def test_places_that_hold_something_else(world: World) -> None:
 def test_continuations(world: World) -> None:
     tune = ["finetune", "--model=model", "--steps=1", f"--output={world.output}"]
     world.refused([*tune, "--data=self:4x8", "--continuations=2"], "--continuations", "self:4x8", "more samples")
-    world.refused([*tune, "--data=tokens.npy", "--continuations=99999999999"], "--continuations", "99999999999")
+    world.refused([*tune, "--data=tokens.npy", "--continuations=99999999999"], "99999999999 continuations")
     world.refused([*tune, "--data=tokens.npy", "--continuations=1", "--sequence-length=2", "--samples=1", "--held-out=0",
                    "--begin=1"], "--begin")  # fmt: skip
 
@@ -36,3 +36,10 @@ def test_presets_and_the_last_stage(world: World) -> None:
     world.refused(world.prune("--finetune-epochs=-1"), "--finetune-epochs", "'-1'")
     world.refused(world.prune("--finetune-epochs=1", "--finetune-batch=0"), "--finetune-batch", "'0'")
     world.refused(world.prune("--preset=best", output=world.model), "--output", "--model itself")
+    world.refused(["prune", "--model=model", "--calibration=tokens.npy", "--preset=best"], "--output", "is missing")
+    world.refused(world.prune("--preset=best", "--only-blocks=0-0"), "--only-blocks", "--finetune-epochs")
+    world.refused(world.prune("--finetune-epochs=1", "--finetune-continuations=99999999999"), "99999999999", "billion")
+    world.refused(world.prune("--finetune-epochs=1", "--finetune-learning-rate=x"), "--finetune-learning-rate", "'x'")
+    world.refused(["plan", "--model=model", "--finetune-epochs=1", "--continuations=99999999999"], "99999999999")
+    (world.model / "model.safetensors").write_bytes((world.model / "model.safetensors").read_bytes()[:-8])
+    world.refused(world.prune("--preset=best"), "model.safetensors")
