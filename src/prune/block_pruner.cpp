@@ -116,10 +116,10 @@ BlockPruner::DensePass BlockPruner::run_dense_pass(std::size_t block, const Bloc
             pass.norms.begin_sample(n);
             const TensorView output = pass.outputs.place_of(n), square_sum = squares.at(n - x.samples().begin);
             const TensorView input = inputs.next();
-            // With a dense stream this pass is for the norms alone, and not every method asks for them.
+            // With a dense stream this pass is for the norms alone, which SparseGPT's own choice does not ask for.
             if (!dense_inputs || with_gradient)
                 decoder_.forward(weights, input, output, &pass.norms);
-            else if (options_.method.uses_input_norms())
+            else if (options_.method.score != Score::sparsegpt)
                 decoder_.observe_inputs(weights, input, context_.layout.last_input(), pass.norms);
             if (with_gradient) {
                 context_.device.square_sum(output, square_sum);

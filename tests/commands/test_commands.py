@@ -215,8 +215,8 @@ def test_the_demo(world: Path) -> None:
     done = run("jobs/demo.sh --skip-install --espalier build/release/espalier --model DIR --calibration-text A.txt "
                "--evaluation-text B.txt --samples 8 --sequence-length 16 --evaluation-tokens 256 --output demo", world)  # fmt: skip
     table = [line.split()[0] for line in done.stdout.split("\n") if re.match(r"[a-z+]+(?: \*)? +[\d.,]+ +[\d.]+", line)]
-    methods = ["wanda++", "magnitude", "wanda", "sparsegpt", "rgs", "ro"]
-    assert table == ["dense", "wanda++", "dense", *methods], done.stdout
+    methods = ["wanda++", "best", "magnitude", "wanda", "sparsegpt", "rgs", "ro"]
+    assert table == ["dense", "wanda++", "dense", "wanda++", "best", "dense", *methods], done.stdout
     assert (world / "demo" / "comparison" / "report.html").exists() and list((world / "demo").glob("exported-*/config.json"))
     done = run("jobs/recover.sh --demo demo --model DIR --calibration-text A.txt --evaluation-text B.txt --output recover "
                "--steps 1 --items 20 --espalier build/release/espalier", world)  # fmt: skip
