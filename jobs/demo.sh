@@ -183,7 +183,7 @@ wait_for_it
 { read -r calibration && read -r evaluation; } <"$output/tokens/names"
 time_left=''
 if [[ $model == "$demo_model" && "$samples samples of $sequence_length" == "32 samples of 64" ]]; then
-    time_left=": the first two numbers after 1½ minutes, all after 5"
+    time_left=": the first two numbers after 1½ minutes, the best after 6, all after 9"
 fi
 step "Dense model and Wanda++, then the other methods$time_left"
 compare_methods
