@@ -175,7 +175,9 @@ int plan_command(Session& session, const CommandLine& line) {
         const PlanTable table = make_table(model, options, set, device);
         Json json = head;
         json.update({{"format", "espalier-plan-table"}, {"rows", to_json(table)}});
-        const std::string text = set.flag("json") ? json.dump(1) + "\n" : describe(table);
+        std::string text = set.flag("json") ? json.dump(1) + "\n" : describe(table);
+        if (has_finetune_stage(set) && !set.flag("json"))
+            text += "\nof pruning alone, without the last stage (--finetune-epochs)\n";
         std::fputs(text.c_str(), stdout);
         return 0;
     }

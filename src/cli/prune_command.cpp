@@ -219,6 +219,8 @@ int prune(Session& session, const CommandLine& line, std::optional<CommandLine>&
     check_devices(session, chosen);
     if (set->has("dry-run-ranks")) {
         heed_stop_signals();  // it has nothing to save
+        if (has_finetune_stage(*set))
+            progress.line("note: a dry run is of pruning alone, without the last stage (--finetune-epochs)");
         session.agree([&] {
             dry_run(session, *set, {*source, options, requested.tokens.ids, line.text}, chosen, progress);
         });
