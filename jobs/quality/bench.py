@@ -181,7 +181,8 @@ def parse_arguments(arguments: Optional[list[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="folder of texts, tokens and results")
-    parser.add_argument("--methods", type=listed(list(METHODS)), default=["wanda", "sparsegpt", "ro", "wanda++", "reconstruct"],
+    usual = ["wanda", "sparsegpt", "ro", "wanda++", "reconstruct", "best"]
+    parser.add_argument("--methods", type=listed(list(METHODS)), default=usual,
                         help="rows; separated by ';' where a name has a comma")  # fmt: skip
     parser.add_argument("--patterns", type=listed(["2:4", "4:8", "50%"]), default=["2:4"])
     parser.add_argument("--calibrations", type=listed(CALIBRATIONS), default=list(CALIBRATIONS))
