@@ -58,10 +58,6 @@ GenerationOptions options_of(const DrawingRequest& request) {
     return options;
 }
 
-CalibrationTokens tokens_of(const TokenTable& table) {
-    return {table.ids, table.rows, table.columns};
-}
-
 }  // namespace
 
 std::size_t samples_with_continuations(const CalibrationTokens& given, std::size_t continuations) {
@@ -111,7 +107,6 @@ DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, 
     const std::vector<char> all_have = session.world().all_gather_value(static_cast<char>(kept.has_value()));
     if (std::ranges::all_of(all_have, [](char has) { return has != 0; })) {
         drawn.table = std::move(*kept);
-        drawn.tokens = tokens_of(drawn.table);
         return drawn;
     }
     const Stopwatch stopwatch;
@@ -146,7 +141,6 @@ DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, 
         first, first + static_cast<std::ptrdiff_t>(requested.given * requested.tokens.sequence_length));
     ids.insert(ids.end(), generated.begin(), generated.end());
     drawn.table = table_of_drawn_tokens(requested.tokens.samples, requested.tokens.sequence_length, ids, drawn.recipe);
-    drawn.tokens = tokens_of(drawn.table);
     return drawn;
 }
 

@@ -42,8 +42,7 @@ RequestedTokens request_calibration(OptionSet& options, const ModelSource& sourc
 /// How a run draws tokens from `source`: at temperature 1, each sample after the model's beginning of a document, or
 /// after a token of its own where it has none; or, where samples are given, each after a piece of one of them.
 struct DrawnCalibration {
-    CalibrationTokens tokens;
-    TokenTable table;  ///< of them all, for the file that keeps them
+    TokenTable table;  ///< all samples, those that were given first
     DrawingRecipe recipe;
 };
 

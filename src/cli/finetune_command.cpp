@@ -157,7 +157,7 @@ int finetune_command(Session& session, const CommandLine& line) {
             session, chosen,
             {teacher ? *teacher : *student, set->text("data"), data, options.seed, options.output, options.fresh},
             before_it, progress);
-        data.tokens = std::move(drawn->tokens);
+        data.tokens.ids = drawn->table.ids;
         facts.data_sha256 = drawn->table.sha256;
     }
     const std::string of_host_memory = note_about_host_memory(session.world(), memory.memory);

@@ -3,7 +3,6 @@
 #include "io/run_folder.h"
 #include "src/base/error.h"
 #include "src/cli/finetune_options.h"
-#include "src/plan/finetune_plan.h"
 #include "src/plan/unread_source.h"
 #include "src/report/run_identity.h"
 #include "src/weights/finetune_manifest.h"
@@ -75,7 +74,7 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
                       "--evaluate-steps=" + fmt::format("{:.0f}", std::max(1.0, std::ceil(std::ceil(steps) / looks))),
                       "--learning-rate=" + options.text("finetune-learning-rate"),
                       "--seed=" + options.text("seed")};
-    for (std::string& word : options.words_of({"device", "gpu-memory", "threads"}))
+    for (std::string& word : options.words_of({"device", "gpu-memory", "threads", "output-dtype"}))
         line.arguments.push_back(std::move(word));
     if (options.has("fresh") && options.flag("fresh")) line.arguments.emplace_back("--fresh");
     line.reads_environment = false;  // what it holds was meant for this command
@@ -114,6 +113,12 @@ void refuse_pruned_inside(const std::filesystem::path& output) {
     if (!RunFolder(output).pruned().has_manifest()) return;
     throw InputError("--output " + output.string() + " holds a run with --finetune-epochs, and what that has pruned (" +
                      RunFolder(output).pruned().path().string() + "); choose another folder");
+}
+
+FinetunePlan plan_finetune_stage(const FinetuneOptions& options, const ModelSource& dense, std::size_t ranks,
+                                 const DeviceModel& device) {
+    const WrittenSource student(dense, options.output_dtype);
+    return plan_finetuning({options, student, &dense, ranks}, device);
 }
 
 void check_memory_of_finetune_stage(const Session& session, const ChosenDevice& chosen, const FinetuneOptions& options,

@@ -8,6 +8,7 @@
 #include "src/cli/drawn_calibration.h"
 #include "src/cli/option_set.h"
 #include "src/finetune/finetune_options.h"
+#include "src/plan/finetune_plan.h"
 #include "src/samples/calibration_tokens.h"
 #include "src/weights/model_source.h"
 
@@ -39,6 +40,10 @@ void prepare_for_finetune_stage(const std::filesystem::path& output, const Model
 /// Throws InputError when `output`, of a run that does not begin with what it prunes itself, has begun as one that
 /// does.
 void refuse_pruned_inside(const std::filesystem::path& output);
+
+/// What the stage will take.
+FinetunePlan plan_finetune_stage(const FinetuneOptions& options, const ModelSource& dense, std::size_t ranks,
+                                 const DeviceModel& device);
 
 /// Before anything is pruned: throws ResourceError when the stage would not fit this rank's GPU.
 void check_memory_of_finetune_stage(const Session& session, const ChosenDevice& chosen, const FinetuneOptions& options,

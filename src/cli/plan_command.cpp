@@ -10,7 +10,6 @@
 #include "src/cli/presets.h"
 #include "src/evaluate/perplexity.h"
 #include "src/plan/evaluation_plan.h"
-#include "src/plan/finetune_plan.h"
 #include "src/plan/plan_text.h"
 #include "src/report/progress.h"
 
@@ -190,7 +189,7 @@ int plan_command(Session& session, const CommandLine& line) {
     std::string text = describe(plan, totals, device);
     if (has_finetune_stage(set)) {
         const FinetuneOptions stage = planned_finetune_stage(set, *source, calibration);
-        const FinetunePlan plan_of_stage = plan_finetuning({stage, *source, source.get(), ranks}, device);
+        const FinetunePlan plan_of_stage = plan_finetune_stage(stage, *source, ranks, device);
         json["finetune"] = to_json(plan_of_stage);
         text += "\nthen the whole model (--finetune-epochs), without the time to draw tokens:\n" +
                 describe(plan_of_stage, stage, device);

@@ -209,7 +209,7 @@ int prune(Session& session, const CommandLine& line, std::optional<CommandLine>&
         last_stage = choose_last_stage(*set, *source, requested);
         options =
             parse_options(*set, *source, requested.tokens, last_stage ? output / RunFolder::pruned_folder : output);
-        refuse_tokens_in(output, set->text("calibration"), "--calibration");
+        if (last_stage) refuse_tokens_in(output, set->text("calibration"), "--calibration");
         facts.calibration_sha256 = requested.sha256;
         topology.emplace(static_cast<std::size_t>(session.size()), source->config().blocks.size(), options.block_groups,
                          options.samples, options.shards);
@@ -267,7 +267,7 @@ int prune(Session& session, const CommandLine& line, std::optional<CommandLine>&
         drawn = draw_calibration(session, chosen,
                                  {*source, calibration_name, requested, options.seed, options.output, options.fresh},
                                  before_it, progress);
-        requested.tokens = std::move(drawn->tokens);
+        requested.tokens.ids = drawn->table.ids;
         facts.calibration_sha256 = drawn->table.sha256;
     }
     const std::string of_host_memory = note_about_host_memory(session.world(), memory);

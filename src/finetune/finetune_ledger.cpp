@@ -8,6 +8,19 @@
 
 namespace espalier {
 
+namespace {
+
+/// What it took to prune the model, which was the first part of the same run.
+Json metrics_of_pruning(const RunFolder& run) {
+    const std::filesystem::path path = run.pruned().path() / "metrics.json";
+    constexpr std::uint64_t limit = 256U << 20;
+    const Json pruned = Json::parse_or_null(read_text(path, limit));
+    return {{"total_seconds", pruned.value("total_seconds", 0.0)},
+            {"peak_resident_bytes", pruned.value("peak_resident_bytes", std::uint64_t{0})}};
+}
+
+}  // namespace
+
 Json FinetuneState::to_json() const {
     Json files = Json::array();
     for (const auto& [unit, record] : checkpoint) files.push_back({unit, record.file, record.bytes, record.xxh3});
@@ -152,15 +165,6 @@ void FinetuneLedger::commit_checkpoint(std::size_t step, const FinetuneProgress&
 
 void FinetuneLedger::note_stop(std::size_t step) {
     events_->write("stop", {{"steps_taken", step}});
-}
-
-/// What it took to prune the model, which was the first part of the same run.
-static Json metrics_of_pruning(const RunFolder& run) {
-    const std::filesystem::path path = run.pruned().path() / "metrics.json";
-    constexpr std::uint64_t limit = 256U << 20;
-    const Json pruned = Json::parse_or_null(read_text(path, limit));
-    return {{"total_seconds", pruned.value("total_seconds", 0.0)},
-            {"peak_resident_bytes", pruned.value("peak_resident_bytes", std::uint64_t{0})}};
 }
 
 Json FinetuneLedger::metrics(const FinetuneCosts& costs) const {

@@ -159,7 +159,9 @@ def test_a_trained_model_can_be_merged_and_says_what_it_says(folder: Path) -> No
     run(folder, "finetune", "--model=pruned", "--data=tokens.npy", "--continuations=1", "--train=lora", "--rank=4",
         "--steps=1", "--output=tuned")  # fmt: skip
     assert "held-out samples" in run(folder, "export", "--run=tuned", "--output=exported", "--merge-masked")
-    run(folder, *BEST, "--output=best")
+    run(folder, *BEST, "--output=best", "--output-dtype=bfloat16")
+    manifest = json.loads((folder / "best" / "manifest.json").read_text())
+    assert manifest["options"]["output_dtype"] == "bfloat16"
     run(folder, "export", "--run=best", "--output=whole")
 
 
