@@ -21,6 +21,7 @@ constexpr std::array run_files = {"config.json",        "config.json.tmp",   "me
                                   "model.h5.tmp",       "adapters.h5",       "adapters.h5.tmp",  "calibration.h5",
                                   "calibration.h5.tmp", "manifest.json.tmp", "manifest.json"};
 constexpr const char* checkpoint_folder = "checkpoint";
+constexpr const char* state_files = "optimizer-state-";
 
 /// The number of steps that a checkpoint's file name begins with; none when it is no such name.
 std::optional<std::size_t> step_of_checkpoint(const std::string& name) {
@@ -57,6 +58,10 @@ std::string RunFolder::block_file(std::size_t block) {
     std::array<char, 32> name{};
     std::snprintf(name.data(), name.size(), "blocks/%05zu.h5", block);
     return name.data();
+}
+
+std::string RunFolder::state_file(int rank) {
+    return std::string(state_files) + std::to_string(rank);
 }
 
 Json RunFolder::read_manifest() const {
@@ -123,6 +128,11 @@ void RunFolder::clear() const {
         for (const auto& path : stale) std::filesystem::remove(path);
     }
     remove_checkpoints(std::nullopt);
+    std::vector<std::filesystem::path> left;
+    for (const auto& item : std::filesystem::directory_iterator(path_)) {
+        if (item.path().filename().string().starts_with(state_files)) left.push_back(item.path());
+    }
+    for (const auto& path : left) std::filesystem::remove(path);
     for (const char* const name : run_files) std::filesystem::remove(path_ / name);
 }
 

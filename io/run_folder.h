@@ -64,6 +64,8 @@ class RunFolder {
     static constexpr const char* finetune_format = "espalier-finetune";
     /// Of a block, or the end of the model, after so many steps.
     static std::string checkpoint_file(std::size_t step, std::size_t unit);
+    /// A rank's ScratchFile, of which only a kill in the moment it is made leaves anything.
+    static std::string state_file(int rank);
 
     bool has_manifest() const;
     /// manifest.json, whatever it says (src/weights/manifest.h knows). Throws InputError when there is none, or when it

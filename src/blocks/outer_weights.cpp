@@ -30,6 +30,7 @@ OuterWeights::OuterWeights(Device& device, Communicator& group, const ModelSourc
       final_norm_(device.make_tensor(DType::f32, 1, source.config().hidden_size, "final norm")) {
     load_outer_rows(device, group, source, OuterTensor::final_norm, 0, final_norm_);
     const DType stored = source.outer_dtype(OuterTensor::embedding);
+    if (parts == Parts::norm) return;
     if (parts != Parts::norm_and_head) {
         // In its own type: rows are widened when they are looked up.
         embedding_ = load(device, group, source, OuterTensor::embedding, stored, "embedding");

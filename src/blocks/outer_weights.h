@@ -12,8 +12,9 @@ namespace espalier {
 
 class OuterWeights {
   public:
-    /// What of them is needed: a teacher's embedding is, until its hidden states are known, then its norm and head.
-    enum class Parts { all, embedding, norm_and_head };
+    /// What of them is needed: a teacher's embedding is, until its hidden states are known, then its norm, and its head
+    /// unless it is the student's.
+    enum class Parts { all, embedding, norm, norm_and_head };
 
     /// Reads them. References outlive it. Collective.
     OuterWeights(Device& device, Communicator& group, const ModelSource& source, Parts parts);

@@ -60,33 +60,25 @@ GenerationOptions options_of(const DrawingRequest& request) {
 
 }  // namespace
 
-std::size_t samples_with_continuations(const CalibrationTokens& given, std::size_t continuations) {
+void RequestedTokens::add_continuations(std::size_t continuations) {
     constexpr std::size_t most = std::size_t{1} << 30;  // tokens in all
-    if (continuations > 0 && continuations >= most / given.samples / given.sequence_length) {
+    if (continuations > 0 && continuations >= most / asked / tokens.sequence_length) {
         throw InputError(fmt::format("{} continuations of {} samples of {} tokens are more than a billion tokens",
-                                     continuations, given.samples, given.sequence_length));
+                                     continuations, asked, tokens.sequence_length));
     }
-    return given.samples * (continuations + 1);
+    tokens.samples = asked * (continuations + 1);
+    if (!tokens.ids.empty()) tokens.ids.resize(tokens.samples * tokens.sequence_length);
 }
 
 RequestedTokens request_tokens(OptionSet& options, const std::string& name, std::size_t vocabulary,
-                               std::size_t usual_samples, std::size_t continuations) {
+                               std::size_t usual_samples) {
     const bool drawn = names_drawn_tokens(name);
-    if (drawn && continuations > 0)
-        throw InputError("--continuations are of a text; draw more samples than " + name + " instead");
     const TokenTable table =
         drawn ? shape_of_drawn_tokens(name) : read_token_file(name, vocabulary, TokenPurpose::calibration);
     RequestedTokens requested{choose_calibration(options, table, name, usual_samples), table.sha256};
-    requested.given = drawn ? 0 : requested.tokens.samples;
-    requested.tokens.samples = samples_with_continuations(requested.tokens, continuations);
-    requested.tokens.ids.resize(requested.tokens.samples * requested.tokens.sequence_length);
+    requested.asked = requested.tokens.samples;
+    requested.given = drawn ? 0 : requested.asked;
     return requested;
-}
-
-RequestedTokens request_calibration(OptionSet& options, const ModelSource& source) {
-    constexpr std::size_t usual_samples = 128;
-    return request_tokens(options, options.text("calibration"), source.config().vocabulary, usual_samples,
-                          static_cast<std::size_t>(options.whole("continuations", 0)));
 }
 
 DrawnCalibration draw_calibration(Session& session, const ChosenDevice& chosen, const DrawingRequest& request,

@@ -21,26 +21,23 @@ struct RequestedTokens {
     CalibrationTokens tokens;  ///< those that are still to be drawn are 0
     std::string sha256;        ///< of the file, or of what is known of drawn tokens
     std::size_t given = 0;     ///< samples that are there: the first ones
+    std::size_t asked = 0;     ///< samples without continuations, given or to be drawn
 
     bool are_there() const { return given == tokens.samples; }
-    /// Of the samples to be drawn, how many go on from each given one.
-    std::size_t continuations() const { return given == 0 ? 0 : tokens.samples / given - 1; }
+    /// Samples that are added for each that was asked for.
+    std::size_t continuations() const { return tokens.samples / asked - 1; }
+    /// Adds so many, to be drawn. Throws InputError when they are too many.
+    void add_continuations(std::size_t continuations);
 };
 
-/// The number of samples when each has so many continuations. Throws InputError when they are too many; only the shape
-/// of `given` is looked at.
-std::size_t samples_with_continuations(const CalibrationTokens& given, std::size_t continuations);
-
 /// The samples that --samples and --sequence-length choose from the token file or the drawn tokens `name`, at most
-/// `usual_samples` of a file unless told otherwise, and with `continuations` more for each of them. Throws InputError.
+/// `usual_samples` of a file unless told otherwise. Throws InputError.
 RequestedTokens request_tokens(OptionSet& options, const std::string& name, std::size_t vocabulary,
-                               std::size_t usual_samples = 128, std::size_t continuations = 0);
-
-/// The same for --calibration of `prune`, with its --continuations.
-RequestedTokens request_calibration(OptionSet& options, const ModelSource& source);
+                               std::size_t usual_samples = 128);
 
 /// How a run draws tokens from `source`: at temperature 1, each sample after the model's beginning of a document, or
-/// after a token of its own where it has none; or, where samples are given, each after a piece of one of them.
+/// after a token of its own where it has none; or, where samples are given, each after a piece of one of them: those
+/// that are added to drawn samples are drawn as they are.
 struct DrawnCalibration {
     TokenTable table;  ///< all samples, those that were given first
     DrawingRecipe recipe;

@@ -39,8 +39,12 @@ std::vector<OptionSpec> finetune_option_specs() {
              {"checkpoint-steps", "steps between two checkpoints [default: one every ten minutes]", {}},
              {"weights",
               "where weights lie: resident (all of them on every device), shared (an equal part on each, gathered "
-              "block "
-              "by block), or auto, which shares them where they do not fit",
+              "block by block), or auto, which shares them where they do not fit",
+              "auto"},
+             {"optimizer-state",
+              "where values and moments of --train masked lie: device, host (its memory; a GPU has those of one block "
+              "at a time), file (in --output, of a CPU: so has the process), or auto, which is file on a CPU and host "
+              "where a GPU is too small",
               "auto"},
              {"fresh", "delete what an earlier run left in --output, and start again", {}, true},
              {"config", "file with lines 'name = value' that set options", {}}}) {
@@ -86,7 +90,7 @@ int finetune_command(Session& session, const CommandLine& line) {
     RequestedTokens data;
     FinetuneOptions options;
     FinetuneFacts facts;
-    std::optional<WeightPlace> weights;
+    AskedPlaces asked;
     Progress progress(session.rank() == 0);
     session.agree([&] {
         set.emplace("finetune", finetune_option_specs(), line.arguments, line.reads_environment);
@@ -107,8 +111,8 @@ int finetune_command(Session& session, const CommandLine& line) {
         options.fresh = set->flag("fresh");
         if (set->has("checkpoint-steps"))
             options.checkpoint_steps = static_cast<std::size_t>(set->whole("checkpoint-steps", 1));
-        weights = parse_weight_place(set->text("weights"));
         chosen = make_device(session, *set);
+        asked = parse_places(*set, options, chosen.is_gpu);
         if (chosen.is_gpu) check_rank_for_gpus(options);
         facts.arithmetic = chosen.device->arithmetic();
     });
@@ -120,19 +124,21 @@ int finetune_command(Session& session, const CommandLine& line) {
     facts.threads_per_rank = static_cast<std::size_t>(omp_get_max_threads());
     FinetuneMemory memory;
     const PlannedFinetuning planned{options, *student, teacher.get(), static_cast<std::size_t>(session.size())};
-    const auto plan = [&](std::optional<WeightPlace> place) {
+    const auto plan = [&] {
         session.agree([&] {
-            if (!chosen.is_gpu) return;  // a CPU has what the host has
             const auto me = static_cast<std::size_t>(session.rank());
-            memory = plan_finetune_memory(planned, {&me, 1}, counting_model(*chosen.device), place);
+            if (chosen.is_gpu)
+                memory = plan_finetune_memory(planned, {&me, 1}, counting_model(*chosen.device), asked);
+            else  // it has what the host has
+                memory.places = places_on_cpu(options, asked);
         });
     };
-    plan(weights);
-    if (!weights) {
-        // All ranks share their weights, or none does.
-        const std::vector<WeightPlace> of_ranks = session.world().all_gather_value(memory.places.weights);
-        weights = *std::ranges::max_element(of_ranks);
-        if (std::ranges::any_of(of_ranks, [&](WeightPlace place) { return place != *weights; })) plan(weights);
+    plan();
+    // All ranks share their weights, or none does.
+    const std::vector<WeightPlace> of_ranks = session.world().all_gather_value(memory.places.weights);
+    if (std::ranges::any_of(of_ranks, [&](WeightPlace place) { return place != of_ranks.front(); })) {
+        asked.weights = WeightPlace::shared;
+        plan();
     }
     std::optional<DrawnCalibration> drawn;
     if (!data.are_there()) {
@@ -169,8 +175,10 @@ int finetune_command(Session& session, const CommandLine& line) {
                                       .student = *student,
                                       .teacher = teacher.get(),
                                       .ids = data.tokens.ids,
-                                      .weights = *weights,
-                                      .hidden_states = memory.places.hidden_states};
+                                      .weights = memory.places.weights,
+                                      .hidden_states = memory.places.hidden_states,
+                                      .states = memory.places.states,
+                                      .state_file = options.output / RunFolder::state_file(session.rank())};
     std::unique_ptr<FinetuneLedger> ledger;
     session.agree([&] {
         if (session.rank() != 0) return;
@@ -182,8 +190,11 @@ int finetune_command(Session& session, const CommandLine& line) {
         note_unused(progress, *set, options);
         if (!chosen.note.empty()) progress.line(chosen.note);
         if (!of_host_memory.empty()) progress.line(of_host_memory);
-        if (*weights == WeightPlace::shared)
+        if (memory.places.weights == WeightPlace::shared && session.size() > 1)
             progress.line("every rank holds a share of the weights, and gathers block after block");
+        if (memory.places.states != StatePlace::device)
+            progress.line("what is trained lies in " + std::string(describe(memory.places.states)) +
+                          ", that of one block at a time on the device");
         ledger->say_opening();
     });
     const Json shared = Json::parse(session.broadcast_text(ledger ? Json({{"state", ledger->state().to_json()},

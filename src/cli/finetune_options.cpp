@@ -1,6 +1,7 @@
 #include "src/cli/finetune_options.h"
 
 #include "src/base/error.h"
+#include "src/base/name_table.h"
 
 #include <fmt/format.h>
 
@@ -41,7 +42,8 @@ std::vector<OptionSpec> training_option_specs() {
         {"sequence-length", "tokens of each sample [default: those of the file, at most 2048]", {}},
         {"continuations",
          "samples that the teacher, or the model where there is none, adds to each one of the file: they begin with a "
-         "quarter of it and go on as the model would, so that there are this many times more to train on",
+         "quarter of it and go on as the model would, so that there are this many times more to train on; of self: as "
+         "many more draws",
          "0"},
         {"held-out",
          "samples, the last of those used, that are not trained on: the best values on them are kept [default: an "
@@ -96,8 +98,9 @@ std::size_t steps_of(OptionSet& options, const FinetuneOptions& parsed) {
 
 RequestedTokens request_training_tokens(OptionSet& options, const ModelSource& student) {
     constexpr std::size_t all = std::numeric_limits<std::size_t>::max();
-    return request_tokens(options, options.text("data"), student.config().vocabulary, all,
-                          static_cast<std::size_t>(options.whole("continuations", 0)));
+    RequestedTokens requested = request_tokens(options, options.text("data"), student.config().vocabulary, all);
+    requested.add_continuations(options.whole("continuations", 0));
+    return requested;
 }
 
 FinetuneOptions parse_training_options(OptionSet& options, const ModelSource& student, const CalibrationTokens& data) {
@@ -189,11 +192,21 @@ void check_teacher(FinetuneLoss loss, const ModelSource& student, const ModelSou
     }
 }
 
-std::optional<WeightPlace> parse_weight_place(const std::string& text) {
-    if (text == "auto") return std::nullopt;
-    if (text == "resident") return WeightPlace::resident;
-    if (text == "shared") return WeightPlace::shared;
-    throw InputError("--weights '" + text + "' is not one of auto, resident, shared");
+AskedPlaces parse_places(const OptionSet& options, const FinetuneOptions& parsed, bool is_gpu) {
+    constexpr NameTable<WeightPlace, 2> weights = {
+        {{{WeightPlace::resident, "resident"}, {WeightPlace::shared, "shared"}}}};
+    AskedPlaces asked;
+    if (options.text("weights") != "auto") asked.weights = weights.value_of(options.text("weights"), "--weights");
+    const std::string& place = options.text("optimizer-state");
+    if (place == "auto") return asked;
+    asked.states = state_place_from_name(place);
+    if (asked.states == StatePlace::file && is_gpu)
+        throw InputError("--optimizer-state file is for CPUs; host is what a GPU has beside its own memory");
+    if (asked.states != StatePlace::device && parsed.low_rank()) {
+        throw InputError(
+            fmt::format("--optimizer-state {} is for --train masked; updates of low rank are small", place));
+    }
+    return asked;
 }
 
 }  // namespace espalier

@@ -5,6 +5,7 @@
 #include "src/cli/option_set.h"
 #include "src/finetune/finetune_options.h"
 #include "src/finetune/training_context.h"
+#include "src/plan/finetune_plan.h"
 #include "src/samples/calibration_tokens.h"
 #include "src/weights/model_source.h"
 
@@ -22,8 +23,8 @@ RequestedTokens request_training_tokens(OptionSet& options, const ModelSource& s
 FinetuneOptions parse_training_options(OptionSet& options, const ModelSource& student, const CalibrationTokens& data);
 /// Throws InputError when products of updates would not fit a GPU's tensor cores.
 void check_rank_for_gpus(const FinetuneOptions& options);
-/// --weights; none for auto. Throws InputError.
-std::optional<WeightPlace> parse_weight_place(const std::string& text);
+/// --weights and --optimizer-state; none for auto. Throws InputError, also for a place that the device has not.
+AskedPlaces parse_places(const OptionSet& options, const FinetuneOptions& parsed, bool is_gpu);
 /// Throws InputError when a teacher is missing, not wanted, or no model of the student's shape and vocabulary.
 void check_teacher(FinetuneLoss loss, const ModelSource& student, const ModelSource* teacher);
 

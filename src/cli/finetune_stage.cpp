@@ -31,8 +31,8 @@ std::vector<OptionSpec> finetune_stage_option_specs() {
          "predictions, as finetune --train masked --loss kl; 0: not at all",
          "0"},
         {"finetune-continuations",
-         "samples that the dense model adds to each calibration sample for the training at the end (finetune "
-         "--continuations): text that no block has been trained with, of which the last is held out",
+         "samples that the dense model adds for the training at the end to each one that --calibration has without "
+         "--continuations: text that no block has been trained with, of which the last is held out",
          "1"},
         {"finetune-batch", "samples of a step at the end", "8"},
         {"finetune-learning-rate",
@@ -48,9 +48,11 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
     // An eighth is enough to see whether training helps, and three looks at it: before, half way, at the end.
     constexpr std::size_t share = 8, most_held_out = 32;
     constexpr double looks = 2;
-    const std::size_t calibration = tokens.tokens.samples,
-                      samples = samples_with_continuations(tokens.tokens, options.whole("finetune-continuations", 0)),
-                      held_out = std::min(samples / share, most_held_out);
+    // Continuations are counted from the same number in both stages, and no text may be drawn twice.
+    constexpr std::uint64_t other_draws = 1000003;
+    RequestedTokens trained = {{{}, tokens.asked, tokens.tokens.sequence_length}, {}, 0, tokens.asked};
+    trained.add_continuations(options.whole("finetune-continuations", 0));
+    const std::size_t samples = trained.tokens.samples, held_out = std::min(samples / share, most_held_out);
     const std::size_t batch = std::min<std::size_t>(options.whole("finetune-batch", 1), samples - held_out);
     static_cast<void>(options.positive("finetune-learning-rate"));  // refused by the name that was given
     const double steps =
@@ -62,18 +64,19 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
                       "--data=" + (tokens.are_there() && options.has("calibration")
                                        ? options.text("calibration")
                                        : (pruned / RunFolder::calibration_file).string()),
-                      "--samples=" + std::to_string(calibration),
+                      "--samples=" + std::to_string(tokens.asked),
                       "--continuations=" + options.text("finetune-continuations"),
                       "--sequence-length=" + std::to_string(tokens.tokens.sequence_length),
                       "--output=" + output.string(),
                       "--train=masked",
                       "--loss=kl",
+                      "--gradient-norm=0",  // AdamW does not mind, and no gradient has to wait for the others
                       "--held-out=" + std::to_string(held_out),
                       "--batch=" + std::to_string(batch),
                       "--epochs=" + options.text("finetune-epochs"),
                       "--evaluate-steps=" + fmt::format("{:.0f}", std::max(1.0, std::ceil(std::ceil(steps) / looks))),
                       "--learning-rate=" + options.text("finetune-learning-rate"),
-                      "--seed=" + options.text("seed")};
+                      "--seed=" + std::to_string(options.whole("seed", 0) + other_draws)};
     for (std::string& word : options.words_of({"device", "gpu-memory", "threads", "output-dtype"}))
         line.arguments.push_back(std::move(word));
     if (options.has("fresh") && options.flag("fresh")) line.arguments.emplace_back("--fresh");
@@ -84,11 +87,11 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
 }
 
 FinetuneOptions options_of_finetune_stage(const CommandLine& line, const ModelSource& dense,
-                                          const CalibrationTokens& calibration) {
+                                          const RequestedTokens& calibration) {
     OptionSet set("finetune", finetune_option_specs(), line.arguments, line.reads_environment);
-    const std::size_t samples = samples_with_continuations(calibration, set.whole("continuations", 0));
-    const CalibrationTokens tokens{{}, samples, calibration.sequence_length};
-    return parse_training_options(set, dense, tokens);
+    RequestedTokens trained = {{{}, calibration.asked, calibration.tokens.sequence_length}, {}, 0, calibration.asked};
+    trained.add_continuations(set.whole("continuations", 0));
+    return parse_training_options(set, dense, trained.tokens);
 }
 
 void prepare_for_finetune_stage(const std::filesystem::path& output, const ModelSource& dense, bool fresh) {

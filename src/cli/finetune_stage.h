@@ -24,14 +24,15 @@ std::vector<OptionSpec> finetune_stage_option_specs();
 /// Whether there is such a stage.
 bool has_finetune_stage(const OptionSet& options);
 
-/// The command line of the stage of a run in `output`. Tokens that are drawn lie beside what was pruned.
+/// The command line of the stage of a run in `output`: it trains with the samples that were asked for and with others
+/// that go on from them. Tokens that are drawn lie beside what was pruned.
 CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSource& dense,
                                       const std::filesystem::path& output, const RequestedTokens& tokens);
 
 /// What the stage will do after a calibration of which only the shape is looked at. Throws InputError when it could
 /// not.
 FinetuneOptions options_of_finetune_stage(const CommandLine& line, const ModelSource& dense,
-                                          const CalibrationTokens& calibration);
+                                          const RequestedTokens& calibration);
 
 /// Checks the folder of a run that will have the stage, and makes it; when it is to be started anew, removes what was
 /// trained. Throws InputError when it holds anything else.

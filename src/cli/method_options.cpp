@@ -93,8 +93,8 @@ std::vector<OptionSpec> method_option_specs() {
         {"samples", "number of calibration samples [default: 128, or as many as the file has, when fewer]", {}},
         {"sequence-length", "tokens of each sample [default: as in the file, at most 2048]", {}},
         {"continuations",
-         "samples that the model itself adds to each calibration sample of a text: they begin with a quarter of it and "
-         "go on as the model would, so that there are this many times more to calibrate with",
+         "samples that the model itself adds to each calibration sample: they begin with a quarter of it and go on as "
+         "the model would, so that there are this many times more to calibrate with; of self: as many more draws",
          "0"},
         {"seed", "of the draws of samples in an optimisation or reconstruction, and of tokens (self:)", "0"},
         {"alpha", "weight of the regional gradient in the score of rgs and wanda++", "100"},

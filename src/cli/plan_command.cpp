@@ -125,24 +125,27 @@ void plan_evaluate(OptionSet& set, const ModelSource& source, const DeviceModel&
 
 /// The shape of the calibration tokens, those that the model will draw included.
 RequestedTokens planned_calibration(OptionSet& set, const ModelSource& source) {
-    if (set.has("calibration")) return request_calibration(set, source);
-    if (!set.has("samples")) set.set_effective("samples", "128", "default");
-    if (!set.has("sequence-length")) {
-        const std::size_t longest = source.config().longest_sequence();
-        set.set_effective("sequence-length", std::to_string(std::min(longest_by_default, longest)), "default");
-    }
     RequestedTokens requested;
-    requested.given = set.whole("samples", 1);
-    requested.tokens = {{}, requested.given, set.whole("sequence-length", 1)};
-    requested.tokens.samples = samples_with_continuations(requested.tokens, set.whole("continuations", 0));
+    if (set.has("calibration")) {
+        requested = request_tokens(set, set.text("calibration"), source.config().vocabulary);
+    } else {
+        if (!set.has("samples")) set.set_effective("samples", "128", "default");
+        if (!set.has("sequence-length")) {
+            const std::size_t longest = source.config().longest_sequence();
+            set.set_effective("sequence-length", std::to_string(std::min(longest_by_default, longest)), "default");
+        }
+        requested.given = requested.asked = set.whole("samples", 1);
+        requested.tokens = {{}, requested.asked, set.whole("sequence-length", 1)};
+    }
+    apply_preset(set, requested);
+    requested.add_continuations(set.whole("continuations", 0));
     return requested;
 }
 
 FinetuneOptions planned_finetune_stage(const OptionSet& set, const ModelSource& source,
                                        const RequestedTokens& calibration) {
     const std::filesystem::path output = set.has("output") ? set.text("output") : std::string("RUN");
-    return options_of_finetune_stage(command_of_finetune_stage(set, source, output, calibration), source,
-                                     calibration.tokens);
+    return options_of_finetune_stage(command_of_finetune_stage(set, source, output, calibration), source, calibration);
 }
 
 }  // namespace
@@ -152,7 +155,6 @@ int plan_command(Session& session, const CommandLine& line) {
     if (print_help(session, line, "plan", plan_summary, plan_option_specs())) return 0;
     if (session.rank() != 0) return 0;
     OptionSet set("plan", plan_option_specs(), line.arguments);
-    apply_preset(set);
     if (set.flag("finetune")) throw InputError("give --finetune as a word of this command: other options go with it");
     const std::unique_ptr<ModelSource> source = open_model(set.text("model"));
     for (const std::string& remark : source->remarks()) Progress(true).line(remark);

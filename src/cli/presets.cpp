@@ -1,8 +1,8 @@
 #include "src/cli/presets.h"
 
-#include "io/drawn_tokens.h"
 #include "src/base/name_table.h"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -11,16 +11,34 @@ namespace espalier {
 namespace {
 
 struct PresetValue {
-    const char *option, *value;
+    std::string option, value;
 };
 
 enum class Preset { fast, paper, best };
 
 constexpr NameTable<Preset, 3> presets = {{{{Preset::fast, "fast"}, {Preset::paper, "paper"}, {Preset::best, "best"}}}};
 
-/// Measured in docs/quality.md. `has_text`: calibration is with a text, which the model can go on from, and not with
-/// tokens of its own, of which there can be as many as are wanted.
-std::vector<PresetValue> values_of(Preset preset, bool has_text) {
+/// So many samples in all that each of `tokens` tokens is there `goal / tokens` times, from `least` to `most` of them
+/// beside itself.
+std::string continuations_for(std::size_t goal, std::size_t tokens, std::size_t least, std::size_t most) {
+    return std::to_string(std::clamp(std::max<std::size_t>(1, goal / tokens) - 1, least, most));
+}
+
+/// Measured in docs/quality.md: few tokens are what a method suffers from most, and those of the model's own are worth
+/// nearly as much as any; the more there are, the fewer have to be added. The last stage always has some that no block
+/// was reconstructed with, to be judged by.
+std::vector<PresetValue> values_of_best(const RequestedTokens& asked) {
+    constexpr std::size_t reconstructed_tokens = 16384, trained_tokens = 24576;
+    const std::size_t tokens = asked.tokens.samples * asked.tokens.sequence_length;
+    const bool is_drawn = asked.given == 0;
+    return {{"method", "reconstruct"},
+            {"continuations", continuations_for(reconstructed_tokens, tokens, 0, 3)},
+            {"epochs", "2"},
+            {"finetune-continuations", continuations_for(trained_tokens, tokens, 1, 7)},
+            {"finetune-epochs", is_drawn ? "2" : "1"}};
+}
+
+std::vector<PresetValue> values_of(Preset preset, const RequestedTokens& asked) {
     switch (preset) {
         case Preset::fast:
             return {{"method", "sparsegpt"}};
@@ -31,11 +49,7 @@ std::vector<PresetValue> values_of(Preset preset, bool has_text) {
                     {"ro-learning-rate", "3e-7"},
                     {"ro-batch", "1"}};
         case Preset::best:
-            return {{"method", "reconstruct"},
-                    {"continuations", has_text ? "3" : "0"},
-                    {"epochs", has_text ? "2" : "3"},
-                    {"finetune-continuations", "1"},
-                    {"finetune-epochs", has_text ? "1" : "2"}};
+            return values_of_best(asked);
     }
     return {};
 }
@@ -49,11 +63,10 @@ OptionSpec preset_option_spec() {
             {}};
 }
 
-void apply_preset(OptionSet& options) {
+void apply_preset(OptionSet& options, const RequestedTokens& asked) {
     if (!options.has("preset")) return;
     const std::string name = options.text("preset");
-    const bool has_text = !options.has("calibration") || !names_drawn_tokens(options.text("calibration"));
-    for (const auto& [option, value] : values_of(presets.value_of(name, "--preset"), has_text))
+    for (const auto& [option, value] : values_of(presets.value_of(name, "--preset"), asked))
         options.set_preset(option, value, name);
 }
 

@@ -152,9 +152,10 @@ void announce(Progress& progress, const PruneOptions& options, const ModelSource
                     name_of(options.method)));
     progress.line(fmt::format("calibration: {} samples of {} tokens from {}{}", options.samples,
                               options.sequence_length, options.calibration.string(),
-                              tokens.continuations() > 0
-                                  ? fmt::format(", {} of which go on from them", options.samples - tokens.given)
-                                  : std::string()));
+                              tokens.continuations() == 0
+                                  ? std::string()
+                                  : fmt::format(", {} {}", options.samples - tokens.asked,
+                                                tokens.given > 0 ? "of which go on from them" : "more than that")));
     progress.line(fmt::format("{} rank(s) in {} block group(s); {}", facts.ranks, options.block_groups, facts.device));
     announce_options(progress, facts.options_with_origins);
     for (const std::string& remark : source.remarks()) progress.line(remark);
@@ -185,7 +186,7 @@ std::optional<CommandLine> choose_last_stage(const OptionSet& set, const ModelSo
             "preset, --finetune-epochs 0)");
     }
     CommandLine stage = command_of_finetune_stage(set, source, output_of(set), requested);
-    static_cast<void>(options_of_finetune_stage(stage, source, requested.tokens));
+    static_cast<void>(options_of_finetune_stage(stage, source, requested));
     return stage;
 }
 
@@ -201,10 +202,11 @@ int prune(Session& session, const CommandLine& line, std::optional<CommandLine>&
     Progress progress(session.rank() == 0);
     session.agree([&] {
         set.emplace("prune", prune_option_specs(), line.arguments);
-        apply_preset(*set);
         if (!set->has("dry-run-ranks")) session.check_tasks();
         source = open_model(set->text("model"));
-        requested = request_calibration(*set, *source);
+        requested = request_tokens(*set, set->text("calibration"), source->config().vocabulary);
+        apply_preset(*set, requested);
+        requested.add_continuations(set->whole("continuations", 0));
         const std::filesystem::path output = output_of(*set);
         last_stage = choose_last_stage(*set, *source, requested);
         options =
@@ -238,8 +240,8 @@ int prune(Session& session, const CommandLine& line, std::optional<CommandLine>&
     });
     session.agree([&] {
         if (last_stage) {
-            check_memory_of_finetune_stage(session, chosen,
-                                           options_of_finetune_stage(*last_stage, *source, requested.tokens), *source);
+            check_memory_of_finetune_stage(session, chosen, options_of_finetune_stage(*last_stage, *source, requested),
+                                           *source);
         }
         if (session.rank() != 0) return;
         if (!last_stage) return refuse_pruned_inside(options.output);

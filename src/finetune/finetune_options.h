@@ -63,6 +63,8 @@ struct FinetuneOptions {
     /// s, which an update B A is multiplied by.
     double scale() const { return alpha / static_cast<double>(rank); }
     bool is_target(const MatrixShape& matrix) const;
+    /// Gradients of all units are there before any is followed.
+    bool bounds_gradients() const { return gradient_norm > 0; }
     bool asks_teacher() const { return loss != FinetuneLoss::lm; }
     LossWeights loss_weights() const;
     std::size_t training_samples() const { return samples - held_out; }

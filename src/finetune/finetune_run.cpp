@@ -34,14 +34,13 @@ class FinetuneRun {
           values_(context.training),
           files_(context.training, context.run, context.host_threads) {
         const auto say = [&](const std::string& text) { c_.progress.step(text); };
-        if (t_.teacher != nullptr) teacher_ = std::make_unique<TeacherStates>(t_, say);
-        say("reading the model");
         outer_ = std::make_unique<OuterWeights>(t_.device, t_.group, t_.student, OuterWeights::Parts::all);
+        if (t_.teacher != nullptr) teacher_ = std::make_unique<TeacherStates>(t_, *outer_, say);
+        say("reading the model");
         values_.start_end(outer_->final_norm());
         student_ = std::make_unique<StudentWeights>(t_, values_);
-        best_ = ValuesOnHost::of(values_);
         if (!c_.state.checkpoint.empty()) {
-            files_.read_checkpoint(c_.state.checkpoint, values_, best_);
+            files_.read_checkpoint(c_.state.checkpoint, values_);
             values_have_changed();
         }
         step_ = std::make_unique<TrainingStep>(t_, *outer_, *student_, values_, teacher_.get());
@@ -98,7 +97,7 @@ class FinetuneRun {
         refuse_nonfinite(loss.total(options_.loss_weights()));
         progress_.looks.push_back({done, loss.language_model, loss.divergence, loss.total(options_.loss_weights())});
         const bool better = progress_.best_look() == progress_.looks.size() - 1;
-        if (better) best_ = ValuesOnHost::of(values_);
+        if (better) values_.keep_best();
         if (c_.ledger != nullptr) c_.ledger->record_look(progress_.looks.back());
         c_.progress.line(fmt::format("{} of {} steps: held-out loss {:.4f}{}{}", done, options_.steps,
                                      progress_.looks.back().total, better && done > 0 ? ", the best so far" : "",
@@ -128,7 +127,7 @@ class FinetuneRun {
 
     void checkpoint(std::size_t done) {
         c_.progress.step("writing a checkpoint");
-        const UnitRecords records = files_.write_checkpoint(done, values_, best_);
+        const UnitRecords records = files_.write_checkpoint(done, values_);
         const std::vector<double> flops = t_.control.all_gather_value(t_.device.flops() - flops_before_);
         if (c_.ledger != nullptr) {
             c_.ledger->commit_checkpoint(done, progress_, records, std::accumulate(flops.begin(), flops.end(), 0.0));
@@ -138,7 +137,7 @@ class FinetuneRun {
     }
 
     void finish() {
-        if (options_.held_out > 0) best_.restore(values_);
+        if (options_.held_out > 0) values_.restore_best();
         const UnitRecords records = files_.write_result(values_, c_.attributes);
         struct Costs {
             double flops;
@@ -165,10 +164,9 @@ class FinetuneRun {
     double flops_before_;       ///< of tokens that were drawn
     TrainedValues values_;
     TrainedFiles files_;
-    std::unique_ptr<TeacherStates> teacher_;
     std::unique_ptr<OuterWeights> outer_;
+    std::unique_ptr<TeacherStates> teacher_;
     std::unique_ptr<StudentWeights> student_;
-    ValuesOnHost best_;
     std::unique_ptr<TrainingStep> step_;
     Stopwatch since_start_, since_checkpoint_;
 };

@@ -18,11 +18,12 @@ namespace espalier {
 
 class TeacherStates {
   public:
-    /// Takes all samples through the teacher, whose blocks the ranks read together. `progress` gets sentences for a
-    /// live line. References outlive it. Collective.
-    TeacherStates(const TrainingContext& context, const std::function<void(const std::string&)>& progress);
+    /// Takes all samples through the teacher, whose blocks the ranks read together. `student` has the head where the
+    /// two models have the same. `progress` gets sentences for a live line. References outlive it. Collective.
+    TeacherStates(const TrainingContext& context, const OuterWeights& student,
+                  const std::function<void(const std::string&)>& progress);
 
-    const OuterWeights& head() const { return *outer_; }
+    const OuterWeights& head() const { return has_own_head_ ? *outer_ : student_; }
     /// Brings those of `passes` to the ranks that compute them: rank r has passes [part_of(passes, ranks, r)).
     /// Collective.
     void collect(std::span<const TrainingPass> passes);
@@ -33,6 +34,8 @@ class TeacherStates {
     std::size_t holder_of(std::size_t sample) const;
 
     const TrainingContext& context_;
+    const OuterWeights& student_;
+    bool has_own_head_;
     std::vector<TrainingPass> all_;  ///< in which the teacher's states are computed, shared by the ranks
     std::optional<OuterWeights> outer_;
     std::optional<SampleStore> states_;  ///< of this rank's passes of them, sample by sample

@@ -13,10 +13,21 @@ namespace espalier {
 
 namespace {
 
-using State = TrainedValues::State;
-constexpr std::array<std::pair<const char*, State>, 3> states = {
-    {{"values", State::values}, {"first_moment", State::first_moment}, {"second_moment", State::second_moment}}};
-constexpr const char* best_values = "best_values";
+const char* dataset_of(TrainedState state) {
+    switch (state) {
+        case TrainedState::values:
+            return "values";
+        case TrainedState::first_moment:
+            return "first_moment";
+        case TrainedState::second_moment:
+            return "second_moment";
+        case TrainedState::best_values:
+            return "best_values";
+        case TrainedState::gradient:
+            break;
+    }
+    throw BugError("internal error: a state that checkpoints do not hold");
+}
 
 std::span<const std::byte> as_bytes(const std::vector<float>& values) {
     return std::as_bytes(std::span(values));
@@ -31,18 +42,6 @@ void check_written(const std::filesystem::path& file, const std::vector<FileTens
 }
 
 }  // namespace
-
-ValuesOnHost ValuesOnHost::of(const TrainedValues& values) {
-    ValuesOnHost copy;
-    for (std::size_t unit = 0; unit < values.units(); ++unit)
-        copy.parts.push_back(values.part_on_host(unit, State::values));
-    return copy;
-}
-
-void ValuesOnHost::restore(TrainedValues& values) const {
-    for (std::size_t unit = 0; unit < values.units(); ++unit) values.set_part(unit, State::values, parts[unit]);
-    values.share();
-}
 
 TrainedFiles::TrainedFiles(const TrainingContext& context, const RunFolder& run, int host_threads)
     : context_(context), run_(run), host_threads_(host_threads) {}
@@ -119,22 +118,18 @@ UnitRecords TrainedFiles::gather(const UnitRecords& mine) const {
     return all;
 }
 
-UnitRecords TrainedFiles::write_checkpoint(std::size_t step, const TrainedValues& values,
-                                           const ValuesOnHost& best) const {
+UnitRecords TrainedFiles::write_checkpoint(std::size_t step, const TrainedValues& values) const {
+    const std::vector<TrainedState> states = values.checkpoint_states();
     const auto parts_of = [&](std::size_t unit) {
         Vectors parts;
-        for (const auto& [name, state] : states) parts.push_back(values.part_on_host(unit, state));
-        parts.push_back(best.parts[unit]);
+        for (const TrainedState state : states) parts.push_back(values.part_on_host(unit, state));
         return parts;
     };
     return write_all(values, parts_of, [&](std::size_t unit, const Vectors& vectors) -> std::optional<FileRecord> {
         if (values.layout(unit).size() == 0) return std::nullopt;
         std::vector<FileTensor> tensors;
         for (std::size_t i = 0; i < vectors.size(); ++i) {
-            tensors.push_back({i < states.size() ? states[i].first : best_values,
-                               DType::f32,
-                               {vectors[i].size()},
-                               as_bytes(vectors[i])});
+            tensors.push_back({dataset_of(states[i]), DType::f32, {vectors[i].size()}, as_bytes(vectors[i])});
         }
         return run_.commit_tensors(
             RunFolder::checkpoint_file(step, unit), tensors, {{"format", "espalier-finetune-checkpoint"}},
@@ -142,7 +137,7 @@ UnitRecords TrainedFiles::write_checkpoint(std::size_t step, const TrainedValues
     });
 }
 
-void TrainedFiles::read_checkpoint(const UnitRecords& records, TrainedValues& values, ValuesOnHost& best) const {
+void TrainedFiles::read_checkpoint(const UnitRecords& records, TrainedValues& values) const {
     for (const auto& [unit, record] : records) {
         if (writer_of(unit) == context_.me()) verify_file(run_, record);
     }
@@ -164,8 +159,8 @@ void TrainedFiles::read_checkpoint(const UnitRecords& records, TrainedValues& va
             if (count > 0) file.read_rows(dataset, first, count, std::as_writable_bytes(std::span(part)));
             return part;
         };
-        for (const auto& [name, state] : states) values.set_part(unit, state, read(name));
-        best.parts[unit] = read(best_values);
+        for (const TrainedState state : values.checkpoint_states())
+            values.set_part(unit, state, read(dataset_of(state)));
     }
     values.share();
 }
@@ -173,7 +168,7 @@ void TrainedFiles::read_checkpoint(const UnitRecords& records, TrainedValues& va
 UnitRecords TrainedFiles::write_result(const TrainedValues& values,
                                        const std::map<std::string, std::string>& attributes) const {
     const BlockLayout& layout = context_.student.layout();
-    const auto parts_of = [&](std::size_t unit) { return Vectors{values.part_on_host(unit, State::values)}; };
+    const auto parts_of = [&](std::size_t unit) { return Vectors{values.part_on_host(unit, TrainedState::values)}; };
     return write_all(values, parts_of, [&](std::size_t unit, const Vectors& vectors) -> std::optional<FileRecord> {
         const TrainedLayout& trained = values.layout(unit);
         if (trained.size() == 0 && unit == context_.blocks()) return std::nullopt;

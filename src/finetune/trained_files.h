@@ -13,14 +13,6 @@
 
 namespace espalier {
 
-/// This rank's parts of all units' values, in host memory: those that were best on the held-out samples.
-struct ValuesOnHost {
-    std::vector<std::vector<float>> parts;  ///< by unit
-
-    static ValuesOnHost of(const TrainedValues& values);
-    void restore(TrainedValues& values) const;
-};
-
 /// The file of each unit; the same on every rank.
 using UnitRecords = std::map<std::size_t, FileRecord>;
 
@@ -29,10 +21,10 @@ class TrainedFiles {
     /// References outlive it. All members are collective.
     TrainedFiles(const TrainingContext& context, const RunFolder& run, int host_threads);
 
-    /// Commits values, moments and `best` after `step` steps. Throws ResourceError.
-    UnitRecords write_checkpoint(std::size_t step, const TrainedValues& values, const ValuesOnHost& best) const;
-    /// Sets `values` and `best`, on any number of ranks. Throws InputError when a file is not the one of its record.
-    void read_checkpoint(const UnitRecords& records, TrainedValues& values, ValuesOnHost& best) const;
+    /// Commits what TrainedValues::checkpoint_states names, after `step` steps. Throws ResourceError.
+    UnitRecords write_checkpoint(std::size_t step, const TrainedValues& values) const;
+    /// Sets `values`, on any number of ranks. Throws InputError when a file is not the one of its record.
+    void read_checkpoint(const UnitRecords& records, TrainedValues& values) const;
     /// Commits the trained tensors of every unit that has some, under their names in the model: matrices in the output
     /// type, all others in float32.
     UnitRecords write_result(const TrainedValues& values, const std::map<std::string, std::string>& attributes) const;

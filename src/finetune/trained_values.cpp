@@ -1,6 +1,5 @@
 #include "src/finetune/trained_values.h"
 
-#include "kernels/device_numbers.h"
 #include "mpi/tensor_collectives.h"
 #include "src/base/philox.h"
 #include "src/model/block_half.h"
@@ -45,47 +44,50 @@ TrainedValues::TrainedValues(const TrainingContext& context)
       ranks_(context.ranks()),
       block_(TrainedLayout::of_block(context.student.layout(), context.options)),
       end_(TrainedLayout::of_end(context.student.layout(), context.options, context.hidden_size())),
-      units_(context.blocks() + 1) {
-    Device& device = context.device;
+      units_(context.blocks() + 1),
+      store_(context, sizes_of_parts(), kept_states()),
+      square_sums_(context.device, std::max<std::size_t>(1, chunks_before(units_.size()))) {
+    require(!is_whole() || context.states == StatePlace::device, "updates of low rank on the device");
     for (std::size_t u = 0; u < units_.size(); ++u) {
-        Unit& unit = units_[u];
-        const PartOffsets offsets = parts(u);
-        const std::size_t mine = offsets[context.me() + 1] - offsets[context.me()];
-        if (is_whole())
-            unit.whole = device.make_tensor(DType::f32, 1, layout(u).size(), trained);
-        else
-            unit.own = device.make_tensor(DType::f32, 1, mine, trained);
-        unit.first_moment = device.make_tensor(DType::f32, 1, mine, "optimiser's moments");
-        unit.second_moment = device.make_tensor(DType::f32, 1, mine, "optimiser's moments");
-        unit.gradient = device.make_tensor(DType::f32, 1, mine, "gradients of trained values");
-        device.fill_zero(unit.first_moment);
-        device.fill_zero(unit.second_moment);
-        unit.rates.assign(layout(u).tensors().size(), 1.0);
+        if (is_whole()) units_[u].whole = context.device.make_tensor(DType::f32, 1, layout(u).size(), trained);
+        units_[u].rates.assign(layout(u).tensors().size(), 1.0);
     }
+}
+
+std::vector<std::size_t> TrainedValues::sizes_of_parts() const {
+    std::vector<std::size_t> sizes;
+    for (std::size_t u = 0; u < units_.size(); ++u) {
+        const PartOffsets offsets = parts(u);
+        sizes.push_back(offsets[context_.me() + 1] - offsets[context_.me()]);
+    }
+    return sizes;
+}
+
+std::vector<TrainedState> TrainedValues::kept_states() const {
+    std::vector<TrainedState> kept = {TrainedState::first_moment, TrainedState::second_moment};
+    if (!is_whole()) kept.push_back(TrainedState::values);
+    if (context_.options.bounds_gradients()) kept.push_back(TrainedState::gradient);
+    if (context_.options.held_out > 0) kept.push_back(TrainedState::best_values);
+    return kept;
+}
+
+std::vector<TrainedState> TrainedValues::checkpoint_states() const {
+    std::vector<TrainedState> states = {TrainedState::values, TrainedState::first_moment, TrainedState::second_moment};
+    if (context_.options.held_out > 0) states.push_back(TrainedState::best_values);
+    return states;
 }
 
 TensorView TrainedValues::part_of(std::size_t unit) const {
-    if (!is_whole()) return units_[unit].own;
+    if (!is_whole()) return store_.take(unit, TrainedState::values);
     const PartOffsets offsets = parts(unit);
     return elements(units_[unit].whole, offsets[context_.me()], offsets[context_.me() + 1]);
-}
-
-TensorView TrainedValues::state_of(std::size_t unit, State state) const {
-    switch (state) {
-        case State::values:
-            return part_of(unit);
-        case State::first_moment:
-            return units_[unit].first_moment;
-        case State::second_moment:
-            return units_[unit].second_moment;
-    }
-    throw BugError("internal error: a state of trained values");
 }
 
 void TrainedValues::start(std::size_t block, const BlockWeights& weights, TensorView scratch) {
     Device& device = context_.device;
     Unit& unit = units_[block];
     const PartOffsets offsets = parts(block);
+    const TensorView own = is_whole() ? TensorView{} : store_.place(block, TrainedState::values);
     const auto take = [&](std::size_t t, TensorView from) {
         const TrainedTensor& tensor = block_.tensors()[t];
         if (is_whole()) return device.convert(from, values_of(tensor, unit.whole));
@@ -94,7 +96,7 @@ void TrainedValues::start(std::size_t block, const BlockWeights& weights, Tensor
         const std::size_t begin = in_tensor[context_.me()], end = in_tensor[context_.me() + 1];
         if (begin == end) return;
         const std::size_t place = tensor.offset + begin - offsets[context_.me()];
-        device.convert(elements(from, begin, end), elements(unit.own, place, place + end - begin));
+        device.convert(elements(from, begin, end), elements(own, place, place + end - begin));
     };
     for (std::size_t t = 0; t < block_.tensors().size(); ++t) {
         const TrainedTensor& tensor = block_.tensors()[t];
@@ -114,6 +116,7 @@ void TrainedValues::start(std::size_t block, const BlockWeights& weights, Tensor
                 break;
         }
     }
+    if (!is_whole()) store_.put_back(block, TrainedState::values);
 }
 
 void TrainedValues::start_end(TensorView final_norm) {
@@ -121,9 +124,11 @@ void TrainedValues::start_end(TensorView final_norm) {
     Unit& unit = units_.back();
     if (is_whole()) return context_.device.copy(final_norm, unit.whole);
     unit.rates[0] = sizes_of_nonzero(context_.device, {&final_norm, 1}, {}).front();
-    const PartOffsets offsets = parts(units_.size() - 1);
+    const std::size_t end = units_.size() - 1;
+    const PartOffsets offsets = parts(end);
     const TensorView mine = elements(final_norm, offsets[context_.me()], offsets[context_.me() + 1]);
-    if (mine.size() > 0) context_.device.copy(mine, unit.own);
+    if (mine.size() > 0) context_.device.copy(mine, store_.place(end, TrainedState::values));
+    store_.put_back(end, TrainedState::values);
 }
 
 void TrainedValues::apply(std::size_t block, const BlockWeights& base, BlockWeights& weights) const {
@@ -160,6 +165,7 @@ LowRankFactors TrainedValues::factors(std::size_t block, LinearLayer layer, DTyp
 std::vector<std::unique_ptr<Exchange>> TrainedValues::start_gathering_parts_of(
     std::size_t unit, const std::function<TensorView(const TrainedTensor&)>& place) const {
     const PartOffsets offsets = parts(unit);
+    TensorView own;  // all of this rank's part, where it is rounded on its way
     std::vector<std::unique_ptr<Exchange>> exchanges;
     for (const TrainedTensor& tensor : layout(unit).tensors()) {
         const TensorView to = place(tensor).reshaped(1, tensor.size());
@@ -167,7 +173,12 @@ std::vector<std::unique_ptr<Exchange>> TrainedValues::start_gathering_parts_of(
         const std::size_t begin = in_tensor[context_.me()], end = in_tensor[context_.me() + 1];
         if (begin < end) {
             const std::size_t first = tensor.offset + begin - offsets[context_.me()];
-            context_.device.convert(elements(units_[unit].own, first, first + end - begin), elements(to, begin, end));
+            if (to.dtype == DType::f32) {
+                store_.read(unit, TrainedState::values, first, elements(to, begin, end));
+            } else {
+                if (own.empty()) own = store_.take(unit, TrainedState::values);
+                context_.device.convert(elements(own, first, first + end - begin), elements(to, begin, end));
+            }
         }
         exchanges.push_back(start_all_gather(context_.group, to, in_tensor));
     }
@@ -194,85 +205,115 @@ TensorView TrainedValues::low_rank(std::size_t block, const TrainedTensor& tenso
     return values_of(tensor, units_[block].whole);
 }
 
-double TrainedValues::gradient_square_sum() const {
-    const std::size_t me = context_.me();
-    std::vector<std::vector<std::size_t>> chunks(ranks_,
-                                                 std::vector<std::size_t>(units_.size()));  // of each rank's part
+std::size_t TrainedValues::chunks_of(std::size_t unit, std::size_t rank) const {
+    const PartOffsets in_unit = parts(unit);
+    const std::size_t chunk = layout(unit).chunk();
+    return (in_unit[rank + 1] - in_unit[rank] + chunk - 1) / chunk;
+}
+
+std::size_t TrainedValues::chunks_before(std::size_t unit) const {
+    std::size_t chunks = 0;
+    for (std::size_t u = 0; u < unit; ++u) chunks += chunks_of(u, context_.me());
+    return chunks;
+}
+
+void TrainedValues::take_gradient(std::size_t unit) {
+    const TensorView gradient = gradient_part(unit);
+    const std::size_t chunk = layout(unit).chunk();
+    std::size_t next = chunks_before(unit);
+    for (std::size_t begin = 0; begin < gradient.size(); begin += chunk) {
+        context_.device.square_sum(elements(gradient, begin, std::min(gradient.size(), begin + chunk)),
+                                   square_sums_.at(next++));
+    }
+    store_.put_back(unit, TrainedState::gradient);
+}
+
+double TrainedValues::gradient_square_sum() {
     std::vector<std::size_t> offsets = {0};
     for (std::size_t rank = 0; rank < ranks_; ++rank) {
         std::size_t count = 0;
-        for (std::size_t u = 0; u < units_.size(); ++u) {
-            const PartOffsets in_unit = parts(u);
-            const std::size_t size = in_unit[rank + 1] - in_unit[rank], chunk = layout(u).chunk();
-            chunks[rank][u] = (size + chunk - 1) / chunk;
-            count += chunks[rank][u];
-        }
+        for (std::size_t u = 0; u < units_.size(); ++u) count += chunks_of(u, rank);
         offsets.push_back(offsets.back() + count);
     }
-    const DeviceSums sums(context_.device, std::max<std::size_t>(1, offsets[me + 1] - offsets[me]));
-    std::size_t next = 0;
-    for (std::size_t u = 0; u < units_.size(); ++u) {
-        const TensorView gradient = units_[u].gradient;
-        const std::size_t chunk = layout(u).chunk();
-        for (std::size_t begin = 0; begin < gradient.size(); begin += chunk) {
-            context_.device.square_sum(elements(gradient, begin, std::min(gradient.size(), begin + chunk)),
-                                       sums.at(next++));
-        }
-    }
-    const std::vector<double> mine = sums.read();
+    const std::size_t first = offsets[context_.me()];
+    const std::vector<double> mine = square_sums_.read();
+    context_.device.fill_zero(square_sums_.all());
     std::vector<double> all(offsets.back());
-    std::copy_n(mine.begin(), next, all.begin() + static_cast<std::ptrdiff_t>(offsets[me]));
+    std::copy_n(mine.begin(), offsets[context_.me() + 1] - first, all.begin() + static_cast<std::ptrdiff_t>(first));
     context_.control.all_gather(std::span(all), offsets);
     // Unit after unit, and in each chunk after chunk: the ranks' parts follow each other.
     std::vector<std::size_t> places(offsets.begin(), offsets.end() - 1);
     double total = 0;
     for (std::size_t u = 0; u < units_.size(); ++u) {
         for (std::size_t rank = 0; rank < ranks_; ++rank) {
-            for (std::size_t c = 0; c < chunks[rank][u]; ++c) total += all[places[rank]++];
+            for (std::size_t left = chunks_of(u, rank); left > 0; --left) total += all[places[rank]++];
         }
     }
     return total;
 }
 
-void TrainedValues::step(double learning_rate, double gradient_scale, std::size_t number) {
-    for (std::size_t u = 0; u < units_.size(); ++u) {
-        Unit& unit = units_[u];
-        const PartOffsets offsets = parts(u);
-        const TensorView values = part_of(u);
-        for (std::size_t t = 0; t < layout(u).tensors().size(); ++t) {
-            const TrainedTensor& tensor = layout(u).tensors()[t];
-            const PartOffsets in_tensor = TrainedLayout::parts_in(tensor, offsets);
-            const std::size_t begin = in_tensor[context_.me()], end = in_tensor[context_.me() + 1];
-            if (begin == end) continue;
-            const std::size_t first = tensor.offset + begin - offsets[context_.me()], last = first + end - begin;
-            OptimizedRows rows;
-            rows.gradient = elements(unit.gradient, first, last);
-            rows.moments = {elements(unit.first_moment, first, last), elements(unit.second_moment, first, last)};
-            rows.weight = elements(values, first, last);
-            OptimizerStep step{context_.options.rule(), static_cast<float>(learning_rate * unit.rates[t]), number};
-            step.gradient_scale = static_cast<float>(gradient_scale);
-            context_.device.optimizer_step(step, rows);
-        }
+void TrainedValues::step(std::size_t unit, const TrainedUpdate& update) {
+    const PartOffsets offsets = parts(unit);
+    const TensorView values = part_of(unit), gradient = store_.take(unit, TrainedState::gradient),
+                     first_moment = store_.take(unit, TrainedState::first_moment),
+                     second_moment = store_.take(unit, TrainedState::second_moment);
+    for (std::size_t t = 0; t < layout(unit).tensors().size(); ++t) {
+        const TrainedTensor& tensor = layout(unit).tensors()[t];
+        const PartOffsets in_tensor = TrainedLayout::parts_in(tensor, offsets);
+        const std::size_t begin = in_tensor[context_.me()], end = in_tensor[context_.me() + 1];
+        if (begin == end) continue;
+        const std::size_t first = tensor.offset + begin - offsets[context_.me()], last = first + end - begin;
+        OptimizedRows rows;
+        rows.gradient = elements(gradient, first, last);
+        rows.moments = {elements(first_moment, first, last), elements(second_moment, first, last)};
+        rows.weight = elements(values, first, last);
+        OptimizerStep step{context_.options.rule(), static_cast<float>(update.learning_rate * units_[unit].rates[t]),
+                           update.number};
+        step.gradient_scale = static_cast<float>(update.gradient_scale);
+        context_.device.optimizer_step(step, rows);
     }
-    share();
+    for (const TrainedState state : {TrainedState::first_moment, TrainedState::second_moment})
+        store_.put_back(unit, state);
+    if (is_whole())
+        share_unit(unit);
+    else
+        store_.put_back(unit, TrainedState::values);
+}
+
+void TrainedValues::share_unit(std::size_t unit) const {
+    if (layout(unit).size() > 0) all_gather(context_.group, units_[unit].whole, parts(unit));
 }
 
 void TrainedValues::share() const {
-    if (!is_whole()) return;
+    for (std::size_t u = 0; is_whole() && u < units_.size(); ++u) share_unit(u);
+}
+
+void TrainedValues::keep_best() {
     for (std::size_t u = 0; u < units_.size(); ++u) {
-        if (layout(u).size() > 0) all_gather(context_.group, units_[u].whole, parts(u));
+        if (is_whole())
+            store_.set(u, TrainedState::best_values, part_on_host(u, TrainedState::values));
+        else
+            store_.keep_best(u);
     }
 }
 
-std::vector<float> TrainedValues::part_on_host(std::size_t unit, State state) const {
-    const TensorView part = state_of(unit, state);
+void TrainedValues::restore_best() {
+    for (std::size_t u = 0; u < units_.size(); ++u)
+        set_part(u, TrainedState::values, part_on_host(u, TrainedState::best_values));
+    share();
+}
+
+std::vector<float> TrainedValues::part_on_host(std::size_t unit, TrainedState state) const {
+    if (!is_whole() || state != TrainedState::values) return store_.on_host(unit, state);
+    const TensorView part = part_of(unit);
     std::vector<float> values(part.size());
     if (!values.empty()) context_.device.copy_to_host(part, values.data());
     return values;
 }
 
-void TrainedValues::set_part(std::size_t unit, State state, std::span<const float> part) {
-    const TensorView to = state_of(unit, state);
+void TrainedValues::set_part(std::size_t unit, TrainedState state, std::span<const float> part) {
+    if (!is_whole() || state != TrainedState::values) return store_.set(unit, state, part);
+    const TensorView to = part_of(unit);
     require(part.size() == to.size(), "a rank's part of trained values");
     if (!part.empty()) context_.device.copy_from_host(part.data(), to);
 }

@@ -3,6 +3,8 @@
 /// of the model (TrainedLayout), of which each rank steps its part. Updates of low rank and gains are whole on every
 /// rank, trained matrices are not: the weights that passes read are made of all ranks' parts.
 
+#include "kernels/device_numbers.h"
+#include "src/finetune/state_store.h"
 #include "src/finetune/trained_layout.h"
 #include "src/finetune/training_context.h"
 #include "src/model/block_weights.h"
@@ -18,6 +20,13 @@ namespace espalier {
 /// Of an update of low rank.
 struct LowRankFactors {
     Tensor a, b;  ///< [rank, in], [out, rank]
+};
+
+/// What a step makes of gradients.
+struct TrainedUpdate {
+    double learning_rate = 0;   ///< before what tensors have of their own
+    double gradient_scale = 1;  ///< times the gradients is what is followed
+    std::size_t number = 1;     ///< of steps, with this one
 };
 
 class TrainedValues {
@@ -52,40 +61,53 @@ class TrainedValues {
     /// A or B of a matrix of a block.
     TensorView low_rank(std::size_t block, const TrainedTensor& tensor) const;
 
-    /// This rank's part of a unit's gradient [1, n], for OrderedSum::finish_reduce.
-    TensorView gradient_part(std::size_t unit) const { return units_[unit].gradient; }
     PartOffsets parts(std::size_t unit) const { return layout(unit).parts(ranks_); }
-    /// ||gradient||^2 over all units and ranks, added in an order that does not depend on the ranks. Collective.
-    double gradient_square_sum() const;
-    /// One step of all values. `gradient_scale` times the gradients is what is followed. Collective.
-    void step(double learning_rate, double gradient_scale, std::size_t number);
+    /// This rank's part of a unit's gradient [1, n], for OrderedSum::finish_reduce; then take_gradient keeps it where
+    /// gradients have to wait for those of all units, and adds up its squares.
+    TensorView gradient_part(std::size_t unit) const { return store_.place(unit, TrainedState::gradient); }
+    void take_gradient(std::size_t unit);
+    /// ||gradient||^2 over all units and ranks, since the last call, added in an order that does not depend on the
+    /// ranks. Collective.
+    double gradient_square_sum();
+    /// One step of a unit with the gradient that was taken. Collective.
+    void step(std::size_t unit, const TrainedUpdate& update);
 
-    /// This rank's part of a unit as it goes into checkpoints.
-    enum class State { values, first_moment, second_moment };
-    std::vector<float> part_on_host(std::size_t unit, State state) const;
-    /// Sets this rank's part from all of a unit's values; values of all ranks are complete after share().
-    void set_part(std::size_t unit, State state, std::span<const float> part);
+    /// Values as they are now are those that restore_best brings back. The latter is collective.
+    void keep_best();
+    void restore_best();
+
+    /// States of which a checkpoint consists; for each: this rank's part of a unit.
+    std::vector<TrainedState> checkpoint_states() const;
+    std::vector<float> part_on_host(std::size_t unit, TrainedState state) const;
+    /// Sets this rank's part; values of all ranks are complete after share().
+    void set_part(std::size_t unit, TrainedState state, std::span<const float> part);
+    std::uint64_t bytes_away() const { return store_.bytes_away(); }
     /// All ranks have what is whole on every rank. Collective.
     void share() const;
 
   private:
     struct Unit {
-        Tensor whole;  ///< values, when they are whole on every rank
-        Tensor own;    ///< this rank's part of them otherwise
-        Tensor first_moment, second_moment, gradient;
+        Tensor whole;               ///< values, when they are whole on every rank; otherwise store_ has their parts
         std::vector<double> rates;  ///< of each tensor, relative to the step's
     };
     /// Values of trained tensors, from all ranks' parts to `place(tensor)`.
     std::vector<std::unique_ptr<Exchange>> start_gathering_parts_of(
         std::size_t unit, const std::function<TensorView(const TrainedTensor&)>& place) const;
+    void share_unit(std::size_t unit) const;
     bool is_whole() const { return context_.options.low_rank(); }
     TensorView part_of(std::size_t unit) const;
-    TensorView state_of(std::size_t unit, State state) const;
+    std::vector<std::size_t> sizes_of_parts() const;
+    /// Of a rank's part of a unit: pieces whose squares are added up by themselves.
+    std::size_t chunks_of(std::size_t unit, std::size_t rank) const;
+    std::size_t chunks_before(std::size_t unit) const;
+    std::vector<TrainedState> kept_states() const;
 
     const TrainingContext& context_;
     std::size_t ranks_;
     TrainedLayout block_, end_;
     std::vector<Unit> units_;
+    StateStore store_;
+    DeviceSums square_sums_;  ///< of this rank's chunks, unit after unit
 };
 
 }  // namespace espalier

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
 #include <span>
 
 namespace espalier {
@@ -16,6 +17,11 @@ namespace espalier {
 /// Where weights that are not stepped lie: all of them on every device, or an equal share on each, gathered block by
 /// block.
 enum class WeightPlace { resident, shared };
+
+/// Where values, moments and gradients of what is trained lie while they are not at work: on the device, in page-locked
+/// host memory, or, of a CPU, in a file. Away from the device only those of whole matrices do: those of low rank are
+/// small.
+enum class StatePlace { device, host, file };
 
 /// References live as long as the run.
 struct TrainingContext {
@@ -28,6 +34,8 @@ struct TrainingContext {
     std::span<const std::int32_t> ids;  ///< [samples, sequence_length]
     WeightPlace weights = WeightPlace::resident;
     StoragePlace hidden_states = StoragePlace::device;
+    StatePlace states = StatePlace::device;
+    std::filesystem::path state_file = {};  ///< made, and gone at once, for StatePlace::file; each rank has its own
 
     std::size_t me() const { return static_cast<std::size_t>(group.rank()); }
     std::size_t ranks() const { return static_cast<std::size_t>(group.size()); }

@@ -19,12 +19,12 @@ struct TrainingStep::Batch {
     IndexRange mine;
     std::vector<std::size_t> leaf_offsets;      ///< passes of each rank
     std::vector<std::vector<LossSums>> losses;  ///< of this rank's passes, by prediction
-    std::size_t number;                         ///< of the step, from 1
+    TrainedUpdate update;                       ///< of a step
 
-    Batch(std::span<const std::size_t> samples, std::size_t number, const TrainingContext& context)
+    Batch(std::span<const std::size_t> samples, const TrainedUpdate& update, const TrainingContext& context)
         : passes(passes_of(samples, context.options.sequence_length)),
           mine(part_of(passes.size(), context.ranks(), context.me())),
-          number(number) {
+          update(update) {
         for (std::size_t rank = 0; rank <= context.ranks(); ++rank) {
             leaf_offsets.push_back(rank * passes.size() / context.ranks());
         }
@@ -79,7 +79,8 @@ void TrainingStep::begin_pass(const Batch& batch, std::size_t pass, const BlockW
     decoder_.set_projection_term(drops ? &dropout_ : nullptr);
     if (!drops) return;
     const std::size_t first = (batch.mine.begin + pass) * samples_at_once(context_.options.sequence_length);
-    dropout_.begin(weights, ((batch.number - 1) * context_.options.batch + first) * context_.options.sequence_length);
+    dropout_.begin(weights,
+                   ((batch.update.number - 1) * context_.options.batch + first) * context_.options.sequence_length);
 }
 
 // States of pass p before block b are sample b * passes + p of the store; when they are not kept, those of block 0.
@@ -142,6 +143,12 @@ void TrainingStep::run_head(Batch& batch, bool with_gradient) {
     if (!trains_norm) return;
     sum->start_reduce(values_.parts(end));
     sum->finish_reduce(values_.gradient_part(end));
+    follow(end, batch);
+}
+
+void TrainingStep::follow(std::size_t unit, const Batch& batch) {
+    values_.take_gradient(unit);
+    if (!context_.options.bounds_gradients()) values_.step(unit, batch.update);
 }
 
 void TrainingStep::run_backward(Batch& batch) {
@@ -149,7 +156,9 @@ void TrainingStep::run_backward(Batch& batch) {
     std::vector<OrderedSum>& sums = sums_for(batch.leaf_offsets);
     std::optional<std::size_t> on_its_way;
     const auto finish = [&] {
-        if (on_its_way) sums[*on_its_way % sums_of_blocks].finish_reduce(values_.gradient_part(*on_its_way));
+        if (!on_its_way) return;
+        sums[*on_its_way % sums_of_blocks].finish_reduce(values_.gradient_part(*on_its_way));
+        follow(*on_its_way, batch);
         on_its_way.reset();
     };
     for (std::size_t left = context_.blocks(); left > 0; --left) {
@@ -214,24 +223,24 @@ MeanLoss TrainingStep::mean_of(const Batch& batch) const {
     return mean;
 }
 
-MeanLoss TrainingStep::compute_gradients(std::span<const std::size_t> samples, std::size_t number) {
-    require(samples.size() <= context_.options.batch && number > 0, "a batch that was said, and a step from 1 on");
-    Batch batch(samples, number, context_);
+TrainingStep::Result TrainingStep::take(std::span<const std::size_t> samples, std::size_t number) {
+    const FinetuneOptions& options = context_.options;
+    require(samples.size() <= options.batch && number > 0, "a batch that was said, and a step from 1 on");
+    // Gradients are of the sum over predictions, which 16-bit types hold better than those of its mean.
+    const double mean = 1 / static_cast<double>(samples.size() * (options.sequence_length - 1));
+    Batch batch(samples, {options.learning_rate_of(number - 1), mean, number}, context_);
     run_forward(batch, Way::step);
     run_head(batch, true);
     run_backward(batch);
-    return mean_of(batch);
-}
-
-TrainingStep::Result TrainingStep::take(std::span<const std::size_t> samples, std::size_t number) {
     Result result;
-    result.loss = compute_gradients(samples, number);
-    // Gradients are of the sum over predictions, which 16-bit types hold better than those of its mean.
-    const double mean = 1 / static_cast<double>(samples.size() * (context_.options.sequence_length - 1));
+    result.loss = mean_of(batch);
     result.gradient_norm = mean * std::sqrt(values_.gradient_square_sum());
-    const double most = context_.options.gradient_norm;
-    const double clip = most > 0 && result.gradient_norm > most ? most / result.gradient_norm : 1;
-    values_.step(context_.options.learning_rate_of(number - 1), mean * clip, number);
+    if (options.bounds_gradients()) {
+        TrainedUpdate update = batch.update;
+        if (result.gradient_norm > options.gradient_norm)
+            update.gradient_scale *= options.gradient_norm / result.gradient_norm;
+        for (std::size_t unit = 0; unit < values_.units(); ++unit) values_.step(unit, update);
+    }
     values_.gather_end(outer_.final_norm());
     student_.refresh();
     return result;
@@ -241,7 +250,7 @@ MeanLoss TrainingStep::measure(std::span<const std::size_t> samples) {
     MeanLoss mean;
     for (std::size_t first = 0; first < samples.size(); first += context_.options.batch) {
         const auto some = samples.subspan(first, std::min(context_.options.batch, samples.size() - first));
-        Batch batch(some, 1, context_);
+        Batch batch(some, {}, context_);
         run_forward(batch, Way::look);
         run_head(batch, false);
         const MeanLoss of_some = mean_of(batch);

@@ -1,7 +1,8 @@
 #pragma once
 /// One step of fine-tuning: the samples of all ranks forth and back through the model, gradients summed in a fixed
-/// order (one leaf a pass), clipped, and stepped. Boundary hidden states of the blocks are kept; what lies inside a
-/// block is computed again on the way back.
+/// order (one leaf a pass), and followed: block by block on the way back, or, where their norm is bounded, when all of
+/// them are there. Boundary hidden states of the blocks are kept; what lies inside a block is computed again on the way
+/// back.
 
 #include "mpi/ordered_sum.h"
 #include "src/finetune/gradient_pass.h"
@@ -46,8 +47,6 @@ class TrainingStep {
     Result take(std::span<const std::size_t> samples, std::size_t number);
     /// The loss on `samples`, nothing else.
     MeanLoss measure(std::span<const std::size_t> samples);
-    /// Gradients of all trained values on `samples`, left in the values' gradient parts.
-    MeanLoss compute_gradients(std::span<const std::size_t> samples, std::size_t number);
 
   private:
     /// A batch on its way through the model.
@@ -62,6 +61,8 @@ class TrainingStep {
     MeanLoss mean_of(const Batch& batch) const;
     void run_head(Batch& batch, bool with_gradient);
     void run_backward(Batch& batch);
+    /// The unit's gradient of the batch is there.
+    void follow(std::size_t unit, const Batch& batch);
     std::vector<OrderedSum>& sums_for(const std::vector<std::size_t>& leaf_offsets);
 
     const TrainingContext& context_;

@@ -1,6 +1,7 @@
 #include "src/plan/finetune_plan.h"
 
 #include "src/base/error.h"
+#include "src/base/name_table.h"
 #include "src/base/units.h"
 #include "src/finetune/training_step.h"
 #include "src/plan/unread_source.h"
@@ -18,6 +19,9 @@ namespace espalier {
 
 namespace {
 
+constexpr NameTable<StatePlace, 3> state_places = {
+    {{{StatePlace::device, "device"}, {StatePlace::host, "host"}, {StatePlace::file, "file"}}}};
+
 double bytes_of_blocks(const ModelSource& source) {
     return static_cast<double>(source.config().blocks.size() * source.storage().total_bytes(source.layout()));
 }
@@ -28,12 +32,19 @@ std::size_t trained_values_of(const PlannedFinetuning& run) {
            TrainedLayout::of_end(student.layout(), run.options, student.config().hidden_size).size();
 }
 
-std::vector<FinetunePlaces> places_to_try(std::size_t ranks, std::optional<WeightPlace> weights) {
+std::vector<FinetunePlaces> places_to_try(const PlannedFinetuning& run, const DeviceModel& device,
+                                          const AskedPlaces& asked) {
+    if (!device.is_gpu) return {places_on_cpu(run.options, asked)};
     std::vector<FinetunePlaces> places;
-    for (const StoragePlace states : {StoragePlace::device, StoragePlace::host}) {
-        for (const WeightPlace place : {WeightPlace::resident, WeightPlace::shared}) {
-            if (weights ? place == *weights : place == WeightPlace::resident || ranks > 1)
-                places.push_back({place, states});
+    for (const StatePlace states : {StatePlace::device, StatePlace::host}) {
+        if (asked.states ? states != *asked.states : states == StatePlace::host && run.options.low_rank()) continue;
+        for (const StoragePlace hidden_states : {StoragePlace::device, StoragePlace::host}) {
+            for (const WeightPlace weights : {WeightPlace::resident, WeightPlace::shared}) {
+                // Shares of one rank are all of the weights; of trained matrices states away from the device are.
+                const bool helps = weights == WeightPlace::resident || run.ranks > 1 || states != StatePlace::device;
+                if (asked.weights ? weights == *asked.weights : helps)
+                    places.push_back({weights, hidden_states, states});
+            }
         }
     }
     return places;
@@ -49,6 +60,34 @@ std::vector<std::size_t> ranks_to_look_at(std::size_t ranks) {
 
 }  // namespace
 
+std::string_view name_of(StatePlace place) {
+    return state_places.name_of(place);
+}
+
+StatePlace state_place_from_name(std::string_view name) {
+    return state_places.value_of(name, "--optimizer-state");
+}
+
+std::string_view describe(StatePlace place) {
+    switch (place) {
+        case StatePlace::device:
+            return "the device's memory";
+        case StatePlace::host:
+            return "host memory";
+        case StatePlace::file:
+            return "a file in --output";
+    }
+    throw BugError("internal error: a place of states");
+}
+
+FinetunePlaces places_on_cpu(const FinetuneOptions& options, const AskedPlaces& asked) {
+    FinetunePlaces places;
+    places.states = asked.states.value_or(options.low_rank() ? StatePlace::device : StatePlace::file);
+    const bool is_in_states = places.states == StatePlace::file && !options.low_rank();
+    places.weights = asked.weights.value_or(is_in_states ? WeightPlace::shared : WeightPlace::resident);
+    return places;
+}
+
 Rehearsal rehearse_finetuning(const PlannedFinetuning& run, std::size_t rank, const DeviceModel& model,
                               const FinetunePlaces& places) {
     const UnreadSource student(run.student);
@@ -61,25 +100,28 @@ Rehearsal rehearse_finetuning(const PlannedFinetuning& run, std::size_t rank, co
     DryRunCommunicator control(static_cast<int>(rank), static_cast<int>(run.ranks), model.network.from_rank(0), clock,
                                DryRunCommunicator::Memory::host);
     const std::vector<std::int32_t> ids(run.options.samples * run.options.sequence_length);
-    const TrainingContext context = {.device = device,
-                                     .group = group,
-                                     .control = control,
-                                     .options = run.options,
-                                     .student = student,
-                                     .teacher = teacher ? &*teacher : nullptr,
-                                     .ids = ids,
-                                     .weights = places.weights,
-                                     .hidden_states = places.hidden_states};
+    const TrainingContext context = {
+        .device = device,
+        .group = group,
+        .control = control,
+        .options = run.options,
+        .student = student,
+        .teacher = teacher ? &*teacher : nullptr,
+        .ids = ids,
+        .weights = places.weights,
+        .hidden_states = places.hidden_states,
+        // A file's bytes take as long as those of host memory, and none of it.
+        .states = places.states == StatePlace::device ? StatePlace::device : StatePlace::host};
     PhaseClock phases(clock, {&group, &control});
     const auto mark = [&](const char* phase) {
         device.synchronize();
         phases.mark(phase);
     };
     TrainedValues values(context);
-    std::optional<TeacherStates> states;
-    if (teacher) states.emplace(context, [](const std::string&) {});
-    mark("teacher");
     OuterWeights outer(device, group, student, OuterWeights::Parts::all);
+    std::optional<TeacherStates> states;
+    if (teacher) states.emplace(context, outer, [](const std::string&) {});
+    mark("teacher");
     values.start_end(outer.final_norm());
     StudentWeights weights(context, values);
     TrainingStep step(context, outer, weights, values, states ? &*states : nullptr);
@@ -94,15 +136,16 @@ Rehearsal rehearse_finetuning(const PlannedFinetuning& run, std::size_t rank, co
     Rehearsal result;
     result.flops = device.flops() - flops_before;
     result.memory = device.memory().items_at_peak();
-    result.host_bytes = device.host_peak_bytes();
+    const std::size_t in_file = places.states == StatePlace::file ? values.bytes_away() : 0;
+    result.host_bytes = device.host_peak_bytes() - in_file;
     result.phases = phases.take();
     return result;
 }
 
 FinetuneMemory plan_finetune_memory(const PlannedFinetuning& run, std::span<const std::size_t> ranks,
-                                    const DeviceModel& device, std::optional<WeightPlace> weights) {
+                                    const DeviceModel& device, const AskedPlaces& asked) {
     FinetuneMemory least;
-    for (const FinetunePlaces& places : places_to_try(run.ranks, weights)) {
+    for (const FinetunePlaces& places : places_to_try(run, device, asked)) {
         FinetuneMemory found{places, {places.hidden_states, {}}};
         for (const std::size_t rank : ranks) {
             std::vector<MemoryItem> items = rehearse_finetuning(run, rank, device, places).memory;
@@ -118,12 +161,11 @@ FinetuneMemory plan_finetune_memory(const PlannedFinetuning& run, std::span<cons
                         "); use more ranks, a smaller --batch, --train masked-lora or lora");
 }
 
-FinetunePlan plan_finetuning(const PlannedFinetuning& run, const DeviceModel& device,
-                             std::optional<WeightPlace> weights) {
+FinetunePlan plan_finetuning(const PlannedFinetuning& run, const DeviceModel& device, const AskedPlaces& asked) {
     FinetunePlan plan;
     plan.ranks = run.ranks;
     plan.trained_values = trained_values_of(run);
-    plan.memory = plan_finetune_memory(run, ranks_to_look_at(run.ranks), device, weights);
+    plan.memory = plan_finetune_memory(run, ranks_to_look_at(run.ranks), device, asked);
     // The last rank has as many passes as any.
     Rehearsal rehearsal = rehearse_finetuning(run, run.ranks - 1, device, plan.memory.places);
     const auto seconds = [&](const char* phase) {
@@ -144,11 +186,12 @@ FinetunePlan plan_finetuning(const PlannedFinetuning& run, const DeviceModel& de
                        static_cast<double>(run.options.steps) * plan.step_seconds;
     plan.flops = rehearsal.flops;
     // Checkpoints pass vectors of a block through the host memory of the rank that writes it; the best values lie
-    // there.
+    // there, unless they lie with the others.
     const std::size_t of_block = TrainedLayout::of_block(run.student.layout(), run.options).size() * sizeof(float);
-    plan.host_bytes = process_bytes + rehearsal.host_bytes + 4 * of_block +
-                      plan.trained_values * sizeof(float) / run.ranks +
-                      (device.is_gpu ? 0 : plan.memory.memory.total());
+    plan.host_bytes =
+        process_bytes + rehearsal.host_bytes + 4 * of_block +
+        (plan.memory.places.states == StatePlace::device ? plan.trained_values * sizeof(float) / run.ranks : 0) +
+        (device.is_gpu ? 0 : plan.memory.memory.total());
     return plan;
 }
 
@@ -166,6 +209,7 @@ std::string describe(const FinetunePlan& plan, const FinetuneOptions& options, c
     line("weights", plan.memory.places.weights == WeightPlace::resident
                         ? "resident: all of them on every device"
                         : "shared: an equal part on each device, gathered block by block");
+    if (!options.low_rank()) line("values and moments", std::string(describe(plan.memory.places.states)));
     line("host memory", format_bytes(static_cast<double>(plan.host_bytes)) + " a rank");
     line("rates", device.name + ": " + device.origin);
     return text + "\n" + describe(plan.memory.memory, device);
@@ -176,6 +220,7 @@ Json to_json(const FinetunePlan& plan) {
     json.update({{"ranks", plan.ranks},
                  {"trained_values", plan.trained_values},
                  {"weights", plan.memory.places.weights == WeightPlace::resident ? "resident" : "shared"},
+                 {"optimizer_state", name_of(plan.memory.places.states)},
                  {"run_seconds", plan.run_seconds},
                  {"step_seconds", plan.step_seconds},
                  {"look_seconds", plan.look_seconds},

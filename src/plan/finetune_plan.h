@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 namespace espalier {
 
@@ -24,6 +25,13 @@ struct PlannedFinetuning {
 struct FinetunePlaces {
     WeightPlace weights = WeightPlace::resident;
     StoragePlace hidden_states = StoragePlace::device;
+    StatePlace states = StatePlace::device;
+};
+
+/// Places that were asked for; those that were not are chosen.
+struct AskedPlaces {
+    std::optional<WeightPlace> weights;
+    std::optional<StatePlace> states;
 };
 
 struct FinetuneMemory {
@@ -47,13 +55,22 @@ struct FinetunePlan {
 Rehearsal rehearse_finetuning(const PlannedFinetuning& run, std::size_t rank, const DeviceModel& model,
                               const FinetunePlaces& places);
 
-/// Of the one of these ranks that needs the most: the first places that suffice, or, when `weights` is given, with
-/// that. Throws ResourceError when nothing does.
-FinetuneMemory plan_finetune_memory(const PlannedFinetuning& run, std::span<const std::size_t> ranks,
-                                    const DeviceModel& device, std::optional<WeightPlace> weights = {});
+/// device, host or file.
+std::string_view name_of(StatePlace place);
+/// Throws InputError.
+StatePlace state_place_from_name(std::string_view name);
+/// "host memory", "a file in --output".
+std::string_view describe(StatePlace place);
 
-FinetunePlan plan_finetuning(const PlannedFinetuning& run, const DeviceModel& device,
-                             std::optional<WeightPlace> weights = {});
+/// What a CPU takes, whose tensors have all of the host's memory: as little of it as may be.
+FinetunePlaces places_on_cpu(const FinetuneOptions& options, const AskedPlaces& asked);
+
+/// Of the one of these ranks that needs the most: the first places that suffice, among those that are asked for. Throws
+/// ResourceError when nothing does.
+FinetuneMemory plan_finetune_memory(const PlannedFinetuning& run, std::span<const std::size_t> ranks,
+                                    const DeviceModel& device, const AskedPlaces& asked = {});
+
+FinetunePlan plan_finetuning(const PlannedFinetuning& run, const DeviceModel& device, const AskedPlaces& asked = {});
 std::string describe(const FinetunePlan& plan, const FinetuneOptions& options, const DeviceModel& device);
 Json to_json(const FinetunePlan& plan);
 

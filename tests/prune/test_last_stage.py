@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -55,7 +56,7 @@ def folder_with_a_model(tmp_path: Path) -> Path:
 
 def test_one_command_prunes_and_trains(folder: Path) -> None:
     said = run(folder, *BEST, "--output=one")
-    assert "drew 18 samples" in said and "drew 24 samples" in said and "written to one" in said and "written to one/pruned" not in said
+    assert "drew 18 samples" in said and "drew 42 samples" in said and "written to one" in said and "written to one/pruned" not in said
     manifest = json.loads((folder / "one" / "manifest.json").read_text())
     assert manifest["base"]["path"] == "pruned" and manifest["options"]["train"] == "masked"
     pruned = json.loads((folder / "one" / "pruned" / "metrics.json").read_text())
@@ -96,8 +97,8 @@ def test_continuations_go_on_from_the_samples(folder: Path) -> None:
     run(folder, *prune, "--continuations=2", "--finetune-epochs=1", "--finetune-continuations=1", "--output=both")
     with h5py.File(folder / "both" / "calibration.h5") as file:
         both = file["input_ids"][:]
-    assert (both[:15, :piece] == ids[:, :piece]).all() and both.shape == (30, TOKENS)
-    assert not {row.tobytes() for row in both[15:]} & {row.tobytes() for row in both[:15]}, "text is drawn twice"
+    assert (both[:5] == given).all() and (both[5:, :piece] == given[:, :piece]).all() and both.shape == (10, TOKENS)
+    assert not {row.tobytes() for row in both[5:]} & {row.tobytes() for row in ids}, "text is drawn twice"
     again = run(folder, *tune, "--continuations=2")
     assert "nothing to do" in again and "drew" not in again
     assert "samples: the run has 15" in run(folder, *tune, "--continuations=1", status=2)
@@ -173,9 +174,17 @@ def test_presets_are_the_options_they_name(folder: Path) -> None:
     run(folder, "prune", "--model=model", tokens, "--preset=paper", "--output=paper")
     run(folder, "prune", "--model=model", tokens, "--output=default")
     assert digest(folder / "paper") == digest(folder / "default")
-    # What is given counts more than the preset; tokens of the model's own are not continued.
+    # What is given counts more than the preset, which draws more of the model's own tokens where they are few.
     run(folder, "prune", "--model=model", tokens, "--preset=best", "--finetune-epochs=0", "--method=wanda", "--output=own")
-    run(folder, "prune", "--model=model", tokens, "--method=wanda", "--output=wanda")
+    run(folder, "prune", "--model=model", "--calibration=self:16x16", "--method=wanda", "--output=wanda")
     assert digest(folder / "own") == digest(folder / "wanda")
     plan = json.loads(run(folder, "plan", "--model=model", tokens, "--preset=best", "--gpu=h100", "--json"))
     assert plan["finetune"]["ranks"] == 1 and plan["finetune"]["run_seconds"] > 0
+
+
+@pytest.mark.parametrize("tokens, trained", [
+    ("self:16x64", 16 * 8), ("self:64x64", 64 * 6), ("self:256x128", 256 * 2), ("self:128x2048", 128 * 2)])  # fmt: skip
+def test_the_fewer_tokens_there_are_the_more_best_adds(tmp_path: Path, tokens: str, trained: int) -> None:
+    said = run(tmp_path, "plan", "--model=synthetic:llama-2-7b", f"--calibration={tokens}", "--preset=best", "--gpu=h100")
+    steps = math.ceil(2 * (trained - min(trained // 8, 32)) / 8)
+    assert f"{steps} steps of" in said

@@ -33,9 +33,10 @@ BLOCK_BYTES = 4 * BLOCK_WEIGHTS  # float32, 15.2 MB
 VOCABULARY = 64
 FEW, MANY = 3, 43
 
-METHODS = {
-    "wanda": ["--method=wanda"],
-    "wanda++": ["--method=wanda++", "--ro-samples=1", "--ro-rounds=2"],
+COMMANDS = {
+    "wanda": ["prune", "--method=wanda"],
+    "wanda++": ["prune", "--method=wanda++", "--ro-samples=1", "--ro-rounds=2"],
+    "finetune": ["finetune", "--train=masked", "--loss=lm", "--gradient-norm=0", "--batch=3", "--steps=1", "--held-out=0"],
 }
 
 # Linux counts the memory of the process that calls exec in the peak of the new program, so a small process has to start
@@ -80,9 +81,10 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Dict[int, Path]:
     return {blocks: make_wide_model(folder / str(blocks), blocks) for blocks in (FEW, MANY)}
 
 
-def measure(model: Path, output: Path, method: str) -> Peak:
-    command = [str(PROGRAM), "prune", f"--model={model}", f"--calibration={model.parent / 'tokens.npy'}",
-               f"--output={output}", *METHODS[method], "--threads=1"]  # fmt: skip
+def measure(model: Path, output: Path, name: str) -> Peak:
+    tokens = "data" if name == "finetune" else "calibration"
+    command = [str(PROGRAM), *COMMANDS[name], f"--model={model}", f"--{tokens}={model.parent / 'tokens.npy'}",
+               f"--output={output}", "--threads=1"]  # fmt: skip
     done = subprocess.run(
         ["/usr/bin/python3", "-S", "-E", "-c", LAUNCHER, *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
@@ -98,11 +100,11 @@ def in_blocks(value: int) -> str:
     return f"{value / 1e6:.1f} MB = {value / BLOCK_BYTES:.2f} blocks"
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_memory_does_not_grow_with_the_number_of_blocks(models: Dict[int, Path], tmp_path: Path, method: str) -> None:
-    few = measure(models[FEW], tmp_path / "few", method)
-    many = measure(models[MANY], tmp_path / "many", method)
-    told = f"{method}: peak with {FEW} blocks {in_blocks(few.counted)}, with {MANY} {in_blocks(many.counted)}"
+@pytest.mark.parametrize("name", COMMANDS)
+def test_memory_does_not_grow_with_the_number_of_blocks(models: Dict[int, Path], tmp_path: Path, name: str) -> None:
+    few = measure(models[FEW], tmp_path / "few", name)
+    many = measure(models[MANY], tmp_path / "many", name)
+    told = f"{name}: peak with {FEW} blocks {in_blocks(few.counted)}, with {MANY} {in_blocks(many.counted)}"
     print(told)
     assert few.counted > 2 * BLOCK_BYTES, f"blocks too small to be seen; {told}"
     # One buffer more is in use when reading, computing and writing happen to meet. Beside it, a twentieth of a block for

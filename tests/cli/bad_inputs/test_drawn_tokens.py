@@ -25,7 +25,6 @@ def test_places_that_hold_something_else(world: World) -> None:
 
 def test_continuations(world: World) -> None:
     tune = ["finetune", "--model=model", "--steps=1", f"--output={world.output}"]
-    world.refused([*tune, "--data=self:4x8", "--continuations=2"], "--continuations", "self:4x8", "more samples")
     world.refused([*tune, "--data=tokens.npy", "--continuations=99999999999"], "99999999999 continuations")
     world.refused([*tune, "--data=tokens.npy", "--continuations=1", "--sequence-length=2", "--samples=1", "--held-out=0",
                    "--begin=1"], "--begin")  # fmt: skip
