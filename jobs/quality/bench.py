@@ -2,14 +2,18 @@
 """Which method leaves the best model: methods × patterns × calibrations × seeds, on text of three domains.
 
     bench.py --model DIR --output DIR [--methods wanda,sparsegpt,reconstruct] [--patterns 2:4]
-             [--calibrations manuals,self] [--seeds 3] [--samples 64] [--sequence-length 64] [--part validation|test]
+             [--calibrations manuals,self,self:256x128] [--seeds 3] [--samples 64] [--sequence-length 64]
+             [--part validation|test]
 
 Texts come from Debian packages (domains.py). `manuals` calibrates with text of that domain, `self` with tokens drawn
-from the model; a seed draws other samples and other optimiser steps. Choices are made with `--part validation`, and
+from the model, as many, and `self:256x128` with so many; a seed draws other samples and other optimiser steps. Choices are made with `--part validation`, and
 `test` is for reports only: a run is measured on the part that is asked. Each run is done once: DIR/results.jsonl keeps
 what it gave, and the same command goes on. DIR/table-PART.md holds means ± standard deviations, DIR/closure-*.svg show
 closure against seconds. Closure is ln(wanda / x) / ln(wanda / dense) of perplexities, with Wanda's run of the same
 calibration: inside, on the domain that was calibrated with; outside, the mean of the others.
+
+Rows "llm-compressor wanda" and "llm-compressor sparsegpt" are another program's, on the same tokens and measured by the
+same evaluator, and need --peer-python (llm_compressor.py).
 
 --document FILE puts the table into FILE, between the lines <!-- bench --> and <!-- end of bench -->.
 Exit status 2 and one sentence on stderr when something does not fit.
@@ -19,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -51,7 +56,10 @@ METHODS: dict[str, list[str]] = {
     "wanda+reconstruct": ["--method", "wanda+reconstruct"],
     "rgs+sparsegpt+reconstruct": ["--method", "rgs+sparsegpt+reconstruct"],
 }
+# Rows of another program, by its methods; with text only.
+PEERS = {"llm-compressor wanda": "wanda", "llm-compressor sparsegpt": "sparsegpt"}
 CALIBRATIONS = ("manuals", "self")
+DRAWN = re.compile(r"self:(\d+)x(\d+)")
 
 
 class Bench:
@@ -108,25 +116,40 @@ class Bench:
             file.write_text(json.dumps(self.perplexities(self.options.model)), encoding="utf-8")
         return json.loads(file.read_text(encoding="utf-8"))
 
+    def shape(self, calibration: str) -> tuple[int, int]:
+        """Samples and their tokens."""
+        named = DRAWN.fullmatch(calibration)
+        return (int(named[1]), int(named[2])) if named else (self.options.samples, self.options.sequence_length)
+
     def run(self, method: str, pattern: str, calibration: str, seed: int) -> Optional[Record]:
         """One run, unless it is there already."""
         options = self.options
+        samples, length = self.shape(calibration)
         key = {"method": method, "pattern": pattern, "calibration": calibration, "seed": seed,
-               "samples": options.samples, "sequence_length": options.sequence_length, "part": options.part}  # fmt: skip
+               "samples": samples, "sequence_length": length, "part": options.part}  # fmt: skip
         if any(all(record.get(name) == value for name, value in key.items()) for record in self.records):
             return None
-        tokens: object = f"self:{options.samples}x{options.sequence_length}"
-        if calibration != "self":
+        is_drawn = calibration.startswith("self")
+        tokens: object = f"self:{samples}x{length}"
+        if not is_drawn:
             tokens = self.tokens("calibration", self.texts[calibration]["calibration"], seed)
         run = self.output / "run"
         shutil.rmtree(run, ignore_errors=True)
-        pattern_words = ["--pattern", pattern] if pattern != "50%" else ["--pattern", "unstructured", "--sparsity", "0.5"]
         start = time.monotonic()
-        self.call(options.espalier, "prune", "--model", options.model, "--calibration", tokens, "--output", run, "--seed",
-                  seed, *pattern_words, *METHODS[method])  # fmt: skip
+        if method in PEERS:
+            if is_drawn:
+                return None
+            said = self.call(options.peer_python, ROOT / "jobs" / "quality" / "llm_compressor.py", "--model",
+                             options.model, "--tokens", tokens, "--method", PEERS[method], "--pattern", pattern,
+                             "--output", run)  # fmt: skip
+            peak = json.loads(said.splitlines()[-1])["peak_resident_bytes"]
+        else:
+            form = ["--pattern", pattern] if pattern != "50%" else ["--pattern", "unstructured", "--sparsity", "0.5"]
+            self.call(options.espalier, "prune", "--model", options.model, "--calibration", tokens, "--output", run,
+                      "--seed", seed, *form, *METHODS[method])  # fmt: skip
+            peak = load_run(run).metrics["peak_resident_bytes"]
         seconds = time.monotonic() - start
-        record = {**key, "seconds": seconds, "peak_bytes": load_run(run).metrics["peak_resident_bytes"],
-                  "perplexity": self.perplexities(run)}  # fmt: skip
+        record = {**key, "seconds": seconds, "peak_bytes": peak, "perplexity": self.perplexities(run)}
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         self.records.append(record)
@@ -138,19 +161,19 @@ class Bench:
         order = [(pattern, calibration, method) for pattern in options.patterns for calibration in options.calibrations
                  for method in options.methods]  # fmt: skip
         mine = [record for record in self.records
-                if record["samples"] == options.samples and record["sequence_length"] == options.sequence_length
+                if (record["samples"], record["sequence_length"]) == self.shape(record["calibration"])
                 and record.get("part") == options.part
                 and (record["pattern"], record["calibration"], record["method"]) in order
                 and record["seed"] < options.seeds]  # fmt: skip
         return sorted(mine, key=lambda record: order.index((record["pattern"], record["calibration"], record["method"])))
 
 
-def listed(known: Sequence[str]) -> Any:
-    """A parser of words with commas between them, each of which is known."""
+def listed(known: Sequence[str], also: Optional["re.Pattern[str]"] = None) -> Any:
+    """A parser of words with commas between them, each of which is known, or has that form."""
 
     def parse(text: str) -> list[str]:
         words = text.split(";" if ";" in text else ",")
-        unknown = [word for word in words if word not in known]
+        unknown = [word for word in words if word not in known and not (also and also.fullmatch(word))]
         if unknown:
             raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(known)}")
         return words
@@ -182,10 +205,10 @@ def parse_arguments(arguments: Optional[list[str]]) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True, help="folder of texts, tokens and results")
     usual = ["wanda", "sparsegpt", "ro", "wanda++", "reconstruct", "best"]
-    parser.add_argument("--methods", type=listed(list(METHODS)), default=usual,
+    parser.add_argument("--methods", type=listed([*METHODS, *PEERS]), default=usual,
                         help="rows; separated by ';' where a name has a comma")  # fmt: skip
     parser.add_argument("--patterns", type=listed(["2:4", "4:8", "50%"]), default=["2:4"])
-    parser.add_argument("--calibrations", type=listed(CALIBRATIONS), default=list(CALIBRATIONS))
+    parser.add_argument("--calibrations", type=listed(CALIBRATIONS, DRAWN), default=list(CALIBRATIONS))
     parser.add_argument("--seeds", type=positive, default=3)
     parser.add_argument("--samples", type=positive, default=64)
     parser.add_argument("--sequence-length", type=positive, default=64)
@@ -193,6 +216,8 @@ def parse_arguments(arguments: Optional[list[str]]) -> argparse.Namespace:
     parser.add_argument("--evaluation-tokens", type=positive, default=4096)
     parser.add_argument("--part", choices=("validation", "test"), default="validation")
     parser.add_argument("--document", type=Path, help="Markdown to put the table into")
+    parser.add_argument("--peer-python", type=Path, default=Path(sys.executable),
+                        help="a Python with llm-compressor and h5py, for rows llm-compressor …")  # fmt: skip
     parser.add_argument("--espalier", type=Path, default=ROOT / "build" / "release" / "espalier")
     return parser.parse_args(arguments)
 

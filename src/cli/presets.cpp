@@ -31,11 +31,14 @@ std::vector<PresetValue> values_of_best(const RequestedTokens& asked) {
     constexpr std::size_t reconstructed_tokens = 16384, trained_tokens = 24576;
     const std::size_t tokens = asked.tokens.samples * asked.tokens.sequence_length;
     const bool is_drawn = asked.given == 0;
+    constexpr std::size_t step_tokens = 512, least_of_step = 4;
     return {{"method", "reconstruct"},
             {"continuations", continuations_for(reconstructed_tokens, tokens, 0, 3)},
             {"epochs", "2"},
             {"finetune-continuations", continuations_for(trained_tokens, tokens, 1, 7)},
-            {"finetune-epochs", is_drawn ? "2" : "1"}};
+            {"finetune-epochs", is_drawn ? "3" : "1"},
+            {"finetune-batch", std::to_string(std::max(least_of_step, step_tokens / asked.tokens.sequence_length))},
+            {"finetune-learning-rate", is_drawn ? "2e-3" : "1e-3"}};
 }
 
 std::vector<PresetValue> values_of(Preset preset, const RequestedTokens& asked) {

@@ -10,8 +10,10 @@ namespace espalier {
 
 namespace {
 
-/// Tokens of the vocabulary whose logits exist at a time.
+/// Tokens of the vocabulary whose logits are computed at a time.
 constexpr std::size_t vocabulary_panel = 4096;
+/// Bytes of logits that are rather kept than computed again. The result does not depend on it.
+constexpr std::size_t most_kept = std::size_t{256} << 20;
 
 TensorView first_numbers(const Tensor& tensor, std::size_t count) {
     return {tensor.view().data, DType::f32, 1, count};
@@ -52,7 +54,9 @@ HeadLoss::HeadLoss(Device& device, const OuterWeights& student, const OuterWeigh
       student_(student),
       teacher_(teacher),
       weights_(weights),
-      panel_(std::min(vocabulary_panel, student.head().rows)) {
+      panel_(std::min(vocabulary_panel, student.head().rows)),
+      keeps_logits_((teacher == nullptr ? 1 : 2) * most_predictions * student.head().rows * sizeof(float) <=
+                    most_kept) {
     require((teacher != nullptr) == (weights.divergence != 0), "a teacher for a divergence");
     const std::size_t n = most_predictions, hidden = student.head().columns;
     const DType dtype = student.head().dtype;
@@ -61,11 +65,12 @@ HeadLoss::HeadLoss(Device& device, const OuterWeights& student, const OuterWeigh
     inverse_rms_ = device.make_tensor(DType::f32, 1, n, activations);
     dnormed_ = device.make_tensor(DType::f32, n, hidden, activations);
     dstates_ = device.make_tensor(DType::f32, n, hidden, activations);
-    logits_ = device.make_tensor(DType::f32, n, panel_, "logits");
+    const std::size_t held = keeps_logits_ ? student.head().rows : panel_;
+    logits_ = device.make_tensor(DType::f32, n, held, "logits");
     if (dtype != DType::f32) rounded_ = device.make_tensor(dtype, n, panel_, "logits");
     sums_ = make_sums();
     if (teacher == nullptr) return;
-    teacher_logits_ = device.make_tensor(DType::f32, n, panel_, "logits");
+    teacher_logits_ = device.make_tensor(DType::f32, n, held, "logits");
     teacher_sums_ = make_sums();
     divergences_ = device.make_tensor(DType::f32, 1, n, "losses");
 }
@@ -75,21 +80,30 @@ HeadLoss::Sums HeadLoss::make_sums() const {
     return {make(), make(), make()};
 }
 
-TensorView HeadLoss::logits_of(const OuterWeights& model, TensorView normed, std::size_t first,
-                               const Tensor& storage) const {
-    const TensorView weights = model.head().row_range(first, std::min(model.head().rows, first + panel_));
-    const TensorView logits = {storage.view().data, DType::f32, normed.rows, weights.rows};
-    device_.linear(normed, weights, {}, logits);
+TensorView HeadLoss::place_of_logits(std::size_t rows, std::size_t first, const Tensor& storage) const {
+    const std::size_t columns = std::min(student_.head().rows - first, panel_), before = keeps_logits_ ? first : 0;
+    return {storage.view().data + rows * before * sizeof(float), DType::f32, rows, columns};
+}
+
+TensorView HeadLoss::compute_logits(const OuterWeights& model, TensorView normed, std::size_t first,
+                                    const Tensor& storage) const {
+    const TensorView logits = place_of_logits(normed.rows, first, storage);
+    device_.linear(normed, model.head().row_range(first, first + logits.columns), {}, logits);
     return logits;
 }
 
+TensorView HeadLoss::logits_again(const OuterWeights& model, TensorView normed, std::size_t first,
+                                  const Tensor& storage) const {
+    return keeps_logits_ ? place_of_logits(normed.rows, first, storage) : compute_logits(model, normed, first, storage);
+}
+
 void HeadLoss::first_pass(const Predictions& predictions, const OuterWeights& model, TensorView normed,
-                          const Sums& sums) {
+                          const Tensor& logits, const Sums& sums) {
     const LogitSums s = sums.of(predictions.rows.size());
     device_.start_cross_entropy(s.running_max, s.running_sum, s.target_logit);
     for (std::size_t first = 0; first < model.head().rows; first += panel_) {
-        device_.cross_entropy_panel(logits_of(model, normed, first, logits_), first, predictions.targets, s.running_max,
-                                    s.running_sum, s.target_logit);
+        device_.cross_entropy_panel(compute_logits(model, normed, first, logits), first, predictions.targets,
+                                    s.running_max, s.running_sum, s.target_logit);
     }
 }
 
@@ -98,12 +112,12 @@ void HeadLoss::second_pass(const Predictions& predictions, TensorView normed, Te
                            const Consume& consume) {
     const std::size_t n = predictions.rows.size();
     for (std::size_t first = 0; first < student_.head().rows; first += panel_) {
-        const TensorView logits = logits_of(student_, normed, first, logits_);
+        const TensorView logits = logits_again(student_, normed, first, logits_);
         if (teacher_ == nullptr) {
             device_.token_loss_gradient(weights_, sums_.of(n), first, predictions.targets, {}, {}, {}, logits);
         } else {
             device_.token_loss_gradient(weights_, sums_.of(n), first, predictions.targets,
-                                        logits_of(*teacher_, teacher, first, teacher_logits_), teacher_sums_.of(n),
+                                        logits_again(*teacher_, teacher, first, teacher_logits_), teacher_sums_.of(n),
                                         first_numbers(divergences_, n), logits);
         }
         consume(first, logits);
@@ -116,9 +130,9 @@ TensorView HeadLoss::begin(const Predictions& predictions, TensorView states, Te
     const TensorView x = states_.view().row_range(0, predictions_), normed = normed_.view().row_range(0, predictions_);
     device_.scatter_rows(states, predictions.rows, in_order(predictions_), x);
     student_.norm(x, normed, inverse_rms_);
-    first_pass(predictions, student_, normed, sums_);
+    first_pass(predictions, student_, normed, logits_, sums_);
     if (teacher_ != nullptr) {
-        first_pass(predictions, *teacher_, teacher, teacher_sums_);
+        first_pass(predictions, *teacher_, teacher, teacher_logits_, teacher_sums_);
         device_.fill_zero(divergences_);
     }
     return normed;

@@ -1,7 +1,7 @@
 #pragma once
 /// The loss of a pass and its gradient with respect to the hidden states behind the last block. Two passes over the
-/// vocabulary in panels: the first gives each row's log-sum-exp, the second the gradient. No logits of a whole
-/// vocabulary ever exist, neither the student's nor the teacher's.
+/// vocabulary in panels: the first gives each row's log-sum-exp, the second the gradient. Logits of a whole vocabulary
+/// are kept from the first to the second where they are few; otherwise they never exist, and are computed twice.
 
 #include "kernels/device.h"
 #include "src/blocks/outer_weights.h"
@@ -50,18 +50,26 @@ class HeadLoss {
         LogitSums of(std::size_t predictions) const;
     };
     Sums make_sums() const;
-    void first_pass(const Predictions& predictions, const OuterWeights& model, TensorView normed, const Sums& sums);
+    void first_pass(const Predictions& predictions, const OuterWeights& model, TensorView normed, const Tensor& logits,
+                    const Sums& sums);
     /// Panel after panel: the gradient of the logits, for `consume`.
     template <typename Consume>
     void second_pass(const Predictions& predictions, TensorView normed, TensorView teacher, const Consume& consume);
     TensorView begin(const Predictions& predictions, TensorView states, TensorView teacher);
-    TensorView logits_of(const OuterWeights& model, TensorView normed, std::size_t first, const Tensor& storage) const;
+    /// Of a panel of the vocabulary that begins with `first`, and the place of it.
+    TensorView compute_logits(const OuterWeights& model, TensorView normed, std::size_t first,
+                              const Tensor& storage) const;
+    TensorView place_of_logits(std::size_t rows, std::size_t first, const Tensor& storage) const;
+    /// In the second pass.
+    TensorView logits_again(const OuterWeights& model, TensorView normed, std::size_t first,
+                            const Tensor& storage) const;
 
     Device& device_;
     const OuterWeights& student_;
     const OuterWeights* teacher_;
     LossWeights weights_;
     std::size_t panel_, predictions_ = 0;
+    bool keeps_logits_;
     Tensor states_, normed_, inverse_rms_, dnormed_, dstates_, logits_, rounded_, teacher_logits_;
     Sums sums_, teacher_sums_;
     Tensor divergences_;

@@ -102,6 +102,18 @@ else:
 """
 
 
+PEER = """#!{python}
+import json, sys
+from pathlib import Path
+assert Path(sys.argv[1]).name == "llm_compressor.py"
+words = dict(zip(sys.argv[2::2], sys.argv[3::2]))
+Path(words["--output"]).mkdir()
+(Path(words["--output"]) / "method").write_text(words["--method"])
+print("another program's line")
+print(json.dumps({{"peak_resident_bytes": 1 << 30}}))
+"""
+
+
 def test_the_bench_does_each_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """Two methods, two seeds, one calibration; then one more method."""
     program, notes = tmp_path / "espalier", tmp_path / "notes"
@@ -131,6 +143,17 @@ def test_the_bench_does_each_run_once(tmp_path: Path, monkeypatch: pytest.Monkey
     # Another part is measured on by runs of its own.
     assert bench.main([*words[:-1], "validation", "--methods", "wanda", "--seeds", "1"]) == 0
     assert len(notes.read_text().splitlines()) == 5
+    # Another number of tokens, and another program on the tokens of a text.
+    assert bench.main([*words, "--calibrations", "self:4x8", "--methods", "wanda", "--seeds", "1"]) == 0
+    assert "--calibration self:4x8" in notes.read_text().splitlines()[-1]
+    peer = tmp_path / "peer"
+    peer.write_text(PEER.format(python=sys.executable))
+    peer.chmod(0o755)
+    words += ["--peer-python", str(peer), "--calibrations", "manuals,self", "--seeds", "1"]
+    assert bench.main([*words, "--methods", "wanda;llm-compressor sparsegpt"]) == 0
+    table = (tmp_path / "out" / "table-test.md").read_text()
+    assert table.count("llm-compressor") == 1
+    assert f"| manuals | llm-compressor sparsegpt | 100.0 | 100.0 | 100.0 | {share:.1f} | {share:.1f} |" in table
     document.write_text("no marks")
     assert bench.main([*words, "--methods", "wanda", "--document", str(document)]) == 2
     capsys.readouterr()

@@ -186,5 +186,6 @@ def test_presets_are_the_options_they_name(folder: Path) -> None:
     ("self:16x64", 16 * 8), ("self:64x64", 64 * 6), ("self:256x128", 256 * 2), ("self:128x2048", 128 * 2)])  # fmt: skip
 def test_the_fewer_tokens_there_are_the_more_best_adds(tmp_path: Path, tokens: str, trained: int) -> None:
     said = run(tmp_path, "plan", "--model=synthetic:llama-2-7b", f"--calibration={tokens}", "--preset=best", "--gpu=h100")
-    steps = math.ceil(2 * (trained - min(trained // 8, 32)) / 8)
+    batch = max(4, 512 // int(tokens.split("x")[1]))
+    steps = math.ceil(3 * (trained - min(trained // 8, 32)) / batch)
     assert f"{steps} steps of" in said
