@@ -6,10 +6,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace espalier {
 
@@ -31,7 +34,10 @@ int in_pieces(std::size_t bytes, const Call& call) {
         while (begin < end && error == 0) {
             const ssize_t done = call(begin, end);
             if (done < 0 && errno == EINTR) continue;
-            if (done <= 0) error = done < 0 ? errno : EIO;
+            if (done <= 0) {
+                int none = 0;
+                error.compare_exchange_strong(none, done < 0 ? errno : EIO);
+            }
             if (done > 0) begin += static_cast<std::size_t>(done);
         }
     }
@@ -53,6 +59,19 @@ ScratchFile::ScratchFile(std::filesystem::path path) : path_(std::move(path)) {
 
 ScratchFile::~ScratchFile() {
     ::close(descriptor_);
+}
+
+void ScratchFile::reserve(std::uint64_t bytes) {
+    if (bytes == 0) return;
+    const int error = ::posix_fallocate(descriptor_, 0, static_cast<off_t>(bytes));
+    if (error == 0) return;
+    constexpr std::array unsupported = {EINVAL, EOPNOTSUPP, ENOSYS, ENODEV, enotsupp};
+    if (std::ranges::find(unsupported, error) == unsupported.end())
+        throw_system_error(
+            path_.string() + " (without a name by now) cannot grow to " + std::to_string(bytes) + " bytes", error);
+    const std::vector<std::byte> zeros(std::min<std::uint64_t>(bytes, 16 * piece));
+    for (std::uint64_t offset = 0; offset < bytes; offset += zeros.size())
+        write(offset, std::span(zeros).first(std::min<std::uint64_t>(zeros.size(), bytes - offset)));
 }
 
 void ScratchFile::read(std::uint64_t offset, std::span<std::byte> destination) const {

@@ -162,7 +162,8 @@ measured_seconds=0 measured_passes=0 windows=0
 # prune_passes: cost of the run whose options are collected, in forward passes of one sample through the model; a
 # backward pass costs two. Masking alone takes one pass for the statistics and one to go on, SparseGPT's sums and
 # updates weigh about four more, regional gradients and optimisation add their backward passes, a reconstruction those
-# of its epochs. The preset best does that with four times the samples, and trains the whole model with twice as many.
+# of its epochs. The preset best does that with more samples where there are few, and trains the whole model, which
+# takes seven passes a step and one through the dense model; a sample that is drawn takes as long as two.
 prune_passes() {
     local n rounds drawn
     n=$(whole_option --samples 128) rounds=$(whole_option --ro-rounds 5)
@@ -172,7 +173,14 @@ prune_passes() {
     [[ $method != rgs* && $method != wanda++* ]] || passes=$((passes + 2))
     [[ $method != *sparsegpt* ]] || passes=$((passes + 4))
     [[ $method != *reconstruct ]] || passes=$((passes + 6 + 3 * $(whole_option --epochs 10)))
-    [[ ${option_value[--preset]:-} != best ]] || passes=$((4 * (8 + 3 * $(whole_option --epochs 2) + 14)))
+    if [[ ${option_value[--preset]:-} == best ]]; then
+        local added=$((16384 / (n * window) - 1)) added_at_the_end=$((24576 / (n * window) - 1)) epochs=1
+        added=$((added < 0 ? 0 : added > 3 ? 3 : added))
+        added_at_the_end=$((added_at_the_end < 1 ? 1 : added_at_the_end > 7 ? 7 : added_at_the_end))
+        [[ $calibration != self:* ]] || epochs=3
+        passes=$(((1 + added) * (8 + 3 * $(whole_option --epochs 2)) + (1 + added_at_the_end) * (1 + 7 * epochs)))
+        passes=$((passes + 2 * (added + added_at_the_end)))
+    fi
     if [[ $method == ro || $method == *+ro || $method == wanda++* ]]; then
         printf '%d' $(((passes + 2) * n + 4 * rounds * drawn))
     else

@@ -176,8 +176,13 @@ if "step_seconds" in plan:  # of fine-tuning
     between, before = plan["step_seconds"] + plan["look_seconds"], plan["load_seconds"] + plan["teacher_seconds"]
 else:
     between, before = plan["block_seconds"], plan["dense_seconds"]
-print(math.ceil(plan["run_seconds"]), math.ceil(between), math.ceil(between + before),
-      math.ceil(plan["host_bytes"] * per_node * 1.25 / 2**20))
+run, host = plan["run_seconds"], plan["host_bytes"]
+if "finetune" in plan:  # the last stage of pruning
+    last = plan["finetune"]
+    run, host = run + last["run_seconds"], max(host, last["host_bytes"])
+    between = max(between, last["step_seconds"] + last["look_seconds"])
+    before = max(before, last["load_seconds"] + last["teacher_seconds"])
+print(math.ceil(run), math.ceil(between), math.ceil(between + before), math.ceil(host * per_node * 1.25 / 2**20))
 ' "$tasks_per_node" <<<"$plan")
     : "${memory:=${planned_megabytes}M}"
     # The run stops between two blocks, or steps, which must end before the limit, and be written.

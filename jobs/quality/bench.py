@@ -6,14 +6,15 @@
              [--part validation|test]
 
 Texts come from Debian packages (domains.py). `manuals` calibrates with text of that domain, `self` with tokens drawn
-from the model, as many, and `self:256x128` with so many; a seed draws other samples and other optimiser steps. Choices are made with `--part validation`, and
-`test` is for reports only: a run is measured on the part that is asked. Each run is done once: DIR/results.jsonl keeps
-what it gave, and the same command goes on. DIR/table-PART.md holds means ± standard deviations, DIR/closure-*.svg show
-closure against seconds. Closure is ln(wanda / x) / ln(wanda / dense) of perplexities, with Wanda's run of the same
-calibration: inside, on the domain that was calibrated with; outside, the mean of the others.
+from the model, as many, and `self:256x128` with so many; a seed draws other samples and other optimiser steps. Choices
+are made with `--part validation`, and `test` is for reports only: a run is measured on the part that is asked. Each run
+is done once: DIR/results.jsonl keeps what it gave, and the same command goes on. DIR/table-PART.md holds means ±
+standard deviations, DIR/closure-*.svg show closure against seconds. Closure is ln(wanda / x) / ln(wanda / dense) of
+perplexities, with Wanda's run of the same calibration: inside, on the domain that was calibrated with; outside, the
+mean of the others.
 
 Rows "llm-compressor wanda" and "llm-compressor sparsegpt" are another program's, on the same tokens and measured by the
-same evaluator, and need --peer-python (llm_compressor.py).
+same evaluator, and need --peer-python (llm_compressor.py). A program or preset that has changed wants another --output.
 
 --document FILE puts the table into FILE, between the lines <!-- bench --> and <!-- end of bench -->.
 Exit status 2 and one sentence on stderr when something does not fit.
@@ -133,12 +134,12 @@ class Bench:
         tokens: object = f"self:{samples}x{length}"
         if not is_drawn:
             tokens = self.tokens("calibration", self.texts[calibration]["calibration"], seed)
+        if method in PEERS and is_drawn:
+            return None
         run = self.output / "run"
         shutil.rmtree(run, ignore_errors=True)
         start = time.monotonic()
         if method in PEERS:
-            if is_drawn:
-                return None
             said = self.call(options.peer_python, ROOT / "jobs" / "quality" / "llm_compressor.py", "--model",
                              options.model, "--tokens", tokens, "--method", PEERS[method], "--pattern", pattern,
                              "--output", run)  # fmt: skip

@@ -44,7 +44,8 @@ def main() -> int:
         ignore=["re:.*lm_head"])  # fmt: skip
     oneshot(model=model, dataset=rows, recipe=modifier, num_calibration_samples=len(ids), max_seq_length=ids.shape[1],
             shuffle_calibration_samples=False, pipeline="sequential")  # fmt: skip
-    stored = json.loads((options.model / "config.json").read_text(encoding="utf-8")).get("torch_dtype", "float32")
+    config = json.loads((options.model / "config.json").read_text(encoding="utf-8"))
+    stored = config.get("torch_dtype") or config.get("dtype", "float32")
     model.to(getattr(torch, stored)).save_pretrained(options.output, save_compressed=False)
     (options.output / "config.json").write_bytes((options.model / "config.json").read_bytes())
     print(json.dumps({"seconds": time.monotonic() - start,

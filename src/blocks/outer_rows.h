@@ -14,7 +14,7 @@ namespace espalier {
 void load_outer_rows(Device& device, Communicator& group, const ModelSource& source, OuterTensor tensor,
                      std::size_t first, TensorView rows);
 
-/// Two models hold the same values of an outer tensor, in the same type. Rank 0 reads. Collective.
-bool have_same_outer(Communicator& control, const ModelSource& one, const ModelSource& other, OuterTensor tensor);
+/// Two models hold the same values of an outer tensor, in the same type. Reads both.
+bool have_same_outer(const ModelSource& one, const ModelSource& other, OuterTensor tensor);
 
 }  // namespace espalier

@@ -62,8 +62,9 @@ void announce(Progress& progress, const FinetuneOptions& options, const ModelSou
                               student.config().model_type, student.config().blocks.size(), options.output.string(),
                               name_of(options.train), name_of(options.loss)));
     const std::string and_continuations =
-        data.given > 0 && !data.are_there() ? fmt::format(", {} of which go on from them", options.samples - data.given)
-                                            : std::string();
+        data.continuations() == 0 ? std::string()
+                                  : fmt::format(", {} {}", options.samples - data.asked,
+                                                data.given > 0 ? "of which go on from them" : "more than that");
     progress.line(fmt::format("{} samples of {} tokens from {}{}, {} held out; {} steps of {} samples", options.samples,
                               options.sequence_length, options.data.string(), and_continuations, options.held_out,
                               options.steps, options.batch));
@@ -122,8 +123,12 @@ int finetune_command(Session& session, const CommandLine& line) {
     facts.device = chosen.device->description();
     facts.ranks = static_cast<std::size_t>(session.size());
     facts.threads_per_rank = static_cast<std::size_t>(omp_get_max_threads());
+    char has_one_head = 0;
+    session.agree([&] { has_one_head = session.rank() == 0 && shares_head(*student, teacher.get()) ? 1 : 0; });
+    has_one_head = session.world().all_gather_value(has_one_head).front();
     FinetuneMemory memory;
-    const PlannedFinetuning planned{options, *student, teacher.get(), static_cast<std::size_t>(session.size())};
+    const PlannedFinetuning planned{options, *student, teacher.get(), static_cast<std::size_t>(session.size()),
+                                    has_one_head != 0};
     const auto plan = [&] {
         session.agree([&] {
             const auto me = static_cast<std::size_t>(session.rank());
@@ -174,6 +179,7 @@ int finetune_command(Session& session, const CommandLine& line) {
                                       .options = options,
                                       .student = *student,
                                       .teacher = teacher.get(),
+                                      .teacher_shares_head = has_one_head != 0,
                                       .ids = data.tokens.ids,
                                       .weights = memory.places.weights,
                                       .hidden_states = memory.places.hidden_states,

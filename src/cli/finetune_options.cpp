@@ -2,6 +2,7 @@
 
 #include "src/base/error.h"
 #include "src/base/name_table.h"
+#include "src/blocks/outer_rows.h"
 
 #include <fmt/format.h>
 
@@ -190,6 +191,10 @@ void check_teacher(FinetuneLoss loss, const ModelSource& student, const ModelSou
         throw InputError(fmt::format("{} has hidden states of {}, the model of {}: it is not what it was pruned from",
                                      name, teacher->config().hidden_size, student.config().hidden_size));
     }
+}
+
+bool shares_head(const ModelSource& student, const ModelSource* teacher) {
+    return teacher != nullptr && have_same_outer(student, *teacher, OuterTensor::head);
 }
 
 AskedPlaces parse_places(const OptionSet& options, const FinetuneOptions& parsed, bool is_gpu) {

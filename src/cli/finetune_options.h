@@ -25,6 +25,8 @@ FinetuneOptions parse_training_options(OptionSet& options, const ModelSource& st
 void check_rank_for_gpus(const FinetuneOptions& options);
 /// --weights and --optimizer-state; none for auto. Throws InputError, also for a place that the device has not.
 AskedPlaces parse_places(const OptionSet& options, const FinetuneOptions& parsed, bool is_gpu);
+/// Whether there is a teacher, whose head is the student's. Reads both.
+bool shares_head(const ModelSource& student, const ModelSource* teacher);
 /// Throws InputError when a teacher is missing, not wanted, or no model of the student's shape and vocabulary.
 void check_teacher(FinetuneLoss loss, const ModelSource& student, const ModelSource* teacher);
 

@@ -2,6 +2,7 @@
 
 #include "io/run_folder.h"
 #include "src/base/error.h"
+#include "src/base/units.h"
 #include "src/cli/finetune_options.h"
 #include "src/plan/unread_source.h"
 #include "src/report/run_identity.h"
@@ -25,18 +26,19 @@ class WrittenSource final : public UnreadSource {
 }  // namespace
 
 std::vector<OptionSpec> finetune_stage_option_specs() {
-    return {
-        {"finetune-epochs",
-         "at the end, train the whole pruned model so many times with the calibration tokens towards the dense model's "
-         "predictions, as finetune --train masked --loss kl; 0: not at all",
-         "0"},
-        {"finetune-continuations",
-         "samples that the dense model adds for the training at the end to each one that --calibration has without "
-         "--continuations: text that no block has been trained with, of which the last is held out",
-         "1"},
-        {"finetune-batch", "samples of a step at the end", "8"},
-        {"finetune-learning-rate",
-         "the rate at the end at its highest, times the root mean square of each matrix's kept weights", "1e-3"}};
+    return {{"finetune-epochs",
+             "at the end, train the whole pruned model so many times with the samples of --calibration (without "
+             "--continuations) and --finetune-continuations towards the dense model's predictions, as finetune --train "
+             "masked "
+             "--loss kl --gradient-norm 0; 0: not at all",
+             "0"},
+            {"finetune-continuations",
+             "samples that the dense model adds for the training at the end to each one that --calibration has without "
+             "--continuations: text that no block has been trained with, of which the last is held out",
+             "1"},
+            {"finetune-batch", "samples of a step at the end, or all there are", "8"},
+            {"finetune-learning-rate",
+             "the rate at the end at its highest, times the root mean square of each matrix's kept weights", "1e-3"}};
 }
 
 bool has_finetune_stage(const OptionSet& options) {
@@ -121,16 +123,27 @@ void refuse_pruned_inside(const std::filesystem::path& output) {
 FinetunePlan plan_finetune_stage(const FinetuneOptions& options, const ModelSource& dense, std::size_t ranks,
                                  const DeviceModel& device) {
     const WrittenSource student(dense, options.output_dtype);
-    return plan_finetuning({options, student, &dense, ranks}, device);
+    return plan_finetuning({options, student, &dense, ranks, true}, device);
 }
 
-void check_memory_of_finetune_stage(const Session& session, const ChosenDevice& chosen, const FinetuneOptions& options,
-                                    const ModelSource& dense) {
-    if (!chosen.is_gpu) return;  // a CPU has what the host has
+void check_room_for_finetune_stage(const Session& session, const ChosenDevice& chosen, const FinetuneOptions& options,
+                                   const ModelSource& dense, const std::filesystem::path& output) {
     const auto me = static_cast<std::size_t>(session.rank());
     const WrittenSource student(dense, options.output_dtype);
-    const PlannedFinetuning planned{options, student, &dense, static_cast<std::size_t>(session.size())};
-    static_cast<void>(plan_finetune_memory(planned, {&me, 1}, counting_model(*chosen.device)));
+    const PlannedFinetuning planned{options, student, &dense, static_cast<std::size_t>(session.size()), true};
+    if (chosen.is_gpu) {
+        static_cast<void>(plan_finetune_memory(planned, {&me, 1}, counting_model(*chosen.device)));
+        return;
+    }
+    std::error_code error;
+    const std::filesystem::space_info space = std::filesystem::space(output, error);
+    const std::uint64_t needed = bytes_away(planned);
+    if (error || space.available >= needed || me != 0) return;
+    throw ResourceError(
+        fmt::format("--output {}: the disk has {} left, and the last stage (--finetune-epochs) keeps {} "
+                    "there while it trains",
+                    output.string(), format_bytes(static_cast<double>(space.available)),
+                    format_bytes(static_cast<double>(needed))));
 }
 
 }  // namespace espalier

@@ -46,8 +46,9 @@ void refuse_pruned_inside(const std::filesystem::path& output);
 FinetunePlan plan_finetune_stage(const FinetuneOptions& options, const ModelSource& dense, std::size_t ranks,
                                  const DeviceModel& device);
 
-/// Before anything is pruned: throws ResourceError when the stage would not fit this rank's GPU.
-void check_memory_of_finetune_stage(const Session& session, const ChosenDevice& chosen, const FinetuneOptions& options,
-                                    const ModelSource& dense);
+/// Before anything is pruned: throws ResourceError when the stage would not fit this rank's GPU, or what a CPU keeps in
+/// a file not the disk of `output`, whose folder is there.
+void check_room_for_finetune_stage(const Session& session, const ChosenDevice& chosen, const FinetuneOptions& options,
+                                   const ModelSource& dense, const std::filesystem::path& output);
 
 }  // namespace espalier

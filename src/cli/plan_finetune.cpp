@@ -66,8 +66,9 @@ int plan_finetune(Session& session, const CommandLine& line) {
     if (teacher) teacher->config().check_sequence_length(options.sequence_length);
     const DeviceModel device = choose_device_model(set);
     if (device.is_gpu) check_rank_for_gpus(options);
-    const FinetunePlan plan = plan_finetuning({options, *student, teacher.get(), set.whole("ranks", 1)}, device,
-                                              parse_places(set, options, device.is_gpu));
+    const FinetunePlan plan =
+        plan_finetuning({options, *student, teacher.get(), set.whole("ranks", 1), shares_head(*student, teacher.get())},
+                        device, parse_places(set, options, device.is_gpu));
     Json json = {{"version", 1},
                  {"format", "espalier-finetune-plan"},
                  {"command_line", line.text},

@@ -24,7 +24,7 @@ std::string continuations_for(std::size_t goal, std::size_t tokens, std::size_t 
     return std::to_string(std::clamp(std::max<std::size_t>(1, goal / tokens) - 1, least, most));
 }
 
-/// Measured in docs/quality.md: few tokens are what a method suffers from most, and those of the model's own are worth
+/// As docs/method.md has it, from what docs/quality.md measures: few tokens are what a method suffers from most, and those of the model's own are worth
 /// nearly as much as any; the more there are, the fewer have to be added. The last stage always has some that no block
 /// was reconstructed with, to be judged by.
 std::vector<PresetValue> values_of_best(const RequestedTokens& asked) {

@@ -239,14 +239,16 @@ int prune(Session& session, const CommandLine& line, std::optional<CommandLine>&
                              counting_model(*chosen.device));
     });
     session.agree([&] {
-        if (last_stage) {
-            check_memory_of_finetune_stage(session, chosen, options_of_finetune_stage(*last_stage, *source, requested),
-                                           *source);
+        const std::filesystem::path output = options.output.parent_path();
+        if (session.rank() == 0) {
+            if (!last_stage) return refuse_pruned_inside(options.output);
+            source->verify_outer();
+            prepare_for_finetune_stage(output, *source, options.fresh);
         }
-        if (session.rank() != 0) return;
-        if (!last_stage) return refuse_pruned_inside(options.output);
-        source->verify_outer();
-        prepare_for_finetune_stage(options.output.parent_path(), *source, options.fresh);
+        if (last_stage) {
+            check_room_for_finetune_stage(session, chosen, options_of_finetune_stage(*last_stage, *source, requested),
+                                          *source, output);
+        }
     });
     const std::string calibration_name = set->text("calibration");
     std::optional<DrawnCalibration> drawn;

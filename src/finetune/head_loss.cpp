@@ -10,11 +10,6 @@ namespace espalier {
 
 namespace {
 
-/// Tokens of the vocabulary whose logits are computed at a time.
-constexpr std::size_t vocabulary_panel = 4096;
-/// Bytes of logits that are rather kept than computed again. The result does not depend on it.
-constexpr std::size_t most_kept = std::size_t{256} << 20;
-
 TensorView first_numbers(const Tensor& tensor, std::size_t count) {
     return {tensor.view().data, DType::f32, 1, count};
 }
@@ -49,14 +44,14 @@ LogitSums HeadLoss::Sums::of(std::size_t predictions) const {
 }
 
 HeadLoss::HeadLoss(Device& device, const OuterWeights& student, const OuterWeights* teacher, const LossWeights& weights,
-                   std::size_t most_predictions)
+                   std::size_t most_predictions, const LogitLimits& limits)
     : device_(device),
       student_(student),
       teacher_(teacher),
       weights_(weights),
-      panel_(std::min(vocabulary_panel, student.head().rows)),
+      panel_(std::min(limits.panel, student.head().rows)),
       keeps_logits_((teacher == nullptr ? 1 : 2) * most_predictions * student.head().rows * sizeof(float) <=
-                    most_kept) {
+                    limits.kept_bytes) {
     require((teacher != nullptr) == (weights.divergence != 0), "a teacher for a divergence");
     const std::size_t n = most_predictions, hidden = student.head().columns;
     const DType dtype = student.head().dtype;

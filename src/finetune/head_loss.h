@@ -27,11 +27,17 @@ struct LossSums {
     double language_model = 0, divergence = 0;
 };
 
+/// How much of the logits exists. The result does not depend on `kept_bytes`.
+struct LogitLimits {
+    std::size_t panel = 4096;                         ///< tokens of the vocabulary whose logits are computed at a time
+    std::size_t kept_bytes = std::size_t{256} << 20;  ///< those of a pass are rather kept than computed again
+};
+
 class HeadLoss {
   public:
     /// For passes of up to `most_predictions` predictions. `teacher` is null without one. References outlive it.
     HeadLoss(Device& device, const OuterWeights& student, const OuterWeights* teacher, const LossWeights& weights,
-             std::size_t most_predictions);
+             std::size_t most_predictions, const LogitLimits& limits = {});
 
     /// `dstates` [rows, hidden] float32 <- the gradient of the sum of the losses of all predictions,
     /// for hidden states [rows, hidden]; `dgain` [1, hidden] <- that of the final norm's gain, unless it is empty.

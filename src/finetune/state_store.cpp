@@ -75,7 +75,8 @@ class StateStore::HostMemory final : public Away {
 /// Of a CPU, whose tensors are host memory and whose operations have ended when they return.
 class StateStore::File final : public Away {
   public:
-    explicit File(const std::filesystem::path& path) : file_(path) {}
+    /// A disk that is too small says so here.
+    File(const std::filesystem::path& path, std::uint64_t bytes) : file_(path) { file_.reserve(bytes); }
 
     void read(std::uint64_t offset, TensorView to) const override { file_.read(offset, {to.data, to.bytes()}); }
     void write(std::uint64_t offset, TensorView from) override { file_.write(offset, {from.data, from.bytes()}); }
@@ -91,6 +92,8 @@ class StateStore::File final : public Away {
 StateStore::StateStore(const TrainingContext& context, std::vector<std::size_t> sizes,
                        const std::vector<TrainedState>& kept)
     : context_(context), sizes_(std::move(sizes)) {
+    require(context.states == StatePlace::device || std::ranges::find(kept, TrainedState::values) != kept.end(),
+            "values among the states that are kept away from the device");
     for (const TrainedState state : kept) kept_[index_of(state)] = true;
     Device& device = context.device;
     const bool on_device = context.states == StatePlace::device;
@@ -113,13 +116,12 @@ StateStore::StateStore(const TrainingContext& context, std::vector<std::size_t> 
     if (context.states == StatePlace::host)
         away_ = std::make_unique<HostMemory>(device, bytes_away());
     else
-        away_ = std::make_unique<File>(context.state_file);
-    // A disk that is too small for it says so now.
-    const Tensor& zeros = buffers_[index_of(TrainedState::values)];
-    device.fill_zero(zeros);
+        away_ = std::make_unique<File>(context.state_file, bytes_away());
+    if (context.states == StatePlace::file) return;  // zero already
     for (std::size_t unit = 0; unit < sizes_.size(); ++unit) {
-        for (const TrainedState state : kept) {
-            if (sizes_[unit] > 0) away_->write(offset_of(unit, state), first_of(zeros, sizes_[unit]));
+        for (const TrainedState state : {TrainedState::first_moment, TrainedState::second_moment}) {
+            device.fill_zero(place(unit, state));
+            put_back(unit, state);
         }
     }
 }

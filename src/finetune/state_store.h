@@ -21,8 +21,8 @@ constexpr std::size_t trained_states = 5;
 
 class StateStore {
   public:
-    /// `sizes`: of this rank's part of each unit; `kept`: the states that outlive a step. Zero at first, but for best
-    /// values, of which there are none. References outlive it. Throws ResourceError when they do not fit where
+    /// `sizes`: of this rank's part of each unit; `kept`: the states that outlive a step. Moments are zero at
+    /// first. References outlive it. Throws ResourceError when they do not fit where
     /// context.states says.
     StateStore(const TrainingContext& context, std::vector<std::size_t> sizes, const std::vector<TrainedState>& kept);
     StateStore(const StateStore&) = delete;

@@ -1,7 +1,6 @@
 #include "src/finetune/teacher_states.h"
 
 #include "src/blocks/block_loader.h"
-#include "src/blocks/outer_rows.h"
 #include "src/model/decoder_block.h"
 #include "src/samples/hidden_states.h"
 #include "src/samples/sample_reader.h"
@@ -31,10 +30,7 @@ IndexRange samples_of(std::span<const TrainingPass> passes, IndexRange range) {
 
 TeacherStates::TeacherStates(const TrainingContext& context, const OuterWeights& student,
                              const std::function<void(const std::string&)>& progress)
-    : context_(context),
-      student_(student),
-      has_own_head_(!have_same_outer(context.control, *context.teacher, context.student, OuterTensor::head)),
-      all_(passes_of_all(context.options)) {
+    : context_(context), student_(student), all_(passes_of_all(context.options)) {
     const std::size_t length = context.options.sequence_length, hidden = context.hidden_size();
     const IndexRange mine = part_of(all_.size(), context.ranks(), context.me());
     const std::size_t rows = samples_at_once(length) * length;
@@ -75,7 +71,7 @@ TeacherStates::TeacherStates(const TrainingContext& context, const OuterWeights&
         }
     }
     outer_.emplace(context.device, context.group, *context.teacher,
-                   has_own_head_ ? OuterWeights::Parts::norm_and_head : OuterWeights::Parts::norm);
+                   context.teacher_shares_head ? OuterWeights::Parts::norm : OuterWeights::Parts::norm_and_head);
     const DType dtype = head().head().dtype;
     states_.emplace(context.device, samples_of(all_, mine), length - 1, hidden, dtype, context.hidden_states,
                     "teacher's hidden states");

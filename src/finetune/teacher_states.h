@@ -23,7 +23,7 @@ class TeacherStates {
     TeacherStates(const TrainingContext& context, const OuterWeights& student,
                   const std::function<void(const std::string&)>& progress);
 
-    const OuterWeights& head() const { return has_own_head_ ? *outer_ : student_; }
+    const OuterWeights& head() const { return context_.teacher_shares_head ? student_ : *outer_; }
     /// Brings those of `passes` to the ranks that compute them: rank r has passes [part_of(passes, ranks, r)).
     /// Collective.
     void collect(std::span<const TrainingPass> passes);
@@ -35,7 +35,6 @@ class TeacherStates {
 
     const TrainingContext& context_;
     const OuterWeights& student_;
-    bool has_own_head_;
     std::vector<TrainingPass> all_;  ///< in which the teacher's states are computed, shared by the ranks
     std::optional<OuterWeights> outer_;
     std::optional<SampleStore> states_;  ///< of this rank's passes of them, sample by sample

@@ -47,7 +47,6 @@ TrainedValues::TrainedValues(const TrainingContext& context)
       units_(context.blocks() + 1),
       store_(context, sizes_of_parts(), kept_states()),
       square_sums_(context.device, std::max<std::size_t>(1, chunks_before(units_.size()))) {
-    require(!is_whole() || context.states == StatePlace::device, "updates of low rank on the device");
     for (std::size_t u = 0; u < units_.size(); ++u) {
         if (is_whole()) units_[u].whole = context.device.make_tensor(DType::f32, 1, layout(u).size(), trained);
         units_[u].rates.assign(layout(u).tensors().size(), 1.0);

@@ -31,6 +31,7 @@ struct TrainingContext {
     const FinetuneOptions& options;
     const ModelSource& student;
     const ModelSource* teacher;         ///< null when the loss does not ask it
+    bool teacher_shares_head = false;   ///< its head is the student's, value by value (have_same_outer)
     std::span<const std::int32_t> ids;  ///< [samples, sequence_length]
     WeightPlace weights = WeightPlace::resident;
     StoragePlace hidden_states = StoragePlace::device;

@@ -83,9 +83,15 @@ std::string_view describe(StatePlace place) {
 FinetunePlaces places_on_cpu(const FinetuneOptions& options, const AskedPlaces& asked) {
     FinetunePlaces places;
     places.states = asked.states.value_or(options.low_rank() ? StatePlace::device : StatePlace::file);
-    const bool is_in_states = places.states == StatePlace::file && !options.low_rank();
+    const bool is_in_states = places.states != StatePlace::device;
     places.weights = asked.weights.value_or(is_in_states ? WeightPlace::shared : WeightPlace::resident);
     return places;
+}
+
+std::uint64_t bytes_away(const PlannedFinetuning& run) {
+    const FinetuneOptions& options = run.options;
+    const std::size_t states = 3 + (options.bounds_gradients() ? 1 : 0) + (options.held_out > 0 ? 1 : 0);
+    return options.low_rank() ? 0 : std::uint64_t{trained_values_of(run)} * states * sizeof(float);
 }
 
 Rehearsal rehearse_finetuning(const PlannedFinetuning& run, std::size_t rank, const DeviceModel& model,
@@ -107,6 +113,7 @@ Rehearsal rehearse_finetuning(const PlannedFinetuning& run, std::size_t rank, co
         .options = run.options,
         .student = student,
         .teacher = teacher ? &*teacher : nullptr,
+        .teacher_shares_head = run.teacher_shares_head,
         .ids = ids,
         .weights = places.weights,
         .hidden_states = places.hidden_states,
@@ -158,7 +165,7 @@ FinetuneMemory plan_finetune_memory(const PlannedFinetuning& run, std::span<cons
     throw ResourceError("the GPU's " + readable(device.tensor_bytes()) + " do not hold the " +
                         readable(least.memory.total()) + " that this run needs at least (" +
                         describe(least.memory.items) +
-                        "); use more ranks, a smaller --batch, --train masked-lora or lora");
+                        "); use more ranks, a smaller --batch, --optimizer-state host, --train masked-lora or lora");
 }
 
 FinetunePlan plan_finetuning(const PlannedFinetuning& run, const DeviceModel& device, const AskedPlaces& asked) {
@@ -192,6 +199,7 @@ FinetunePlan plan_finetuning(const PlannedFinetuning& run, const DeviceModel& de
         process_bytes + rehearsal.host_bytes + 4 * of_block +
         (plan.memory.places.states == StatePlace::device ? plan.trained_values * sizeof(float) / run.ranks : 0) +
         (device.is_gpu ? 0 : plan.memory.memory.total());
+    if (plan.memory.places.states == StatePlace::file) plan.file_bytes = bytes_away(run);
     return plan;
 }
 
@@ -209,7 +217,11 @@ std::string describe(const FinetunePlan& plan, const FinetuneOptions& options, c
     line("weights", plan.memory.places.weights == WeightPlace::resident
                         ? "resident: all of them on every device"
                         : "shared: an equal part on each device, gathered block by block");
-    if (!options.low_rank()) line("values and moments", std::string(describe(plan.memory.places.states)));
+    if (!options.low_rank()) {
+        const std::string size =
+            plan.file_bytes > 0 ? " of " + format_bytes(static_cast<double>(plan.file_bytes)) : std::string();
+        line("values and moments", std::string(describe(plan.memory.places.states)) + size);
+    }
     line("host memory", format_bytes(static_cast<double>(plan.host_bytes)) + " a rank");
     line("rates", device.name + ": " + device.origin);
     return text + "\n" + describe(plan.memory.memory, device);
@@ -221,6 +233,7 @@ Json to_json(const FinetunePlan& plan) {
                  {"trained_values", plan.trained_values},
                  {"weights", plan.memory.places.weights == WeightPlace::resident ? "resident" : "shared"},
                  {"optimizer_state", name_of(plan.memory.places.states)},
+                 {"optimizer_state_file_bytes", plan.file_bytes},
                  {"run_seconds", plan.run_seconds},
                  {"step_seconds", plan.step_seconds},
                  {"look_seconds", plan.look_seconds},

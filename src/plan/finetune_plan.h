@@ -19,6 +19,7 @@ struct PlannedFinetuning {
     const ModelSource& student;  ///< only its shapes are looked at
     const ModelSource* teacher;  ///< null when the loss does not ask it
     std::size_t ranks = 1;
+    bool teacher_shares_head = false;  ///< have_same_outer
 };
 
 /// Where things lie, in the order in which places are tried: what is faster first.
@@ -47,8 +48,9 @@ struct FinetunePlan {
     double teacher_seconds = 0;  ///< its hidden states of all samples
     double load_seconds = 0;     ///< from the files, by all ranks
     double run_seconds = 0;
-    double flops = 0;            ///< of a step, of this rank
-    std::size_t host_bytes = 0;  ///< of its process
+    double flops = 0;              ///< of a step, of this rank
+    std::size_t host_bytes = 0;    ///< of its process
+    std::uint64_t file_bytes = 0;  ///< of what all ranks keep in files, StatePlace::file
 };
 
 /// One rank's teacher's states and one step, on a modelled device and network: phases teacher, start, look and step.
@@ -61,6 +63,9 @@ std::string_view name_of(StatePlace place);
 StatePlace state_place_from_name(std::string_view name);
 /// "host memory", "a file in --output".
 std::string_view describe(StatePlace place);
+
+/// Of what all ranks together keep away from their devices of trained matrices.
+std::uint64_t bytes_away(const PlannedFinetuning& run);
 
 /// What a CPU takes, whose tensors have all of the host's memory: as little of it as may be.
 FinetunePlaces places_on_cpu(const FinetuneOptions& options, const AskedPlaces& asked);

@@ -76,9 +76,12 @@ def test_a_full_disk_ends_the_run_and_a_roomier_one_goes_on(world: World, tmp_pa
     before = manifest_of(output)
     small = ["bash", "-c", 'ulimit -f 64; trap "" XFSZ; exec "$@"', "bash"]
     limited = launch(world.finetune("masked", output, "--checkpoint-steps=1", steps=steps))
-    done = subprocess.run([*small, *limited], env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 3 and "File too large" in done.stderr, done.stderr
-    assert manifest_of(output)["checkpoint"] == before["checkpoint"]
+    # A checkpoint, and before anything is trained what the optimiser keeps.
+    for place, sentence in (("device", "checkpoint/"), ("file", "optimizer-state-0 (without a name by now) cannot grow")):
+        done = subprocess.run([*small, *limited, f"--optimizer-state={place}"], env=ENVIRONMENT, capture_output=True,
+                              text=True, timeout=120)  # fmt: skip
+        assert done.returncode == 3 and "File too large" in done.stderr and sentence in done.stderr, done.stderr
+        assert manifest_of(output)["checkpoint"] == before["checkpoint"]
     run(command[1:])
     run(world.finetune("masked", tmp_path / "whole", steps=steps))
     assert trained_bytes(output) == trained_bytes(tmp_path / "whole")

@@ -50,6 +50,7 @@ class TwoSteps : public testing::Test {
                                          .options = options_,
                                          .student = model,
                                          .teacher = &model,
+                                         .teacher_shares_head = states != StatePlace::device,
                                          .ids = ids_,
                                          .weights = weights,
                                          .hidden_states = hidden_states,

@@ -166,6 +166,21 @@ def test_a_trained_model_can_be_merged_and_says_what_it_says(folder: Path) -> No
     run(folder, "export", "--run=best", "--output=whole")
 
 
+def test_best_without_a_corpus(folder: Path) -> None:
+    """Drawn once for both stages, on any number of ranks; the same command again has nothing to do."""
+    words = ["prune", "--model=model", "--calibration=self:6x32", "--preset=best"]
+    said = run(folder, *words, "--output=one")
+    assert "drew 24 samples of 32 tokens from model in" in said and "drew 42 samples" in said
+    assert "from self:6x32, 18 more than that" in said
+    run(folder, *words, "--output=two", ranks=2)
+    assert digest(folder / "one") == digest(folder / "two")
+    again = run(folder, *words, "--output=one")
+    assert "nothing to do" in again and "drew" not in again
+    tune = ["finetune", "--model=one/pruned", "--data=self:4x8", "--steps=1", "--rank=4", "--output=tuned", "--continuations=2"]
+    assert "12 samples of 8 tokens from self:4x8, 8 more than that" in run(folder, *tune)
+    assert "nothing to do" in run(folder, *tune)
+
+
 def test_presets_are_the_options_they_name(folder: Path) -> None:
     tokens = "--calibration=self:4x16"
     run(folder, "prune", "--model=model", tokens, "--preset=fast", "--output=fast")

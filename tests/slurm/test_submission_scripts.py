@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import List
+from typing import List, Tuple
 
 import pytest
 
@@ -29,6 +29,21 @@ def test_a_script_of_finetune(tmp_path: Path) -> None:
         assert line in done.stdout
     assert "shared: an equal part on each device" in done.stderr
     assert "--data FILE is missing" in shell(REPOSITORY / "slurm" / "submit.sh", *words, status=2, folder=tmp_path).stderr
+
+
+def test_a_last_stage_asks_for_its_time_and_memory(tmp_path: Path) -> None:
+    def asked(*words: str) -> Tuple[int, int]:
+        script = shell(REPOSITORY / "slurm" / "submit.sh", "--model=synthetic:llama-2-70b", "--calibration=synthetic:16x2048",
+                       "--output=run", "--method=reconstruct", "--gpus-per-node=8", *words, "--dry-run",
+                       folder=tmp_path).stdout  # fmt: skip
+        megabytes, limit = re.search(r"--mem=(\d+)M", script), re.search(r"--time=(\d+):(\d+):(\d+)", script)
+        assert megabytes and limit, script
+        hours, minutes, seconds = (int(part) for part in limit.groups())
+        return int(megabytes[1]), 3600 * hours + 60 * minutes + seconds
+
+    (memory, time), (more_memory, more_time) = asked(), asked("--finetune-epochs=1")
+    assert more_time > time
+    assert more_memory > 12 * 69e9 / 2**20 > memory, "values and moments in host memory"
 
 
 @pytest.mark.parametrize(
