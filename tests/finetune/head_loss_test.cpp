@@ -22,8 +22,8 @@ class HeadLossTest : public testing::Test {
   protected:
     HeadLossTest() {
         const Json changes = {{"vocab_size", vocabulary}};
-        make_tiny_model("llama3", DType::f32, 1, changes).write(folder_.path() / "student");
-        make_tiny_model("llama3", DType::f32, 2, changes).write(folder_.path() / "teacher");
+        make_tiny_model("qwen3", DType::f32, 1, changes).write(folder_.path() / "student");
+        make_tiny_model("qwen3", DType::f32, 2, changes).write(folder_.path() / "teacher");
         Random random(3);
         for (std::size_t i = 0; i < rows; ++i) ids_.push_back(static_cast<std::int32_t>(random.below(vocabulary)));
         states_ = random.normals(rows * hidden());
