@@ -24,9 +24,9 @@ std::string continuations_for(std::size_t goal, std::size_t tokens, std::size_t 
     return std::to_string(std::clamp(std::max<std::size_t>(1, goal / tokens) - 1, least, most));
 }
 
-/// As docs/method.md has it, from what docs/quality.md measures: few tokens are what a method suffers from most, and those of the model's own are worth
-/// nearly as much as any; the more there are, the fewer have to be added. The last stage always has some that no block
-/// was reconstructed with, to be judged by.
+/// As docs/method.md has it, from what docs/quality.md measures: few tokens are what a method suffers from most, and
+/// those of the model's own are worth nearly as much as any; the more there are, the fewer have to be added. The last
+/// stage always has some that no block was reconstructed with, to be judged by.
 std::vector<PresetValue> values_of_best(const RequestedTokens& asked) {
     constexpr std::size_t reconstructed_tokens = 16384, trained_tokens = 24576;
     const std::size_t tokens = asked.tokens.samples * asked.tokens.sequence_length;
