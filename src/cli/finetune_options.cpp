@@ -198,13 +198,17 @@ bool shares_head(const ModelSource& student, const ModelSource* teacher) {
 }
 
 AskedPlaces parse_places(const OptionSet& options, const FinetuneOptions& parsed, bool is_gpu) {
-    constexpr NameTable<WeightPlace, 2> weights = {
-        {{{WeightPlace::resident, "resident"}, {WeightPlace::shared, "shared"}}}};
-    AskedPlaces asked;
-    if (options.text("weights") != "auto") asked.weights = weights.value_of(options.text("weights"), "--weights");
+    constexpr NameTable<std::optional<WeightPlace>, 3> weights = {
+        {{{std::nullopt, "auto"}, {WeightPlace::resident, "resident"}, {WeightPlace::shared, "shared"}}}};
+    constexpr NameTable<std::optional<StatePlace>, 4> states = {{{{std::nullopt, "auto"},
+                                                                  {StatePlace::device, "device"},
+                                                                  {StatePlace::host, "host"},
+                                                                  {StatePlace::file, "file"}}}};
     const std::string& place = options.text("optimizer-state");
-    if (place == "auto") return asked;
-    asked.states = state_place_from_name(place);
+    AskedPlaces asked;
+    asked.weights = weights.value_of(options.text("weights"), "--weights");
+    asked.states = states.value_of(place, "--optimizer-state");
+    if (!asked.states) return asked;
     if (asked.states == StatePlace::file && is_gpu)
         throw InputError("--optimizer-state file is for CPUs; host is what a GPU has beside its own memory");
     if (asked.states != StatePlace::device && parsed.low_rank()) {

@@ -64,10 +64,6 @@ std::string_view name_of(StatePlace place) {
     return state_places.name_of(place);
 }
 
-StatePlace state_place_from_name(std::string_view name) {
-    return state_places.value_of(name, "--optimizer-state");
-}
-
 std::string_view describe(StatePlace place) {
     switch (place) {
         case StatePlace::device:

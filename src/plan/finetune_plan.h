@@ -59,8 +59,6 @@ Rehearsal rehearse_finetuning(const PlannedFinetuning& run, std::size_t rank, co
 
 /// device, host or file.
 std::string_view name_of(StatePlace place);
-/// Throws InputError.
-StatePlace state_place_from_name(std::string_view name);
 /// "host memory", "a file in --output".
 std::string_view describe(StatePlace place);
 

@@ -31,6 +31,8 @@ FINETUNE = ["finetune", "--model=model", "--data=tokens.npy", "--output=tuned"]
         (["--held-out=0", "--patience=2"], ["--patience", "--held-out is 0"]),
         (["--sequence-length=1"], ["--sequence-length"]),
         (["--weights=some"], ["--weights", "auto, resident, shared"]),
+        (["--optimizer-state=disk"], ["--optimizer-state", "auto, device, host, file"]),
+        (["--optimizer-state=host", "--train=lora"], ["--optimizer-state host", "--train masked"]),
         (["--learning-rate=-1"], ["--learning-rate"]),
     ],
 )
