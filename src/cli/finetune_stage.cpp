@@ -23,6 +23,13 @@ class WrittenSource final : public UnreadSource {
     WrittenSource(const ModelSource& dense, DType dtype) : UnreadSource(dense) { storage_.matrix_dtype = dtype; }
 };
 
+/// The shape of what the stage trains with.
+CalibrationTokens trained_tokens(const RequestedTokens& calibration, std::size_t continuations) {
+    RequestedTokens trained = {{{}, calibration.asked, calibration.tokens.sequence_length}, {}, 0, calibration.asked};
+    trained.add_continuations(continuations);
+    return trained.tokens;
+}
+
 }  // namespace
 
 std::vector<OptionSpec> finetune_stage_option_specs() {
@@ -52,9 +59,8 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
     constexpr double looks = 2;
     // Continuations are counted from the same number in both stages, and no text may be drawn twice.
     constexpr std::uint64_t other_draws = 1000003;
-    RequestedTokens trained = {{{}, tokens.asked, tokens.tokens.sequence_length}, {}, 0, tokens.asked};
-    trained.add_continuations(options.whole("finetune-continuations", 0));
-    const std::size_t samples = trained.tokens.samples, held_out = std::min(samples / share, most_held_out);
+    const std::size_t samples = trained_tokens(tokens, options.whole("finetune-continuations", 0)).samples,
+                      held_out = std::min(samples / share, most_held_out);
     const std::size_t batch = std::min<std::size_t>(options.whole("finetune-batch", 1), samples - held_out);
     static_cast<void>(options.positive("finetune-learning-rate"));  // refused by the name that was given
     const double steps =
@@ -91,9 +97,7 @@ CommandLine command_of_finetune_stage(const OptionSet& options, const ModelSourc
 FinetuneOptions options_of_finetune_stage(const CommandLine& line, const ModelSource& dense,
                                           const RequestedTokens& calibration) {
     OptionSet set("finetune", finetune_option_specs(), line.arguments, line.reads_environment);
-    RequestedTokens trained = {{{}, calibration.asked, calibration.tokens.sequence_length}, {}, 0, calibration.asked};
-    trained.add_continuations(set.whole("continuations", 0));
-    return parse_training_options(set, dense, trained.tokens);
+    return parse_training_options(set, dense, trained_tokens(calibration, set.whole("continuations", 0)));
 }
 
 void prepare_for_finetune_stage(const std::filesystem::path& output, const ModelSource& dense, bool fresh) {

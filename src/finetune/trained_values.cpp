@@ -39,13 +39,21 @@ std::vector<float> first_a(const TrainedTensor& tensor, std::uint64_t seed, std:
 
 }  // namespace
 
+std::vector<TrainedState> kept_states(const FinetuneOptions& options) {
+    std::vector<TrainedState> kept = {TrainedState::first_moment, TrainedState::second_moment};
+    if (!options.low_rank()) kept.push_back(TrainedState::values);
+    if (options.bounds_gradients()) kept.push_back(TrainedState::gradient);
+    if (options.held_out > 0) kept.push_back(TrainedState::best_values);
+    return kept;
+}
+
 TrainedValues::TrainedValues(const TrainingContext& context)
     : context_(context),
       ranks_(context.ranks()),
       block_(TrainedLayout::of_block(context.student.layout(), context.options)),
       end_(TrainedLayout::of_end(context.student.layout(), context.options, context.hidden_size())),
       units_(context.blocks() + 1),
-      store_(context, sizes_of_parts(), kept_states()),
+      store_(context, sizes_of_parts(), kept_states(context.options)),
       square_sums_(context.device, std::max<std::size_t>(1, chunks_before(units_.size()))) {
     for (std::size_t u = 0; u < units_.size(); ++u) {
         if (is_whole()) units_[u].whole = context.device.make_tensor(DType::f32, 1, layout(u).size(), trained);
@@ -60,14 +68,6 @@ std::vector<std::size_t> TrainedValues::sizes_of_parts() const {
         sizes.push_back(offsets[context_.me() + 1] - offsets[context_.me()]);
     }
     return sizes;
-}
-
-std::vector<TrainedState> TrainedValues::kept_states() const {
-    std::vector<TrainedState> kept = {TrainedState::first_moment, TrainedState::second_moment};
-    if (!is_whole()) kept.push_back(TrainedState::values);
-    if (context_.options.bounds_gradients()) kept.push_back(TrainedState::gradient);
-    if (context_.options.held_out > 0) kept.push_back(TrainedState::best_values);
-    return kept;
 }
 
 std::vector<TrainedState> TrainedValues::checkpoint_states() const {

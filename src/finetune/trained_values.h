@@ -22,6 +22,9 @@ struct LowRankFactors {
     Tensor a, b;  ///< [rank, in], [out, rank]
 };
 
+/// States of whole matrices, or of all but the values of updates of low rank, that outlive a step.
+std::vector<TrainedState> kept_states(const FinetuneOptions& options);
+
 /// What a step makes of gradients.
 struct TrainedUpdate {
     double learning_rate = 0;   ///< before what tensors have of their own
@@ -100,7 +103,6 @@ class TrainedValues {
     /// Of a rank's part of a unit: pieces whose squares are added up by themselves.
     std::size_t chunks_of(std::size_t unit, std::size_t rank) const;
     std::size_t chunks_before(std::size_t unit) const;
-    std::vector<TrainedState> kept_states() const;
 
     const TrainingContext& context_;
     std::size_t ranks_;

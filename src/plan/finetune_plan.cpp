@@ -86,8 +86,7 @@ FinetunePlaces places_on_cpu(const FinetuneOptions& options, const AskedPlaces& 
 
 std::uint64_t bytes_away(const PlannedFinetuning& run) {
     const FinetuneOptions& options = run.options;
-    const std::size_t states = 3 + (options.bounds_gradients() ? 1 : 0) + (options.held_out > 0 ? 1 : 0);
-    return options.low_rank() ? 0 : std::uint64_t{trained_values_of(run)} * states * sizeof(float);
+    return options.low_rank() ? 0 : std::uint64_t{trained_values_of(run)} * kept_states(options).size() * sizeof(float);
 }
 
 Rehearsal rehearse_finetuning(const PlannedFinetuning& run, std::size_t rank, const DeviceModel& model,
