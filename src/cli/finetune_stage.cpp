@@ -36,8 +36,7 @@ std::vector<OptionSpec> finetune_stage_option_specs() {
     return {{"finetune-epochs",
              "at the end, train the whole pruned model so many times with the samples of --calibration (without "
              "--continuations) and --finetune-continuations towards the dense model's predictions, as finetune --train "
-             "masked "
-             "--loss kl --gradient-norm 0; 0: not at all",
+             "masked --loss kl --gradient-norm 0; 0: not at all",
              "0"},
             {"finetune-continuations",
              "samples that the dense model adds for the training at the end to each one that --calibration has without "

@@ -2,6 +2,7 @@
 
 #include "io/hdf5_handle.h"
 #include "src/base/error.h"
+#include "src/base/name_table.h"
 #include "src/weights/manifest.h"
 
 #include <algorithm>
@@ -13,20 +14,14 @@ namespace espalier {
 
 namespace {
 
-const char* dataset_of(TrainedState state) {
-    switch (state) {
-        case TrainedState::values:
-            return "values";
-        case TrainedState::first_moment:
-            return "first_moment";
-        case TrainedState::second_moment:
-            return "second_moment";
-        case TrainedState::best_values:
-            return "best_values";
-        case TrainedState::gradient:
-            break;
-    }
-    throw BugError("internal error: a state that checkpoints do not hold");
+/// Of the states that checkpoints hold.
+constexpr NameTable<TrainedState, 4> datasets = {{{{TrainedState::values, "values"},
+                                                   {TrainedState::first_moment, "first_moment"},
+                                                   {TrainedState::second_moment, "second_moment"},
+                                                   {TrainedState::best_values, "best_values"}}}};
+
+std::string dataset_of(TrainedState state) {
+    return std::string(datasets.name_of(state));
 }
 
 std::span<const std::byte> as_bytes(const std::vector<float>& values) {
@@ -149,7 +144,7 @@ void TrainedFiles::read_checkpoint(const UnitRecords& records, TrainedValues& va
         const Hdf5Reader file(run_.path() / record->second.file);
         const PartOffsets parts = values.parts(unit);
         const std::size_t first = parts[context_.me()], count = parts[context_.me() + 1] - first;
-        const auto read = [&](const char* name) {
+        const auto read = [&](const std::string& name) {
             const std::string dataset = hdf5_path(name);
             const Hdf5DatasetInfo info = file.info(dataset);
             if (info.dtype != DType::f32 || info.shape != std::vector<std::uint64_t>{values.layout(unit).size()})
